@@ -1,0 +1,291 @@
+//! The records of `docs/protocol.md` section 2, as values. How they become bytes is `store::codec`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::State;
+use super::ids::{
+    BootId, Epoch, Incarnation, InstanceId, Lsn, MemberId, Revision, SystemId, TimelineId,
+};
+use super::time::StoreTime;
+
+/// Name of a record in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// The right to write; the primary's heartbeat.
+    Lease,
+    /// Members, settings and intent of the cluster.
+    ClusterState,
+    /// A replica's heartbeat.
+    Heartbeat(MemberId),
+}
+
+impl Key {
+    /// The key called `name`, or `None` when it is none of ours.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "lease" => Some(Self::Lease),
+            "cluster_state" => Some(Self::ClusterState),
+            other => other.strip_prefix("heartbeat.")?.parse().ok().map(Self::Heartbeat),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lease => f.write_str("lease"),
+            Self::ClusterState => f.write_str("cluster_state"),
+            Self::Heartbeat(member) => write!(f, "heartbeat.{member}"),
+        }
+    }
+}
+
+/// Where clients, standbys and peers reach a member.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Address {
+    /// Host name or IP address of PostgreSQL.
+    pub host: String,
+    /// Port of PostgreSQL.
+    pub port: u16,
+    /// `host:port` of the agent's HTTP listener, when it has one others can reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+}
+
+/// What a database had in its log when last looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// Identity of the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemId>,
+    /// Timeline of the log.
+    #[serde(default)]
+    pub timeline: TimelineId,
+    /// Primary: flushed to disk. Replica: received and flushed.
+    #[serde(default)]
+    pub lsn: Lsn,
+    /// Primary: same as `lsn`. Replica: replayed.
+    #[serde(default)]
+    pub replayed: Lsn,
+}
+
+/// Who wrote a record and in which life of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Header {
+    /// Incarnation of the store as the writer knew it.
+    pub incarnation: Incarnation,
+    /// The write operation that made this record.
+    pub operation: String,
+    /// The member that wrote it.
+    pub member: MemberId,
+    /// The start of that member's agent.
+    pub boot: BootId,
+}
+
+/// The right to write, as its holder last renewed it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lease {
+    /// The member that may write.
+    pub holder: MemberId,
+    /// The start of its agent.
+    pub boot: BootId,
+    /// Tells apart two agents configured with one member name.
+    pub instance: InstanceId,
+    /// Counts acquisitions.
+    pub epoch: Epoch,
+    /// Counts renewals within the epoch.
+    pub seq: u64,
+    /// The holder's true state.
+    pub status: State,
+    /// How long the holder counts on it. Candidates wait by this, not by their own setting.
+    #[serde(rename = "lease_duration_ms", with = "millis")]
+    pub lease_duration: Duration,
+    /// The holder's database.
+    pub database: Position,
+    /// Where standbys and clients reach the holder.
+    pub address: Address,
+    /// Given back: the holder is fenced, anyone eligible may acquire.
+    pub released: Option<Release>,
+}
+
+/// How a lease was given back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Release {
+    /// The member meant to take over, when one is.
+    pub to: Option<MemberId>,
+    /// Why.
+    pub reason: String,
+    /// The last position the old primary wrote, when it is known for certain (a clean stop).
+    pub lsn: Option<Lsn>,
+    /// Timeline of that position.
+    pub timeline: TimelineId,
+}
+
+/// A replica's word on itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The start of its agent.
+    pub boot: BootId,
+    /// Tells apart two agents configured with one member name.
+    pub instance: InstanceId,
+    /// Counts heartbeats of this boot.
+    pub seq: u64,
+    /// Its true state.
+    pub status: State,
+    /// The epoch it follows.
+    pub epoch: Epoch,
+    /// Its database.
+    pub database: Position,
+    /// Where it is reached.
+    pub address: Address,
+    /// Its preference as a candidate; 0 means never.
+    pub priority: u8,
+    /// WAL arrives from the primary right now.
+    pub streaming: bool,
+    /// Bytes behind the lease's position, as last compared.
+    pub lag: u64,
+    /// Why it would not take over, or `None` when it would.
+    pub ineligible: Option<String>,
+}
+
+/// What the primary admitted of a member.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MemberSettings {
+    /// Where it is reached.
+    pub address: Address,
+    /// Its preference as a candidate; 0 means never.
+    pub priority: u8,
+}
+
+/// The cluster as its primary last described it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// Epoch of the lease under which this was written.
+    pub epoch: Epoch,
+    /// The member that may write.
+    pub primary: MemberId,
+    /// Identity of the data. Absent only while the first member initialises it.
+    pub system: Option<SystemId>,
+    /// Timeline the primary writes on.
+    pub timeline: TimelineId,
+    /// Every member the primary admitted, itself included.
+    pub members: BTreeMap<MemberId, MemberSettings>,
+    /// No automatic transition while set; the text says why.
+    pub paused: Option<String>,
+    /// Members that must have a commit before it is acknowledged.
+    pub synchronous: Vec<MemberId>,
+    /// The last change of primary, for people.
+    pub last_transition: String,
+}
+
+/// Any record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Record {
+    /// Under [`Key::Lease`].
+    Lease(Lease),
+    /// Under [`Key::ClusterState`].
+    ClusterState(ClusterState),
+    /// Under [`Key::Heartbeat`].
+    Heartbeat(Heartbeat),
+}
+
+/// Why a value in the store is not obeyed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Invalid {
+    /// Not a record: wrong JSON, wrong type, wrong checksum, too long.
+    Damaged(String),
+    /// Written by a release with another major schema: somebody else understands it, we do not.
+    Schema(String),
+    /// Written in another life of the store.
+    ForeignIncarnation(String),
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged(why) | Self::Schema(why) | Self::ForeignIncarnation(why) => {
+                f.write_str(why)
+            }
+        }
+    }
+}
+
+/// What a key held when read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Slot<T> {
+    /// Never written.
+    #[default]
+    Absent,
+    /// A record we understand.
+    Valid {
+        /// The record.
+        record: T,
+        /// Who wrote it.
+        header: Header,
+        /// The revision to compare against.
+        revision: Revision,
+        /// When, by the store's clock.
+        created: StoreTime,
+    },
+    /// A value that is not obeyed.
+    Invalid {
+        /// The revision it has.
+        revision: Revision,
+        /// Why.
+        why: Invalid,
+    },
+}
+
+impl<T> Slot<T> {
+    /// The record, when there is a valid one.
+    pub fn record(&self) -> Option<&T> {
+        match self {
+            Self::Valid { record, .. } => Some(record),
+            Self::Absent | Self::Invalid { .. } => None,
+        }
+    }
+
+    /// The revision to compare against; `None` when the key was never written.
+    pub fn revision(&self) -> Option<Revision> {
+        match self {
+            Self::Absent => None,
+            Self::Valid { revision, .. } | Self::Invalid { revision, .. } => Some(*revision),
+        }
+    }
+}
+
+/// All records as one read gave them. Not atomic across keys, and never a proof.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Snapshot {
+    /// Incarnation of the store, by the store's own word.
+    pub incarnation: Option<Incarnation>,
+    /// `lease`.
+    pub lease: Slot<Lease>,
+    /// `cluster_state`.
+    pub cluster: Slot<ClusterState>,
+    /// `heartbeat.*`.
+    pub heartbeats: BTreeMap<MemberId, Slot<Heartbeat>>,
+}
+
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        value: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}

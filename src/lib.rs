@@ -1,0 +1,5 @@
+//! High-availability failover agent for PostgreSQL.
+
+pub mod core;
+pub mod database;
+pub mod store;
