@@ -179,21 +179,14 @@ impl Instance {
     /// again.
     pub fn kill(&mut self, limit: Duration) -> Result<Killed, KillError> {
         let end = now() + limit;
-        let mut killed = 0;
         self.held.clear();
         // First with what is known already: a hanging disk must not delay the signals.
-        let mut blind = self.round().map(|round| killed += round.struck).err();
+        let mut killed = self.round().map_or(0, |round| round.struck);
         let mut quiet = 0;
         loop {
-            let round = match self.look_again().and_then(|()| self.round()) {
-                Ok(round) => {
-                    blind = None;
-                    round
-                }
-                Err(error) => {
-                    blind = Some(error);
-                    Round { found: 1, ..Round::default() }
-                }
+            let (round, blind) = match self.look_again().and_then(|()| self.round()) {
+                Ok(round) => (round, None),
+                Err(error) => (Round { found: 1, ..Round::default() }, Some(error)),
             };
             killed += round.struck;
             self.wait(end);

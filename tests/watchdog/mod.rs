@@ -1,5 +1,7 @@
 //! The watchdog and the killer beneath it, against a real PostgreSQL.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "test support")]
+
 mod agent;
 mod guard;
 mod kill;

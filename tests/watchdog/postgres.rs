@@ -22,8 +22,9 @@ impl Postgres {
     /// A stopped one, with its directory.
     pub fn stopped() -> Self {
         let dir = open_dir();
-        let copied = Command::new("cp").arg("-a").arg(template()).arg(dir.path().join("data"));
-        assert!(status(copied), "the template can be copied");
+        let mut copy = Command::new("cp");
+        copy.arg("-a").arg(template()).arg(dir.path().join("data"));
+        assert!(status(&mut copy), "the template can be copied");
         Self { dir, server: None, clients: Vec::new() }
     }
 

@@ -1,7 +1,6 @@
 //! The agent's side: keeps a watchdog running, tells it the guard, and publishes how it is.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrUnix, connect, recv, send};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -325,27 +324,27 @@ fn garbled() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "it speaks another version, or garbage")
 }
 
-/// A connection.
-struct Link(AsyncFd<OwnedFd>);
+/// A connection. It carries packets, though tokio only knows streams: only the calls for packets
+/// read and write it.
+struct Link(UnixStream);
 
 impl Link {
     fn open(path: &std::path::Path) -> io::Result<Self> {
         let socket = socket()?;
         connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(Self(AsyncFd::with_interest(socket, Interest::READABLE | Interest::WRITABLE)?))
+        Ok(Self(UnixStream::from_std(socket.into())?))
     }
 
     async fn send(&self, request: Request) -> io::Result<()> {
         let frame = request.encode();
-        let sent =
-            |fd: &OwnedFd| retry(|| send(fd, &frame, SendFlags::NOSIGNAL)).map_err(io::Error::from);
+        let sent = || Ok(retry(|| send(&self.0, &frame, SendFlags::NOSIGNAL))?);
         self.0.async_io(Interest::WRITABLE, sent).await.map(drop)
     }
 
     async fn receive(&self) -> io::Result<Reply> {
         let mut packet = [0; SIZE + 1];
-        let received = |fd: &OwnedFd| {
-            let (_, length) = retry(|| recv(fd, &mut packet[..], RecvFlags::TRUNC))?;
+        let received = || {
+            let (_, length) = retry(|| recv(&self.0, &mut packet[..], RecvFlags::TRUNC))?;
             Ok(length)
         };
         match self.0.async_io(Interest::READABLE, received).await? {

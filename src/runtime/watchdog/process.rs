@@ -161,7 +161,7 @@ fn ignore_signals() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let _inside = runtime.enter();
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
-        signal(kind)?;
+        drop(signal(kind)?);
     }
     Ok(())
 }
