@@ -92,13 +92,14 @@ fn whoever_a_stale_file_names_survives() {
 fn a_stale_file_naming_another_instance_leaves_that_alone() {
     let other = Postgres::started();
     let postgres = Postgres::stopped();
-    let file = other.data_dir().join("postmaster.pid");
-    std::fs::copy(file, postgres.data_dir().join("postmaster.pid")).unwrap();
+    let file = postgres.data_dir().join("postmaster.pid");
+    std::fs::copy(other.data_dir().join("postmaster.pid"), &file).unwrap();
     let mut instance = postgres.instance();
     assert!(instance.postmaster().unwrap().is_none());
     // The copied file names shared memory that is in use, so there is no proof; and no kill.
     instance.kill(Duration::from_millis(100)).unwrap_err();
     assert!(other.answers());
+    std::fs::remove_file(file).unwrap();
 }
 
 #[test]

@@ -85,8 +85,11 @@ impl Postgres {
         command.arg("-c").arg(clients.to_string()).arg("-f").arg(script).arg("postgres");
         command.stdout(Stdio::null()).stderr(Stdio::null());
         self.clients.push(command.spawn().unwrap());
-        let expected = clients + self.instance().remnants().unwrap();
-        eventually("the clients are connected", || self.instance().remnants().unwrap() >= expected);
+        let connected = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'";
+        eventually("the clients are connected", || {
+            let output = self.psql(connected).arg("-At").output().unwrap();
+            String::from_utf8_lossy(&output.stdout).trim().parse() == Ok(clients)
+        });
     }
 
     /// `postgres --single`, waiting for input.
