@@ -32,10 +32,7 @@ fn a_busy_server_is_killed_to_the_last_backend() {
 fn stopped_processes_are_killed_as_well() {
     let mut postgres = Postgres::started();
     postgres.busy(4);
-    for pid in postgres.children() {
-        signal(pid, Signal::STOP);
-    }
-    signal(postgres.pid(), Signal::STOP);
+    assert!(postgres.freeze().len() >= 4);
     postgres.instance().kill(PATIENCE).unwrap();
     assert!(postgres.is_dead());
 }
@@ -45,10 +42,7 @@ fn backends_that_outlive_their_postmaster_are_found_and_killed() {
     let mut postgres = Postgres::started();
     postgres.busy(4);
     let mut instance = postgres.instance();
-    let children = postgres.children();
-    for pid in &children {
-        signal(*pid, Signal::STOP);
-    }
+    let children = postgres.freeze();
     signal(postgres.pid(), Signal::KILL);
     eventually("the postmaster is gone", || instance.postmaster().unwrap().is_none());
 

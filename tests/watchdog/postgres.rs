@@ -106,10 +106,22 @@ impl Postgres {
     }
 
     /// The postmaster's children.
-    pub fn children(&self) -> Vec<i32> {
+    fn children(&self) -> Vec<i32> {
         let pid = self.pid();
         let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         text.split_whitespace().map(|word| word.parse().unwrap()).collect()
+    }
+
+    /// Stops the server and all its children, and gives those children that live.
+    pub fn freeze(&self) -> Vec<i32> {
+        signal(self.pid(), Signal::STOP);
+        for pid in self.children() {
+            // It may have ended since it was listed.
+            let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP);
+        }
+        let running = |pid: &i32| !matches!(state(*pid), None | Some('T' | 'Z'));
+        eventually("all are stopped", || !self.children().iter().any(running));
+        self.children().into_iter().filter(|pid| lives(*pid)).collect()
     }
 
     /// The server is down, with proof, without anyone's help.
@@ -158,8 +170,12 @@ pub fn signal(pid: i32, signal: Signal) {
 
 /// Exists and is no zombie.
 pub fn lives(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
+    !matches!(state(pid), None | Some('Z'))
+}
+
+fn state(pid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
 fn status(command: &mut Command) -> bool {
