@@ -1,1 +1,4 @@
+//! Every integration test is one binary: it links once.
 
+mod conformance;
+mod support;

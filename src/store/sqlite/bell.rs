@@ -61,11 +61,12 @@ pub(super) fn listen(
     })))
 }
 
+#[expect(deprecated, reason = "its replacement is unsafe; an OwnedFd keeps its descriptor valid")]
 fn hang(bell: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     File::options().create(true).append(true).open(bell)?;
     let ear = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
     inotify::add_watch(&ear, bell, WatchFlags::ATTRIB | WatchFlags::DELETE_SELF)?;
-    AsyncFd::register(ear).map_err(Into::into)
+    AsyncFd::new(ear)
 }
 
 enum Rung {

@@ -1,0 +1,4 @@
+//! One suite for every backend.
+
+mod local;
+mod suite;
