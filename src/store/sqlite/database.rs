@@ -374,10 +374,13 @@ fn prepare(connection: &mut Connection, cluster: &ClusterId) -> Result<Incarnati
     Ok(incarnation)
 }
 
-fn check_owner(connection: &Connection) -> Result<(), Trouble> {
-    let owner = number(connection, "application_id")?;
+/// In one transaction: another agent may be making the tables right now.
+fn check_owner(connection: &mut Connection) -> Result<(), Trouble> {
+    let transaction = connection.transaction()?;
     let tables: i32 =
-        connection.query_one("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        transaction.query_one("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let owner = number(&transaction, "application_id")?;
+    drop(transaction);
     if owner == APPLICATION || (owner == 0 && tables == 0) {
         return Ok(());
     }
