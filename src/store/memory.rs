@@ -179,7 +179,8 @@ impl Store for Memory {
     }
 
     fn list(&self, _timeout: Duration) -> BoxFuture<'_, Result<Vec<Versioned>, ReadError>> {
-        let newest = |bucket: &Bucket| bucket.kept.keys().filter_map(|k| bucket.newest(k)).collect();
+        let newest =
+            |bucket: &Bucket| bucket.kept.keys().filter_map(|k| bucket.newest(k)).collect();
         async move { self.ask(newest) }.boxed()
     }
 

@@ -77,8 +77,7 @@ pub async fn open(
             Arc::new(sqlite::Sqlite::open(cluster, settings, timeout).await?)
         }
         Settings::Nats(settings) => {
-            let _ = (member, settings);
-            todo!()
+            Arc::new(nats::Nats::open(cluster, member, settings, timeout).await?)
         }
     })
 }

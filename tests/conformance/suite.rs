@@ -271,7 +271,8 @@ async fn hints_reach_every_handle(bench: &dyn Bench) {
     for number in 0..20 {
         last = Some(put(&a, &Key::Lease, last, &format!("a-{number}")).await);
         for hints in [&mut at_a, &mut at_b] {
-            let changed = async { while hints.recv().await.unwrap() != Hint::Changed(Key::Lease) {} };
+            let changed =
+                async { while hints.recv().await.unwrap() != Hint::Changed(Key::Lease) {} };
             tokio::time::timeout(LIMIT, changed).await.unwrap();
         }
     }

@@ -394,11 +394,10 @@ fn check_contents(transaction: &Connection, cluster: &ClusterId) -> Result<Incar
     if sound != "ok" {
         return Err(rejected(format!("is damaged ({sound}): move it away or restore it")));
     }
-    let (schema, owner, incarnation): (i32, String, String) = transaction.query_one(
-        "SELECT schema, cluster_id, incarnation FROM meta",
-        [],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-    )?;
+    let (schema, owner, incarnation): (i32, String, String) =
+        transaction.query_one("SELECT schema, cluster_id, incarnation FROM meta", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
     if schema != SCHEMA {
         return Err(rejected(format!("has schema {schema}, this release knows {SCHEMA}")));
     }
@@ -461,9 +460,13 @@ fn apply(transaction: &Transaction<'_>, write: &Write) -> Result<WriteOutcome, r
     }
     let created = i64::try_from(boot_time().as_nanos()).unwrap_or(i64::MAX);
     let wall = jiff::Timestamp::now().to_string();
-    transaction
-        .prepare_cached(INSERT)?
-        .execute(params![key, write.value, write.operation, created, wall])?;
+    transaction.prepare_cached(INSERT)?.execute(params![
+        key,
+        write.value,
+        write.operation,
+        created,
+        wall
+    ])?;
     let inserted = transaction.last_insert_rowid();
     transaction.prepare_cached(PRUNE)?.execute(params![key, HISTORY_DEPTH])?;
     Ok(WriteOutcome::Applied { revision: revision(inserted) })
