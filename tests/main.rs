@@ -1,3 +1,5 @@
-//! One binary with all integration tests.
+//! Every integration test is one binary: it links once.
 
+mod conformance;
+mod support;
 mod watchdog;
