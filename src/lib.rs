@@ -2,4 +2,6 @@
 
 pub mod core;
 pub mod database;
+pub mod postmaster;
+pub mod runtime;
 pub mod store;
