@@ -28,7 +28,8 @@ impl Account {
             if me == 0 {
                 return Err(SetupError::RootNeedsUser);
             }
-            let account = Self { name: id("-un", None)?, uid: me, gid: number("-g", None)?, switch: false };
+            let account =
+                Self { name: id("-un", None)?, uid: me, gid: number("-g", None)?, switch: false };
             return Ok(account);
         };
         let uid = number("-u", Some(name))?;
@@ -52,10 +53,8 @@ fn number(flag: &str, name: Option<&str>) -> Result<u32, SetupError> {
 
 /// Asks `id`, which knows every source of users the system is configured with.
 fn id(flag: &str, name: Option<&str>) -> Result<String, SetupError> {
-    let failed = |detail: String| SetupError::NoUser {
-        name: name.unwrap_or("(own)").to_owned(),
-        detail,
-    };
+    let failed =
+        |detail: String| SetupError::NoUser { name: name.unwrap_or("(own)").to_owned(), detail };
     if name.is_some_and(|name| name.is_empty() || name.starts_with('-')) {
         return Err(failed("a user name is not empty and starts with a letter".to_owned()));
     }

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use rustix::fs::OFlags;
 
@@ -57,13 +58,26 @@ pub(super) fn check(settings: &Settings) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// Writes everything the server reads at its start.
-pub(super) fn write(place: &Place, upstream: Option<&Upstream>) -> Step<()> {
-    include(place)?;
+/// Writes everything that the server in `dir` reads at its start.
+pub(super) fn write(place: &Place, dir: &Path, upstream: Option<&Upstream>) -> Step<()> {
+    include(dir)?;
     let settings = all(place, upstream)?;
-    strip_auto(place, &settings)?;
-    let path = place.data_dir().join(FILE);
-    place.write(&path, &render(&settings), 0o600)
+    strip_auto(place, dir, &settings)?;
+    place.write(&dir.join(FILE), &render(&settings), 0o600)
+}
+
+/// Rewrites our file under a running server, which then has to be told.
+pub(super) fn rewrite(place: &Place, upstream: Option<&Upstream>) -> Step<()> {
+    include(place.data_dir())?;
+    let settings = all(place, upstream)?;
+    place.write(&place.data_dir().join(FILE), &render(&settings), 0o600)
+}
+
+/// Whether ALTER SYSTEM has set `name`, which would win over our file.
+pub(super) fn is_altered(place: &Place, name: &str) -> bool {
+    let path = place.data_dir().join("postgresql.auto.conf");
+    let named = |line: &str| line.split(['=', ' ', '\t']).next() == Some(name);
+    fs::read_to_string(path).is_ok_and(|text| text.lines().any(named))
 }
 
 /// The text that `primary_conninfo` has when following `upstream`; empty without one.
@@ -178,7 +192,8 @@ fn all(place: &Place, upstream: Option<&Upstream>) -> Step<BTreeMap<String, Stri
 }
 
 fn render(settings: &BTreeMap<String, String>) -> String {
-    let mut text = "# Written by harmony-agent at every start; changes made here are lost.\n".to_owned();
+    let mut text =
+        "# Written by harmony-agent at every start; changes made here are lost.\n".to_owned();
     for (name, value) in settings {
         let value = value.replace('\\', "\\\\").replace('\'', "''");
         let _ = writeln!(text, "{name} = '{value}'");
@@ -192,8 +207,8 @@ fn quote(value: &str) -> String {
 }
 
 /// Adds our include line to `postgresql.conf`, once.
-fn include(place: &Place) -> Step<()> {
-    let path = place.data_dir().join("postgresql.conf");
+fn include(dir: &Path) -> Step<()> {
+    let path = dir.join("postgresql.conf");
     let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Failure::Refused(format!(
             "{} does not exist: the agent wants the configuration in the data directory; move it there",
@@ -201,7 +216,8 @@ fn include(place: &Place) -> Step<()> {
         )),
         _ => Failure::file("read", &path, &error),
     })?;
-    let included = |line: &str| line.trim_start().starts_with("include_if_exists") && line.contains(FILE);
+    let included =
+        |line: &str| line.trim_start().starts_with("include_if_exists") && line.contains(FILE);
     if text.lines().any(included) {
         return Ok(());
     }
@@ -210,12 +226,14 @@ fn include(place: &Place) -> Step<()> {
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(&path)
         .and_then(|mut file| file.write_all(INCLUDE.as_bytes()).and_then(|()| file.sync_all()))
-        .map_err(|error| Failure::file("add `include_if_exists = 'harmony.conf'` to", &path, &error))
+        .map_err(|error| {
+            Failure::file("add `include_if_exists = 'harmony.conf'` to", &path, &error)
+        })
 }
 
 /// Takes settings that are ours out of `postgresql.auto.conf` of a stopped server.
-fn strip_auto(place: &Place, settings: &BTreeMap<String, String>) -> Step<()> {
-    let path = place.data_dir().join("postgresql.auto.conf");
+fn strip_auto(place: &Place, dir: &Path, settings: &BTreeMap<String, String>) -> Step<()> {
+    let path = dir.join("postgresql.auto.conf");
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -112,7 +112,8 @@ impl ControlReader {
     /// What the control file of the instance says now.
     pub(super) async fn read(&self, place: &Place, cancel: &CancellationToken) -> Step<Control> {
         let path = place.data_dir().join("global/pg_control");
-        let meta = std::fs::metadata(&path).map_err(|error| Failure::file("read", &path, &error))?;
+        let meta =
+            std::fs::metadata(&path).map_err(|error| Failure::file("read", &path, &error))?;
         let stamp = (
             meta.ino(),
             meta.size(),

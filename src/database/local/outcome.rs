@@ -50,6 +50,8 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Step<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(Failure::Unknown(format!("a step of the database adapter ended: {error}"))),
+        Err(error) => {
+            Err(Failure::Unknown(format!("a step of the database adapter ended: {error}")))
+        }
     }
 }

@@ -102,9 +102,11 @@ impl Place {
     /// Data directories that were set aside earlier.
     pub(super) fn set_aside(&self) -> Step<Vec<PathBuf>> {
         let parent = self.parent();
-        let prefix = suffixed(Path::new(self.data_dir().file_name().unwrap_or_default()), ".aside-");
+        let prefix =
+            suffixed(Path::new(self.data_dir().file_name().unwrap_or_default()), ".aside-");
         let prefix = prefix.to_string_lossy().into_owned();
-        let entries = fs::read_dir(&parent).map_err(|error| Failure::file("read", &parent, &error))?;
+        let entries =
+            fs::read_dir(&parent).map_err(|error| Failure::file("read", &parent, &error))?;
         Ok(entries
             .filter_map(Result::ok)
             .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
@@ -232,9 +234,8 @@ impl Place {
             ));
         }
         let mode = meta.mode() & 0o777;
-        (mode & 0o027 != 0).then(|| {
-            format!("{path} has permissions {mode:o}: PostgreSQL wants 0700 or 0750")
-        })
+        (mode & 0o027 != 0)
+            .then(|| format!("{path} has permissions {mode:o}: PostgreSQL wants 0700 or 0750"))
     }
 }
 

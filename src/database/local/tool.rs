@@ -56,8 +56,8 @@ impl Tool {
         self
     }
 
-    pub(super) fn env(mut self, key: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
-        self.command.env(key, value);
+    pub(super) fn args<const N: usize>(mut self, args: [&str; N]) -> Self {
+        self.command.args(args);
         self
     }
 
@@ -77,10 +77,14 @@ impl Tool {
     /// Runs it to its end, or kills it when `cancel` fires.
     pub(super) async fn run(mut self, cancel: &CancellationToken) -> Result<Finished, Failure> {
         let mut child = self.command.spawn().map_err(|error| {
-            Failure::Refused(format!("cannot run {:?}: {error}", self.command.as_std().get_program()))
+            Failure::Refused(format!(
+                "cannot run {:?}: {error}",
+                self.command.as_std().get_program()
+            ))
         })?;
         let group = Group::of(&child);
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let feed = async {
             if let (Some(mut stdin), Some(text)) = (stdin, self.input.take()) {
                 // A program that ended early says why on stderr.
