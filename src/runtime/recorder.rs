@@ -81,10 +81,7 @@ impl Recorder {
             }
             Event::Shutdown(mode) => tracing::info!(member = %self.member, ?mode, "told to stop"),
             Event::Reconfigured(_) => tracing::info!(member = %self.member, "settings read again"),
-            Event::Tick
-            | Event::Changed
-            | Event::Remembered(..)
-            | Event::Observed(_) => {}
+            Event::Tick | Event::Changed | Event::Remembered(..) | Event::Observed(_) => {}
         }
     }
 
@@ -206,7 +203,6 @@ impl Recorder {
             }
         }
     }
-
 }
 
 /// The boot clock in seconds, for lines of several agents of one machine to be compared.

@@ -10,13 +10,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+use super::clock;
 use super::driver::{self, Parts, Watchdog};
 use super::executor::Executor;
 use super::recorder::Recorder;
 use super::show::{self, Setting};
 use super::state_dir::{StateDir, StateDirError};
 use super::watchdog::client;
-use super::clock;
 use crate::config::{self, Config};
 use crate::core::event::{Event, Exit, Guard, WatchdogStatus};
 use crate::core::ids::{BootId, InvalidId};
@@ -99,7 +99,7 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
         .await
         .map_err(|source| RunError::Listen { address: config.http_listen, source })?;
     let data_dir = database.data_dir.clone();
-    let database: Arc<dyn Database> = Arc::new(Local::new(database.clone()).await?);
+    let database: Arc<dyn Database> = Arc::new(Local::new(database.clone())?);
     let watchdog = start_watchdog(&inputs, &state_dir, data_dir).await;
     let identity = Identity {
         member: config.member.clone(),
@@ -228,7 +228,8 @@ fn serve(
         let opened = store.borrow().clone();
         show::view(&setting, &status, store_view(&setting, opened.as_deref()), clock::now())
     };
-    let shared = http::Shared::new(view, beat_age, beat_limit, metrics);
+    let (view, beat_age) = (Arc::new(view), Arc::new(beat_age));
+    let shared = http::Shared { view, beat_age, beat_limit, metrics };
     tokio::task::spawn(async move {
         if let Err(error) = http::serve(listener, shared, std::future::pending()).await {
             tracing::error!(%error, "http listener ended");

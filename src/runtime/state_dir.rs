@@ -45,7 +45,9 @@ struct FloorFile {
 #[derive(Debug, thiserror::Error)]
 pub enum StateDirError {
     /// Another process holds the lock.
-    #[error("{path}: locked by another agent: two agents must not speak for one member; stop the other one, or give this one its own member name, state_dir and data_dir")]
+    #[error(
+        "{path}: locked by another agent: two agents must not speak for one member; stop the other one, or give this one its own member name, state_dir and data_dir"
+    )]
     Locked {
         /// The lock file.
         path: PathBuf,
@@ -112,7 +114,8 @@ impl StateDir {
     /// store, so a person has to decide.
     pub fn read_floor(&self) -> Result<Option<Floor>, StateDirError> {
         let path = self.floor_path();
-        let damaged = |why: &str| StateDirError::Damaged { path: path.clone(), why: why.to_owned() };
+        let damaged =
+            |why: &str| StateDirError::Damaged { path: path.clone(), why: why.to_owned() };
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -260,12 +263,8 @@ mod tests {
         let _first = open(dir.path(), "a").unwrap();
         assert!(matches!(open(dir.path(), "a"), Err(StateDirError::Locked { .. })));
         let (cluster, member) = ("c".parse().unwrap(), "a".parse().unwrap());
-        let other = StateDir::open(
-            &dir.path().join("other"),
-            &dir.path().join("data"),
-            &cluster,
-            &member,
-        );
+        let other =
+            StateDir::open(&dir.path().join("other"), &dir.path().join("data"), &cluster, &member);
         assert!(matches!(other, Err(StateDirError::Locked { .. })));
     }
 

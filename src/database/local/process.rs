@@ -262,9 +262,13 @@ pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
 
 /// Resolves when the process behind `pidfd` ends.
 pub(super) async fn ended(pidfd: OwnedFd) {
-    use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
-    if let Ok(fd) = AsyncFd::register_with_interest(pidfd, Interest::READABLE) {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe; an OwnedFd keeps what that one asks for"
+    )]
+    let registered = AsyncFd::new(pidfd);
+    if let Ok(fd) = registered {
         // An error here means that the descriptor is no process any more.
         let _ = fd.readable().await;
     }
