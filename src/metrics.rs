@@ -13,7 +13,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::core::event::{Action, ActionOutcome, Alarm, State, Transition, WatchdogStatus, WriteOutcome};
+use crate::core::event::{
+    Action, ActionOutcome, Alarm, State, Transition, WatchdogStatus, WriteOutcome,
+};
 use crate::core::ids::Epoch;
 
 /// All metrics. Clones share the same numbers.
@@ -66,14 +68,8 @@ impl Phase {
     }
 
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Detect,
-        Self::Acquire,
-        Self::Promote,
-        Self::Fence,
-        Self::Rejoin,
-        Self::FirstWrite,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Detect, Self::Acquire, Self::Promote, Self::Fence, Self::Rejoin, Self::FirstWrite];
 }
 
 /// An operation of the store.
@@ -148,7 +144,9 @@ impl Metrics {
             lease_staleness_seconds: Gauge::default(),
             heartbeats: Family::default(),
             transitions: Family::default(),
-            phases: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 18))),
+            phases: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.001, 2.0, 18))
+            }),
             replication_lag_bytes: Gauge::default(),
             store_operations: Family::default(),
             store_latency: Family::new_with_constructor(|| {
@@ -186,11 +184,16 @@ impl Metrics {
             self.replication_lag_bytes.clone(),
         );
         all.register("store_operations", "Operations of the store", self.store_operations.clone());
-        all.register("store_latency_seconds", "Time an operation of the store took", self.store_latency.clone());
+        all.register(
+            "store_latency_seconds",
+            "Time an operation of the store took",
+            self.store_latency.clone(),
+        );
         all.register("watchdog_up", "1 while the watchdog runs", self.watchdog_up.clone());
         all.register("alarms", "Alarms by kind, one per onset", self.alarms.clone());
         all.register("actions", "Actions on the database by outcome", self.actions.clone());
-        let build = [("version", env!("CARGO_PKG_VERSION")), ("architecture", std::env::consts::ARCH)];
+        let build =
+            [("version", env!("CARGO_PKG_VERSION")), ("architecture", std::env::consts::ARCH)];
         all.register("build", "The program", Info::new(build.to_vec()));
         all
     }
@@ -249,7 +252,9 @@ impl Metrics {
 
     /// A phase of a failover ended after `duration`.
     pub fn phase(&self, phase: Phase, duration: Duration) {
-        self.phases.get_or_create(&PhaseLabel { phase: phase.name() }).observe(duration.as_secs_f64());
+        self.phases
+            .get_or_create(&PhaseLabel { phase: phase.name() })
+            .observe(duration.as_secs_f64());
     }
 
     /// This member is `bytes` behind the primary.

@@ -29,7 +29,8 @@ pub(super) async fn get(
 
 async fn exchange(authority: &str, path: &str) -> Result<(StatusCode, Bytes), anyhow::Error> {
     let stream = TcpStream::connect(authority).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path).header(HOST, authority).body(Empty::<Bytes>::new())?;
     let answer = async {
         let response = sender.send_request(request).await?;

@@ -84,9 +84,10 @@ fn budget_table(budget: &Budget) -> String {
     let time = |time: Option<Duration>| {
         time.map_or_else(|| "until mended".to_owned(), |time| show_duration(rounded(time)))
     };
-    let rows = budget.rows.iter().map(|row| {
-        vec![row.fault.name().to_owned(), time(row.typical), time(row.worst)]
-    });
+    let rows = budget
+        .rows
+        .iter()
+        .map(|row| vec![row.fault.name().to_owned(), time(row.typical), time(row.worst)]);
     let mut text = output::table(&["FAULT", "TYPICAL", "WORST"], rows);
     text.push_str("\n\nworst:\n");
     for row in &budget.rows {

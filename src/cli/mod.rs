@@ -20,7 +20,12 @@ use exit::{Code, Failure};
 
 /// High-availability failover agent for PostgreSQL.
 #[derive(Debug, Parser)]
-#[command(name = "harmony-agent", version, arg_required_else_help = true, propagate_version = false)]
+#[command(
+    name = "harmony-agent",
+    version,
+    arg_required_else_help = true,
+    propagate_version = false
+)]
 pub struct Arguments {
     /// Where settings come from.
     #[command(flatten)]
@@ -78,9 +83,9 @@ impl Settings {
             ("log.format", &self.log_format),
             ("log.level", &self.log_level),
         ];
-        let named = named.into_iter().filter_map(|(key, value)| {
-            value.as_ref().map(|value| (key.to_owned(), value.clone()))
-        });
+        let named = named
+            .into_iter()
+            .filter_map(|(key, value)| value.as_ref().map(|value| (key.to_owned(), value.clone())));
         let default = || Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into());
         Sources {
             file: self.config.clone().or_else(default),

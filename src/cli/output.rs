@@ -26,9 +26,10 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
         Ok(()) => Ok(()),
         // Whoever read it has seen enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => {
-            Err(Failure::new(Code::CannotCreate, format!("standard output cannot be written: {error}")))
-        }
+        Err(error) => Err(Failure::new(
+            Code::CannotCreate,
+            format!("standard output cannot be written: {error}"),
+        )),
     }
 }
 

@@ -95,7 +95,8 @@ async fn report(agents: &[String], format: Format) -> Result<String, Failure> {
         match client::get(agent, "/status", PATIENCE).await {
             Ok((StatusCode::OK, body)) => {
                 let view: View = serde_json::from_slice(&body).map_err(|error| {
-                    let text = format!("http://{agent}/status: not the answer of an agent: {error}");
+                    let text =
+                        format!("http://{agent}/status: not the answer of an agent: {error}");
                     Failure::new(Code::Data, text)
                 })?;
                 return match format {
@@ -111,7 +112,9 @@ async fn report(agents: &[String], format: Format) -> Result<String, Failure> {
     let text = failures.join("\n");
     Err(Failure::new(
         Code::Unavailable,
-        format!("{text}\nno agent answered; is it running? name another with --url http://host:port"),
+        format!(
+            "{text}\nno agent answered; is it running? name another with --url http://host:port"
+        ),
     ))
 }
 
@@ -123,16 +126,21 @@ fn page(view: &View) -> String {
         format!("lease: {holder}, epoch {}{left}", view.lease.epoch),
     ];
     let store = if view.store.connected { "connected" } else { "NOT CONNECTED" };
-    let trouble = view.store.trouble.as_ref().map_or(String::new(), |trouble| format!(": {trouble}"));
+    let trouble =
+        view.store.trouble.as_ref().map_or(String::new(), |trouble| format!(": {trouble}"));
     lines.push(format!("store: {}, {store}{trouble}", view.store.backend));
     lines.push(String::new());
-    let head = ["MEMBER", "ROLE", "STATE", "TIMELINE", "LSN", "LAG", "CANDIDATE", "SEEN", "ADDRESS"];
+    let head =
+        ["MEMBER", "ROLE", "STATE", "TIMELINE", "LSN", "LAG", "CANDIDATE", "SEEN", "ADDRESS"];
     lines.push(output::table(&head, view.members.iter().map(row)));
     lines.push(String::new());
     lines.push(view.takeover.clone());
     if let Some(last) = &view.last_transition {
         let ago = last.seconds_ago;
-        lines.push(format!("last transition: {} → {}, {}, {ago:.0} s ago", last.from, last.to, last.reason));
+        lines.push(format!(
+            "last transition: {} → {}, {}, {ago:.0} s ago",
+            last.from, last.to, last.reason
+        ));
     }
     for alarm in &view.alarms {
         lines.push(format!("ALARM: {alarm}"));
@@ -156,7 +164,9 @@ fn row(member: &MemberView) -> Vec<String> {
         or_dash(member.lag.map(bytes)),
         candidate,
         or_dash(member.age_seconds.map(age)),
-        or_dash(member.address.as_ref().map(|address| format!("{}:{}", address.host, address.port))),
+        or_dash(
+            member.address.as_ref().map(|address| format!("{}:{}", address.host, address.port)),
+        ),
     ]
 }
 

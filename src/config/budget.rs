@@ -93,7 +93,10 @@ pub fn budget(policy: &Policy) -> Budget {
             store_away(policy),
         ],
         assumptions: vec![
-            format!("a write of the store takes {}, at worst heartbeat_timeout", show_duration(WRITE)),
+            format!(
+                "a write of the store takes {}, at worst heartbeat_timeout",
+                show_duration(WRITE)
+            ),
             format!(
                 "a change in the store is seen after {}, at worst heartbeat_interval + heartbeat_timeout",
                 show_duration(HINT)
@@ -103,7 +106,8 @@ pub fn budget(policy: &Policy) -> Budget {
                 show_duration(PROMOTE),
                 show_duration(PROMOTE_BUSY)
             ),
-            "the first candidate in line takes over; each one that does not adds takeover_step".to_owned(),
+            "the first candidate in line takes over; each one that does not adds takeover_step"
+                .to_owned(),
             "clients find the new primary at once".to_owned(),
         ],
     }
@@ -134,7 +138,8 @@ fn node_death(policy: &Policy) -> Row {
             show_duration(policy.heartbeat_timeout),
             show_duration(PROMOTE_BUSY)
         ),
-        note: "counted from the last renewal, which is half a heartbeat_interval old on average".to_owned(),
+        note: "counted from the last renewal, which is half a heartbeat_interval old on average"
+            .to_owned(),
     }
 }
 
@@ -165,7 +170,10 @@ fn agent_death(policy: &Policy) -> Row {
     let wait = policy.failover_timeout(policy.lease_duration);
     let guarded = policy.watchdog != WatchdogMode::Off;
     let note = if guarded {
-        format!("PostgreSQL goes on until the watchdog kills it {} after the last renewal", show_duration(killed))
+        format!(
+            "PostgreSQL goes on until the watchdog kills it {} after the last renewal",
+            show_duration(killed)
+        )
     } else {
         "NOT SAFE with watchdog.mode off: the old PostgreSQL goes on accepting writes".to_owned()
     };

@@ -214,13 +214,18 @@ impl Reader {
             }
             (None, None) => {}
             (Some(_), None) => {
-                self.problem("store.nats.user is set without store.nats.password_file; set both".to_owned());
+                self.problem(
+                    "store.nats.user is set without store.nats.password_file; set both".to_owned(),
+                );
             }
             (None, Some(_)) => {
-                self.problem("store.nats.password_file is set without store.nats.user; set both".to_owned());
+                self.problem(
+                    "store.nats.password_file is set without store.nats.user; set both".to_owned(),
+                );
             }
         }
-        let token = self.file("store.nats.token_file").map(|file| ("token_file", Auth::Token(file)));
+        let token =
+            self.file("store.nats.token_file").map(|file| ("token_file", Auth::Token(file)));
         let nkey = self.file("store.nats.nkey_file").map(|file| ("nkey_file", Auth::Nkey(file)));
         let credentials = self
             .file("store.nats.credentials_file")
@@ -380,8 +385,9 @@ fn find_bin_dir(data_dir: &Path) -> Option<PathBuf> {
     let root = Path::new("/usr/lib/postgresql");
     let installed = std::fs::read_dir(root).into_iter().flatten().flatten();
     let numbers = installed.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let mut usable: Vec<u32> =
-        numbers.filter(|number| root.join(number.to_string()).join("bin/postgres").exists()).collect();
+    let mut usable: Vec<u32> = numbers
+        .filter(|number| root.join(number.to_string()).join("bin/postgres").exists())
+        .collect();
     usable.sort_unstable();
     let same = version.trim().parse().ok().filter(|version| usable.contains(version));
     let number = same.or(usable.last().copied())?;
@@ -419,7 +425,10 @@ fn show(kind: Kind, value: &Value) -> String {
 fn show_size(bytes: u64) -> String {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = units.iter().find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift);
-    unit.map_or_else(|| format!("\"{bytes}B\""), |(unit, shift)| format!("\"{}{unit}\"", bytes >> shift))
+    unit.map_or_else(
+        || format!("\"{bytes}B\""),
+        |(unit, shift)| format!("\"{}{unit}\"", bytes >> shift),
+    )
 }
 
 fn show_fraction(parts_per_million: u64) -> String {

@@ -30,11 +30,7 @@ impl TimingRule {
             .saturating_add(failures)
             .saturating_add(policy.fence_timeout)
             .saturating_add(policy.safety_margin);
-        Self {
-            policy: policy.clone(),
-            needed,
-            allowed: policy.less_drift(policy.lease_duration),
-        }
+        Self { policy: policy.clone(), needed, allowed: policy.less_drift(policy.lease_duration) }
     }
 
     /// The rule is kept.
@@ -131,8 +127,10 @@ fn between_timings(policy: &Policy) -> Vec<String> {
     let mut at_least = |name: &str, value: Duration, parts: &[(&str, Duration)], why: &str| {
         let least = parts.iter().fold(Duration::ZERO, |sum, part| sum.saturating_add(part.1));
         if value < least {
-            let parts: Vec<_> =
-                parts.iter().map(|(name, part)| format!("{name} {}", show_duration(*part))).collect();
+            let parts: Vec<_> = parts
+                .iter()
+                .map(|(name, part)| format!("{name} {}", show_duration(*part)))
+                .collect();
             problems.push(format!(
                 "timing.{name} is {}, less than {} = {}: {why}",
                 show_duration(value),
@@ -239,7 +237,8 @@ fn words(config: &Config, local: &database::local::Settings) -> Vec<String> {
         .map(|(path, text)| format!("{path} is {text:?}, expected a text that is not empty"))
         .collect();
     if let Some(http) = config.address.http.as_ref().filter(|http| !is_host_and_port(http)) {
-        problems.push(format!("http.advertise is {http:?}, expected host:port as in 10.0.0.1:8008"));
+        problems
+            .push(format!("http.advertise is {http:?}, expected host:port as in 10.0.0.1:8008"));
     }
     problems
 }
@@ -316,7 +315,8 @@ fn nats_doubts(config: &Config, nats: &store::nats::Settings) -> Vec<String> {
         ));
     }
     if nats.replicas == 1 {
-        doubts.push("store.nats.replicas is 1: one NATS server holds the cluster's state".to_owned());
+        doubts
+            .push("store.nats.replicas is 1: one NATS server holds the cluster's state".to_owned());
     }
     if ["localhost", "127.0.0.1", "::1"].contains(&config.address.host.as_str()) {
         doubts.push(format!(
@@ -367,7 +367,9 @@ fn doubts(config: &Config) -> Vec<String> {
 pub(super) fn file(key: &Key, path: &str) -> Result<Option<String>, String> {
     let name = key.path;
     let unreadable = |error: std::io::Error| {
-        format!("{name}: the file {path} cannot be read: {error}; check the path and its permissions")
+        format!(
+            "{name}: the file {path} cannot be read: {error}; check the path and its permissions"
+        )
     };
     let mut file = std::fs::File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;

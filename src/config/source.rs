@@ -189,7 +189,9 @@ impl Given {
         let entry = match value {
             Ok(entry) => entry,
             Err(what) => {
-                return self.problems.push(Problem::new(Some(origin), format!("{path}.{name} {what}")));
+                return self
+                    .problems
+                    .push(Problem::new(Some(origin), format!("{path}.{name} {what}")));
             }
         };
         let (table, latest) = self

@@ -60,7 +60,9 @@ pub(super) fn from_toml(kind: Kind, value: &toml::Value) -> Result<Value, String
         },
         Kind::Size => match (value.as_str(), number(value)) {
             (Some(text), _) => size(text).map(Value::Whole),
-            (None, Some(number)) => Err(format!("is {number}, without a unit; write \"{number}MiB\"")),
+            (None, Some(number)) => {
+                Err(format!("is {number}, without a unit; write \"{number}MiB\""))
+            }
             (None, None) => wrong(),
         },
         Kind::Fraction => match value.as_float().map(parts_per_million) {
@@ -71,7 +73,9 @@ pub(super) fn from_toml(kind: Kind, value: &toml::Value) -> Result<Value, String
             Some(word) if words.contains(&word) => Ok(Value::Text(word.to_owned())),
             Some(_) | None => wrong(),
         },
-        Kind::List => value.as_array().and_then(texts).map_or_else(wrong, |list| Ok(Value::List(list))),
+        Kind::List => {
+            value.as_array().and_then(texts).map_or_else(wrong, |list| Ok(Value::List(list)))
+        }
         Kind::Table => Err(table_text()),
     }
 }

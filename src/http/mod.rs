@@ -108,7 +108,8 @@ async fn livez(State(shared): State<Shared>) -> Response {
 async fn readyz(State(shared): State<Shared>) -> Response {
     let view = shared.current();
     let unready = shared.stuck().or_else(|| view.unready());
-    let about = json!({ "member": view.member, "state": view.state, "is_primary": view.is_primary });
+    let about =
+        json!({ "member": view.member, "state": view.state, "is_primary": view.is_primary });
     verdict("ready", unready, about)
 }
 

@@ -23,7 +23,9 @@ fn wrong_command_lines_end_with_64() {
 fn help_and_version_are_answers() {
     let help = output(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    for command in ["run", "status", "demo", "config", "version", "completions", "--config", "HARMONY_CONFIG"] {
+    for command in
+        ["run", "status", "demo", "config", "version", "completions", "--config", "HARMONY_CONFIG"]
+    {
         assert!(text(&help.stdout).contains(command), "{command}");
     }
     assert!(!text(&help.stdout).contains("watchdog"), "hidden");
@@ -55,7 +57,8 @@ fn a_missing_file_ends_with_66_and_a_wrong_one_with_78() {
     let wrong = program(&["config", "check"]).env("HARMONY_CONFIG", &file).output().unwrap();
     assert_eq!(wrong.status.code(), Some(78));
     let said = text(&wrong.stderr);
-    for part in ["error: ", "cluster_id is \"\"", "member is missing", "lease_duration is 1", ":3"] {
+    for part in ["error: ", "cluster_id is \"\"", "member is missing", "lease_duration is 1", ":3"]
+    {
         assert!(said.contains(part), "{part}: {said}");
     }
     let run = program(&["run"]).env("HARMONY_CONFIG", &file).output().unwrap();
@@ -64,8 +67,16 @@ fn a_missing_file_ends_with_66_and_a_wrong_one_with_78() {
 
 /// Flags that make a configuration out of nothing.
 const COMPLETE: &[&str] = &[
-    "--cluster-id", "main", "--member", "a", "--data-dir", "/tmp/nowhere/data", "--profile", "fast",
-    "--set", "database.local.bin_dir=/usr/bin",
+    "--cluster-id",
+    "main",
+    "--member",
+    "a",
+    "--data-dir",
+    "/tmp/nowhere/data",
+    "--profile",
+    "fast",
+    "--set",
+    "database.local.bin_dir=/usr/bin",
 ];
 
 fn with(rest: &[&str]) -> Vec<&'static str> {
@@ -79,7 +90,13 @@ fn check_says_what_the_configuration_amounts_to() {
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
     let said = text(&checked.stdout);
     assert!(said.starts_with("ok\n"), "{said}");
-    for part in ["timing rule", "= 950ms ≤ lease_duration 1s", "= 990ms; 40ms to spare", "kills at 815ms", "after 1s 100ms"] {
+    for part in [
+        "timing rule",
+        "= 950ms ≤ lease_duration 1s",
+        "= 990ms; 40ms to spare",
+        "kills at 815ms",
+        "after 1s 100ms",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let impossible = output(&with(&["config", "check", "--set", "timing.lease_duration=500ms"]));
@@ -91,7 +108,9 @@ fn check_says_what_the_configuration_amounts_to() {
 fn the_budget_follows_from_the_configuration() {
     let table = output(&with(&["config", "budget"]));
     assert_eq!(table.status.code(), Some(0));
-    for part in ["node death", "postgres death", "agent death", "planned stop", "store away", "assumed:"] {
+    for part in
+        ["node death", "postgres death", "agent death", "planned stop", "store away", "assumed:"]
+    {
         assert!(text(&table.stdout).contains(part), "{part}");
     }
     let budget = |lease: &str| {

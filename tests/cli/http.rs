@@ -43,7 +43,8 @@ impl Agent {
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
-        self.request(&format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")).await
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n"))
+            .await
     }
 
     async fn json(&self, path: &str) -> (u16, serde_json::Value) {
@@ -91,7 +92,10 @@ async fn readyz_wants_a_writable_primary_or_a_following_replica() {
         breaks(&mut view);
         agent.view.send_replace(view);
         let (code, body) = agent.json("/readyz").await;
-        assert!(code == 503 && body["reason"].as_str().unwrap().contains(reason), "{reason}: {body}");
+        assert!(
+            code == 503 && body["reason"].as_str().unwrap().contains(reason),
+            "{reason}: {body}"
+        );
     }
     agent.view.send_replace(replica_view());
     assert_eq!(agent.json("/readyz").await.0, 200);
@@ -105,7 +109,10 @@ async fn readyz_wants_a_writable_primary_or_a_following_replica() {
         breaks(&mut view);
         agent.view.send_replace(view);
         let (code, body) = agent.json("/readyz").await;
-        assert!(code == 503 && body["reason"].as_str().unwrap().contains(reason), "{reason}: {body}");
+        assert!(
+            code == 503 && body["reason"].as_str().unwrap().contains(reason),
+            "{reason}: {body}"
+        );
     }
 }
 
@@ -136,7 +143,8 @@ async fn status_reads_back() {
 #[tokio::test]
 async fn it_takes_no_orders() {
     let agent = Agent::start(primary_view()).await;
-    let order = "POST /status HTTP/1.1\r\nHost: agent\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let order =
+        "POST /status HTTP/1.1\r\nHost: agent\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     assert_eq!(agent.request(order).await.0, 405);
     assert_eq!(agent.get("/restart").await.0, 404);
     assert_eq!(agent.get("/metrics").await.0, 200);

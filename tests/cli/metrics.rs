@@ -25,7 +25,8 @@ fn every_metric_is_there_with_its_labels() {
     metrics.phase(Phase::FirstWrite, Duration::from_millis(30));
     metrics.set_replication_lag(4096);
     metrics.store_operation(StoreOperation::Read("ok"), Duration::from_millis(1));
-    metrics.store_operation(StoreOperation::written(&WriteOutcome::Refused), Duration::from_millis(1));
+    metrics
+        .store_operation(StoreOperation::written(&WriteOutcome::Refused), Duration::from_millis(1));
     metrics.set_watchdog(WatchdogStatus::Idle);
     metrics.alarm(Alarm::NoCandidate);
     metrics.action(&Action::Promote, &ActionOutcome::Applied(Done::Done));

@@ -101,7 +101,11 @@ fn member(name: &str, role: Role, ineligible: Option<&str>) -> MemberView {
     MemberView {
         member: name.parse().unwrap(),
         role,
-        state: Some(if role == Role::Primary { State::PrimaryHealthy } else { State::ReplicaWatching }),
+        state: Some(if role == Role::Primary {
+            State::PrimaryHealthy
+        } else {
+            State::ReplicaWatching
+        }),
         priority: 1,
         lag: Some(2048),
         timeline: Some(TimelineId(3)),

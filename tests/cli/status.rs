@@ -20,8 +20,18 @@ async fn the_local_agent_is_asked_for_all_members() {
     assert_eq!(table.status.code(), Some(0), "{}", text(&table.stderr));
     let said = text(&table.stdout);
     for part in [
-        "cluster main", "lease: a, epoch 7, 12.", "sqlite, connected", "MEMBER", "primary_healthy", "0/3000060",
-        "2 KiB", "no: lag", "10.0.0.1:5432", "nobody would take over", "promoted", "ALARM: no_candidate",
+        "cluster main",
+        "lease: a, epoch 7, 12.",
+        "sqlite, connected",
+        "MEMBER",
+        "primary_healthy",
+        "0/3000060",
+        "2 KiB",
+        "no: lag",
+        "10.0.0.1:5432",
+        "nobody would take over",
+        "promoted",
+        "ALARM: no_candidate",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -31,7 +41,8 @@ async fn the_local_agent_is_asked_for_all_members() {
 async fn json_and_yaml_are_whole() {
     let agent = Agent::start(primary_view()).await;
     let url = format!("http://{}/", agent.address);
-    let json = output(&["status", "-o", "json", "--url", "http://127.0.0.1:1", "--url", &url]).await;
+    let json =
+        output(&["status", "-o", "json", "--url", "http://127.0.0.1:1", "--url", &url]).await;
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json["members"][1]["ineligible"], "lag");
     assert_eq!(json["database"]["process"], "running_primary");

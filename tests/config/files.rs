@@ -23,7 +23,10 @@ fn secrets_are_checked_and_never_printed() {
         place.directory.path().display(),
     );
     let found = place.problems("", &rest);
-    assert_says(&found, &["store.nats.password_file", &missing.display().to_string(), "cannot be read"]);
+    assert_says(
+        &found,
+        &["store.nats.password_file", &missing.display().to_string(), "cannot be read"],
+    );
     assert_says(&found, &["store.nats.token_file", "is empty"]);
     assert_says(&found, &["store.nats.nkey_file", "cannot be read"]);
 }
@@ -82,7 +85,8 @@ fn the_template_has_every_key_and_its_defaults_are_true() {
         let said = spelt_out.effective.iter().find(|entry| entry.key == key.path);
         match key.default {
             Default::Is(_) | Default::ByProfile(_) | Default::Required => {
-                let origin = &said.unwrap_or_else(|| panic!("{} is not in the template", key.path)).origin;
+                let origin =
+                    &said.unwrap_or_else(|| panic!("{} is not in the template", key.path)).origin;
                 assert!(origin.contains("template.toml"), "{}: {origin}", key.path);
             }
             Default::Absent | Default::Found(_) => {

@@ -55,7 +55,9 @@ fn complete(directory: &Path, top: &str, rest: &str) -> String {
 fn problems(loaded: Result<Loaded, LoadError>) -> Vec<String> {
     match loaded.map(|loaded| loaded.config) {
         Ok(config) => panic!("accepted: {config:?}"),
-        Err(LoadError::Invalid { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
+        Err(LoadError::Invalid { problems, .. }) => {
+            problems.iter().map(ToString::to_string).collect()
+        }
         Err(error @ LoadError::File { .. }) => vec![error.to_string()],
     }
 }

@@ -30,7 +30,8 @@ fn profiles_for_nats_ride_out_an_election() {
                 [failover]\n[http]\nadvertise = \"10.0.0.1:8008\"";
     for (profile, warned) in [("fast", true), ("standard", false), ("wan", false)] {
         let loaded = place.load(&format!("profile = \"{profile}\""), nats).unwrap();
-        let elections = loaded.warnings.iter().filter(|warning| warning.what.contains("elect a leader"));
+        let elections =
+            loaded.warnings.iter().filter(|warning| warning.what.contains("elect a leader"));
         assert_eq!(elections.count() == 1, warned, "{profile}");
     }
 }
@@ -55,16 +56,29 @@ fn impossible_timing_is_refused_with_the_numbers() {
 fn a_margin_of_zero_and_other_zeros_are_refused() {
     let place = Place::new();
     let times = [
-        "safety_margin", "heartbeat_interval", "heartbeat_timeout", "fence_timeout", "lease_duration",
-        "takeover_step", "cool_down", "hand_over_timeout", "stop_timeout", "start_timeout",
-        "promote_timeout", "rejoin_timeout", "shutdown_timeout",
+        "safety_margin",
+        "heartbeat_interval",
+        "heartbeat_timeout",
+        "fence_timeout",
+        "lease_duration",
+        "takeover_step",
+        "cool_down",
+        "hand_over_timeout",
+        "stop_timeout",
+        "start_timeout",
+        "promote_timeout",
+        "rejoin_timeout",
+        "shutdown_timeout",
     ];
     for name in times {
         let found = place.problems("", &format!("[timing]\n{name} = \"0s\""));
         assert_says(&found, &[&format!("timing.{name} is 0s"), "it has to be"]);
     }
     assert_says(&place.problems("", "[timing]\nclock_drift = 0.0"), &["timing.clock_drift is 0"]);
-    assert_says(&place.problems("", "[timing]\nfailure_threshold = 0"), &["timing.failure_threshold"]);
+    assert_says(
+        &place.problems("", "[timing]\nfailure_threshold = 0"),
+        &["timing.failure_threshold"],
+    );
 }
 
 #[test]
@@ -74,8 +88,20 @@ fn the_other_relations_are_refused_with_the_numbers() {
         "profile = \"fast\"",
         "[timing]\nshutdown_timeout = \"3s\"\nhand_over_timeout = \"100ms\"\ncool_down = \"100ms\"",
     );
-    assert_says(&found, &["shutdown_timeout is 3s", "hand_over_timeout 100ms + stop_timeout 10s + fence_timeout 300ms"]);
-    assert_says(&found, &["hand_over_timeout is 100ms", "heartbeat_interval 250ms + heartbeat_timeout 150ms = 400ms"]);
+    assert_says(
+        &found,
+        &[
+            "shutdown_timeout is 3s",
+            "hand_over_timeout 100ms + stop_timeout 10s + fence_timeout 300ms",
+        ],
+    );
+    assert_says(
+        &found,
+        &[
+            "hand_over_timeout is 100ms",
+            "heartbeat_interval 250ms + heartbeat_timeout 150ms = 400ms",
+        ],
+    );
     assert_says(&found, &["cool_down is 100ms"]);
 
     let mut sources = place.sources("", "");
@@ -109,7 +135,10 @@ fn the_state_does_not_lie_in_the_data() {
 #[test]
 fn nats_settings_are_checked() {
     let place = Place::new();
-    assert_says(&place.problems("", "[store]\nbackend = \"nats\""), &["store.nats.servers is missing"]);
+    assert_says(
+        &place.problems("", "[store]\nbackend = \"nats\""),
+        &["store.nats.servers is missing"],
+    );
     let found = place.problems(
         "",
         "[store]\nbackend = \"nats\"\n[store.nats]\nreplicas = 2\nuser = \"x\"\nconnect_timeout = \"0s\"\n\

@@ -23,7 +23,10 @@ fn what_is_required_is_asked_for_all_at_once() {
     let found = problems(load(&Sources::default()));
     assert_says(&found, &["cluster_id is missing", "HARMONY_CLUSTER_ID"]);
     assert_says(&found, &["member is missing"]);
-    assert_says(&found, &["database.local.data_dir is missing", "HARMONY_DATABASE__LOCAL__DATA_DIR"]);
+    assert_says(
+        &found,
+        &["database.local.data_dir is missing", "HARMONY_DATABASE__LOCAL__DATA_DIR"],
+    );
 }
 
 #[test]
@@ -36,7 +39,10 @@ fn not_toml_names_the_line() {
 #[test]
 fn unknown_keys_are_refused_with_a_suggestion() {
     let place = Place::new();
-    let found = place.problems("lease_duration = \"1s\"\nstate_directory = \"/x\"", "[timings]\n[timing]\nlease_durtion = \"1s\"");
+    let found = place.problems(
+        "lease_duration = \"1s\"\nstate_directory = \"/x\"",
+        "[timings]\n[timing]\nlease_durtion = \"1s\"",
+    );
     assert_says(&found, &["harmony.toml:3", "no key lease_duration", "timing.lease_duration?"]);
     assert_says(&found, &["harmony.toml:4", "state_dir?"]);
     assert_says(&found, &["no key timings"]);
@@ -75,14 +81,16 @@ fn what_kubernetes_sets_for_a_service_is_passed_over_with_a_warning() {
 #[test]
 fn the_environment_wins_over_the_file_and_flags_over_both() {
     let place = Place::new();
-    let mut sources = place.sources("profile = \"fast\"", "[timing]\ncool_down = \"7s\"\n[log]\nlevel = \"warn\"");
+    let mut sources = place
+        .sources("profile = \"fast\"", "[timing]\ncool_down = \"7s\"\n[log]\nlevel = \"warn\"");
     sources.environment = pairs(&[
         ("HARMONY_TIMING__COOL_DOWN", "8s"),
         ("HARMONY_LOG__LEVEL", "debug"),
         ("HARMONY_FAILOVER__PRIORITY", "3"),
         ("HARMONY_DATABASE__LOCAL__PARAMETERS__SHARED_BUFFERS", "64MB"),
     ]);
-    sources.flags = pairs(&[("timing.cool_down", "9s"), ("member", "b"), ("timing.cool_down", "10s")]);
+    sources.flags =
+        pairs(&[("timing.cool_down", "9s"), ("member", "b"), ("timing.cool_down", "10s")]);
     let loaded = load(&sources).unwrap();
     assert_eq!(loaded.config.policy.cool_down, Duration::from_secs(10));
     assert_eq!(loaded.config.log_level, "debug");
@@ -108,7 +116,8 @@ fn every_key_can_be_set_in_the_environment() {
 fn lists_come_from_the_environment_too() {
     let place = Place::new();
     let mut sources = place.sources("", "[store]\nbackend = \"nats\"");
-    sources.environment = pairs(&[("HARMONY_STORE__NATS__SERVERS", "nats://10.0.0.1:4222, tls://n2:4222")]);
+    sources.environment =
+        pairs(&[("HARMONY_STORE__NATS__SERVERS", "nats://10.0.0.1:4222, tls://n2:4222")]);
     let loaded = load(&sources).unwrap();
     let harmony_agent::config::Store::Nats(nats) = &loaded.config.store else { panic!("not nats") };
     assert_eq!(nats.servers, ["nats://10.0.0.1:4222", "tls://n2:4222"]);
@@ -123,7 +132,10 @@ fn wrong_types_name_line_key_value_and_what_to_write() {
          cool_down = \"soon\"\n[failover]\nmay_bootstrap = \"yes\"\nmaximum_lag_on_failover = 16\npriority = 256\n\
          [store.nats]\nservers = \"nats://a:1\"\n[http]\nlisten = \"here\"\n[database.local.parameters]\nx = [1]",
     );
-    assert_says(&found, &["harmony.toml:3: profile is the text \"quick\", expected fast | standard | wan"]);
+    assert_says(
+        &found,
+        &["harmony.toml:3: profile is the text \"quick\", expected fast | standard | wan"],
+    );
     assert_says(&found, &["timing.lease_duration is 10, without a unit", "\"10s\""]);
     assert_says(&found, &["timing.heartbeat_interval is \"250\"", "\"250ms\""]);
     assert_says(&found, &["timing.clock_drift is the number 2.0"]);
