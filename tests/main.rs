@@ -1,5 +1,7 @@
 //! Every integration test is one binary: it links once.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 mod cli;
 mod config;
 mod conformance;

@@ -73,9 +73,10 @@ pub(super) fn from_toml(kind: Kind, value: &toml::Value) -> Result<Value, String
             Some(word) if words.contains(&word) => Ok(Value::Text(word.to_owned())),
             Some(_) | None => wrong(),
         },
-        Kind::List => {
-            value.as_array().and_then(texts).map_or_else(wrong, |list| Ok(Value::List(list)))
-        }
+        Kind::List => value
+            .as_array()
+            .and_then(|array| texts(array))
+            .map_or_else(wrong, |list| Ok(Value::List(list))),
         Kind::Table => Err(table_text()),
     }
 }
@@ -154,7 +155,7 @@ fn parts_per_million(share: f64) -> Option<u64> {
     fits.then_some(parts)
 }
 
-fn texts(array: &Vec<toml::Value>) -> Option<Vec<String>> {
+fn texts(array: &[toml::Value]) -> Option<Vec<String>> {
     array.iter().map(|item| item.as_str().map(str::to_owned)).collect()
 }
 

@@ -66,6 +66,9 @@ impl Agent {
     }
 }
 
+/// What the refusal says, and how the view gets there.
+type Broken = (&'static str, fn(&mut View));
+
 #[tokio::test]
 async fn livez_follows_the_beat() {
     let agent = Agent::start(primary_view()).await;
@@ -81,7 +84,7 @@ async fn livez_follows_the_beat() {
 async fn readyz_wants_a_writable_primary_or_a_following_replica() {
     let agent = Agent::start(primary_view()).await;
     assert_eq!(agent.json("/readyz").await.0, 200);
-    let broken: [(&str, fn(&mut View)); 4] = [
+    let broken: [Broken; 4] = [
         ("accept writes", |view| view.writable = false),
         ("run out", |view| view.lease.seconds_left = Some(0.0)),
         ("not held", |view| view.lease.holder = Some("b".parse().unwrap())),
@@ -99,7 +102,7 @@ async fn readyz_wants_a_writable_primary_or_a_following_replica() {
     }
     agent.view.send_replace(replica_view());
     assert_eq!(agent.json("/readyz").await.0, 200);
-    let broken: [(&str, fn(&mut View)); 3] = [
+    let broken: [Broken; 3] = [
         ("no WAL", |view| view.database.as_mut().unwrap().streaming = false),
         ("standby", |view| view.database = Some(database(Process::StoppedStandby))),
         ("not been looked at", |view| view.database = None),
