@@ -29,6 +29,10 @@ const LONGEST_BEHIND: Duration = Duration::from_secs(25);
 /// Times that the servers have to say that there is no such stream until it is believed.
 const GONE: u32 = 3;
 
+/// Bounds of the wait for one answer, when there is time to ask again.
+const SHORTEST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
 const NO_STREAM: u32 = 10059;
 const NO_MESSAGE: u32 = 10037;
 const NAME_TAKEN: u32 = 10058;
@@ -341,7 +345,8 @@ async fn ask<T: DeserializeOwned>(
 ) -> Result<Asked<T>, ReadError> {
     loop {
         let payload = question.to_string().into_bytes();
-        let trouble = match link.request(subject, HeaderMap::new(), payload, deadline).await {
+        let wait = until_asked_again(deadline);
+        let trouble = match link.request(subject, HeaderMap::new(), payload, wait).await {
             Ok(message) => match parse(&message.payload)? {
                 Asked::Error(error) if error.code == 503 => error.to_string(),
                 settled @ (Asked::Answer(_) | Asked::Error(_)) => return Ok(settled),
@@ -355,6 +360,13 @@ async fn ask<T: DeserializeOwned>(
         }
         sleep(pause).await;
     }
+}
+
+/// Servers without a leader often do not answer at all.
+fn until_asked_again(deadline: Deadline) -> Deadline {
+    let remaining = deadline.saturating_duration_since(Deadline::now());
+    let wait = (remaining / 2).clamp(SHORTEST_WAIT, LONGEST_WAIT);
+    deadline.min(Deadline::now() + wait)
 }
 
 fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<Asked<T>, ReadError> {
