@@ -264,7 +264,7 @@ pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
 pub(super) async fn ended(pidfd: OwnedFd) {
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
-    if let Ok(fd) = AsyncFd::register_with_interest(pidfd, Interest::READABLE) {
+    if let Ok(fd) = AsyncFd::with_interest(pidfd, Interest::READABLE) {
         // An error here means that the descriptor is no process any more.
         let _ = fd.readable().await;
     }

@@ -147,11 +147,7 @@ async fn climb(
 }
 
 /// Stops what is running and gives permission for the next start.
-async fn stop(
-    shared: &Arc<Shared>,
-    permit: Permit,
-    cancel: &CancellationToken,
-) -> Step<Permit> {
+async fn stop(shared: &Arc<Shared>, permit: Permit, cancel: &CancellationToken) -> Step<Permit> {
     fence(shared, STOP, cancel).await?;
     shared.launcher.renew(permit)
 }
