@@ -1,7 +1,5 @@
 //! Coming back: by start, by rewind, by clone; and not with another cluster's data.
 
-use std::time::Duration;
-
 use harmony_agent::core::event::{Action, Done, Process};
 use harmony_agent::core::ids::TimelineId;
 use rustix::process::Signal;
@@ -145,5 +143,4 @@ async fn an_upstream_that_is_away_or_says_no_changes_nothing() {
     assert!(why.contains("password"), "{why}");
     assert_eq!(c.look().await.process, Process::Absent);
     assert_eq!(a.look().await.process, Process::StoppedPrimary);
-    tokio::time::sleep(Duration::from_millis(1)).await;
 }

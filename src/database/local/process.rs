@@ -261,6 +261,10 @@ pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
 }
 
 /// Resolves when the process behind `pidfd` ends.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; an OwnedFd keeps the promise that one asks for"
+)]
 pub(super) async fn ended(pidfd: OwnedFd) {
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
