@@ -5,5 +5,6 @@
 mod cli;
 mod config;
 mod conformance;
+mod local;
 mod support;
 mod watchdog;

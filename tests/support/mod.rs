@@ -1,4 +1,5 @@
 //! Helpers shared by the integration tests.
 
 pub(crate) mod nats;
+pub(crate) mod postgres;
 pub(crate) mod proxy;

@@ -151,8 +151,10 @@ impl Watcher {
     /// Asks the server, or goes on waiting for the answer to the question asked before.
     async fn ask(&mut self, shared: &Arc<Shared>, until: Instant) -> Option<Result<Seen, Trouble>> {
         // One connection may be stuck while the server is not: give up on it in time for another try.
-        let stuck =
-            self.asked_at.is_some_and(|at| at.elapsed() > shared.place.settings.hung_after / 3);
+        // Later tries are rarer, as each takes one of the server's connections.
+        let hung_after = shared.place.settings.hung_after;
+        let limit = if self.patience.silent < hung_after { hung_after / 3 } else { hung_after };
+        let stuck = self.asked_at.is_some_and(|at| at.elapsed() > limit);
         if stuck && let Some(asking) = self.asking.take_if(|asking| !asking.is_finished()) {
             asking.abort();
             self.asker = None;

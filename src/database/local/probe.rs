@@ -20,6 +20,8 @@ pub(super) struct Probe {
     began: Option<Instant>,
     last: Option<Instant>,
     silent: Duration,
+    /// The write under way is the second try, on a new connection.
+    retried: bool,
     full: Option<String>,
 }
 
@@ -58,8 +60,18 @@ impl Probe {
         if self.writing.is_none() && due {
             self.began = Some(Instant::now());
             self.silent = Duration::ZERO;
+            self.retried = false;
             let session = self.session.take().filter(|session| session.is_open());
             self.writing = Some(tokio::spawn(write(Arc::clone(shared), session)));
+        }
+        // One connection may be stuck while the server is not. Once only: each try costs a connection.
+        if let Some(writing) = &self.writing
+            && !self.retried
+            && self.silent > settings.hung_after / 3
+        {
+            writing.abort();
+            self.retried = true;
+            self.writing = Some(tokio::spawn(write(Arc::clone(shared), None)));
         }
         if let Some(text) = &self.full {
             return ProbeResult::DiskFull(text.clone());

@@ -261,14 +261,14 @@ pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
 }
 
 /// Resolves when the process behind `pidfd` ends.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; an OwnedFd keeps the promise that one asks for"
+)]
 pub(super) async fn ended(pidfd: OwnedFd) {
+    use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
-    #[expect(
-        deprecated,
-        reason = "its successor is unsafe; an OwnedFd keeps what that one asks for"
-    )]
-    let registered = AsyncFd::new(pidfd);
-    if let Ok(fd) = registered {
+    if let Ok(fd) = AsyncFd::with_interest(pidfd, Interest::READABLE) {
         // An error here means that the descriptor is no process any more.
         let _ = fd.readable().await;
     }

@@ -13,12 +13,13 @@ use super::conf;
 use super::control::{ClusterState, Control};
 use super::fence::fence;
 use super::follow::repoint;
+use super::look::Seen;
 use super::outcome::{Failure, Step, blocking};
 use super::process::Permit;
 use super::source::Source;
 use super::start::{Found, ask, find, pause, start_standby, wait};
 use crate::core::event::{Done, Ladder, Upstream};
-use crate::core::ids::{Lsn, SystemId, TimelineId};
+use crate::core::ids::{Lsn, SystemId};
 
 /// How long a standby may be up without streaming and without any progress.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -69,7 +70,7 @@ pub(super) async fn rejoin(
             }
             same_data(seen.system.unwrap_or(source.system), &source)?;
             repoint(shared, &asker, &seen, Some(upstream), cancel).await?;
-            if streams(shared, upstream, source.timeline, cancel).await? {
+            if streams(shared, upstream, &source, cancel).await? {
                 return Ok(Done::Rejoined { by: Rung::Start.name() });
             }
             permit = stop(shared, permit, cancel).await?;
@@ -140,7 +141,7 @@ async fn climb(
         }
     }
     start_standby(shared, *permit, Some(upstream), cancel).await?;
-    if streams(shared, upstream, source.timeline, cancel).await? {
+    if streams(shared, upstream, source, cancel).await? {
         return Ok(());
     }
     Err(Failure::Refused("it came up, but does not stream from its upstream".to_owned()))
@@ -157,7 +158,7 @@ async fn stop(shared: &Arc<Shared>, permit: Permit, cancel: &CancellationToken) 
 async fn streams(
     shared: &Arc<Shared>,
     upstream: &Upstream,
-    timeline: TimelineId,
+    source: &Source,
     cancel: &CancellationToken,
 ) -> Step<bool> {
     let from = (upstream.address.host.clone(), upstream.address.port);
@@ -169,9 +170,14 @@ async fn streams(
             () = cancel.cancelled() => return Err(Failure::Cancelled),
         };
         if let Ok((_, seen)) = asked {
-            if seen.streaming && seen.timeline >= timeline && seen.upstream.as_ref() == Some(&from)
+            if seen.streaming
+                && seen.timeline >= source.timeline
+                && seen.upstream.as_ref() == Some(&from)
             {
                 return Ok(true);
+            }
+            if has_diverged(&seen, source) {
+                return Ok(false);
             }
             if (seen.lsn, seen.replayed) != best {
                 best = (seen.lsn, seen.replayed);
@@ -183,6 +189,12 @@ async fn streams(
         }
         pause(POLL, cancel).await?;
     }
+}
+
+/// It replayed what the upstream's history does not contain.
+fn has_diverged(seen: &Seen, source: &Source) -> bool {
+    let left = source.history.iter().find(|(timeline, _)| *timeline == seen.timeline);
+    left.is_some_and(|&(_, left)| seen.replayed > left)
 }
 
 /// Takes back what the upstream does not have.

@@ -1,0 +1,6 @@
+//! The local adapter against real PostgreSQL.
+
+mod fence;
+mod rejoin;
+mod start;
+mod trouble;
