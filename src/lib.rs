@@ -1,5 +1,6 @@
 //! High-availability failover agent for PostgreSQL.
 
+pub mod config;
 pub mod core;
 pub mod database;
 pub mod store;

@@ -1,0 +1,431 @@
+//! From values to a [`Config`].
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::keys::{Default, Kind};
+use super::source::{Given, Origin, Sources, complete, gather};
+use super::table::KEYS;
+use super::value::{Value, show_duration};
+use super::{
+    Config, Database, Effective, LoadError, Loaded, LogFormat, Problem, Profile, Store, check,
+};
+use crate::core::event::ShutdownMode;
+use crate::core::policy::{Policy, Reaction, WatchdogMode};
+use crate::core::records::Address;
+use crate::{database, store};
+
+pub(super) fn load(sources: &Sources) -> Result<Loaded, LoadError> {
+    let mut reader = Reader::new(gather(sources)?);
+    reader.require();
+    let config = reader.config();
+    reader.check_files();
+    if reader.timing_is_whole() {
+        let broken = check::policy_problems(&reader.policy());
+        reader.problems.extend(broken.into_iter().map(|what| Problem::new(None, what)));
+    }
+    if let Some(config) = &config {
+        check::relations(config, &mut reader.problems, &mut reader.warnings);
+    }
+    match config {
+        Some(config) if reader.problems.is_empty() => {
+            let effective = reader.effective();
+            Ok(Loaded { config, warnings: reader.warnings, effective })
+        }
+        Some(_) | None => {
+            Err(LoadError::Invalid { problems: reader.problems, warnings: reader.warnings })
+        }
+    }
+}
+
+pub(super) fn http_listen(sources: &Sources) -> Result<SocketAddr, LoadError> {
+    let mut reader = Reader::new(gather(sources)?);
+    reader.problems.clear();
+    let listen = reader.parsed::<SocketAddr>("http.listen", LISTEN_RULE);
+    listen.ok_or(LoadError::Invalid { problems: reader.problems, warnings: reader.warnings })
+}
+
+const LISTEN_RULE: &str = "an IP address and a port, as in 127.0.0.1:8008";
+
+struct Reader {
+    values: BTreeMap<&'static str, (Value, Origin)>,
+    given: Given,
+    profile: Profile,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl Reader {
+    fn new(mut given: Given) -> Self {
+        let word = match given.values.get("profile") {
+            Some((Value::Text(word), _)) => word.as_str(),
+            Some(_) | None => Profile::Standard.name(),
+        };
+        let index = Profile::ALL.iter().position(|profile| profile.name() == word).unwrap_or(1);
+        let values = complete(&given, index);
+        let problems = std::mem::take(&mut given.problems);
+        let warnings = std::mem::take(&mut given.warnings);
+        Self { values, given, profile: Profile::ALL[index], problems, warnings }
+    }
+
+    fn require(&mut self) {
+        for key in KEYS.iter().filter(|key| key.default == Default::Required) {
+            if !self.values.contains_key(key.path) && !self.given.broken.contains(key.path) {
+                let (path, variable) = (key.path, key.variable());
+                self.problem(format!(
+                    "{path} is missing; set it in the file, with {variable} or with --set {path}=…"
+                ));
+            }
+        }
+    }
+
+    fn check_files(&mut self) {
+        for key in KEYS.iter().filter(|key| matches!(key.kind, Kind::File | Kind::Secret)) {
+            let Some((Value::Text(file), origin)) = self.values.get(key.path) else { continue };
+            let about = |what: String| Problem::new(Some(origin.clone()), what);
+            match check::file(key, file) {
+                Ok(None) => {}
+                Ok(Some(warning)) => self.warnings.push(about(warning)),
+                Err(problem) => self.problems.push(about(problem)),
+            }
+        }
+    }
+
+    fn problem(&mut self, what: String) {
+        self.problems.push(Problem::new(None, what));
+    }
+
+    fn config(&mut self) -> Option<Config> {
+        let cluster_id = self.parsed("cluster_id", "a name of a cluster");
+        let member = self.parsed("member", "a name of a member");
+        let http_listen = self.parsed("http.listen", LISTEN_RULE);
+        let log_level = self.log_level();
+        let store = self.store();
+        let member = member?;
+        let database = self.local(&member);
+        let database::local::Settings { port, .. } = database;
+        Some(Config {
+            cluster_id: cluster_id?,
+            member,
+            state_dir: self.path("state_dir"),
+            profile: self.profile,
+            policy: self.policy(),
+            store,
+            address: Address {
+                host: self.text("database.local.host"),
+                port,
+                http: self.optional("http.advertise"),
+            },
+            database: Database::Local(database),
+            on_sigterm: match self.text("shutdown.on_sigterm").as_str() {
+                "leave_running" => ShutdownMode::LeaveRunning,
+                _ => ShutdownMode::HandOver,
+            },
+            http_listen: http_listen?,
+            log_format: match self.text("log.format").as_str() {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => LogFormat::Auto,
+            },
+            log_level: log_level?,
+        })
+    }
+
+    fn policy(&self) -> Policy {
+        let time = |name: &str| self.duration(&format!("timing.{name}"));
+        Policy {
+            heartbeat_interval: time("heartbeat_interval"),
+            heartbeat_timeout: time("heartbeat_timeout"),
+            failure_threshold: small(self.whole("timing.failure_threshold")),
+            fence_timeout: time("fence_timeout"),
+            safety_margin: time("safety_margin"),
+            lease_duration: time("lease_duration"),
+            clock_drift_ppm: small(self.whole("timing.clock_drift")),
+            takeover_step: time("takeover_step"),
+            maximum_lag_on_failover: self.whole("failover.maximum_lag_on_failover"),
+            priority: u8::try_from(self.whole("failover.priority")).unwrap_or(u8::MAX),
+            may_bootstrap: self.flag("failover.may_bootstrap"),
+            cool_down: time("cool_down"),
+            hand_over_timeout: time("hand_over_timeout"),
+            stop_timeout: time("stop_timeout"),
+            start_timeout: time("start_timeout"),
+            promote_timeout: time("promote_timeout"),
+            rejoin_timeout: time("rejoin_timeout"),
+            watchdog: match self.text("watchdog.mode").as_str() {
+                "off" => WatchdogMode::Off,
+                "required" => WatchdogMode::Required,
+                _ => WatchdogMode::Automatic,
+            },
+            on_hung: self.reaction("failover.on_hung"),
+            on_disk_full: self.reaction("failover.on_disk_full"),
+            shutdown_timeout: time("shutdown_timeout"),
+        }
+    }
+
+    fn reaction(&self, path: &str) -> Reaction {
+        match self.text(path).as_str() {
+            "fail_over" => Reaction::FailOver,
+            _ => Reaction::Alert,
+        }
+    }
+
+    fn store(&mut self) -> Store {
+        if self.text("store.backend") == "sqlite" {
+            return Store::Sqlite(store::sqlite::Settings { path: self.path("store.sqlite.path") });
+        }
+        let servers = match self.values.get("store.nats.servers") {
+            Some((Value::List(servers), _)) => servers.clone(),
+            Some(_) | None => Vec::new(),
+        };
+        if servers.is_empty() && !self.given.broken.contains("store.nats.servers") {
+            self.problem(
+                "store.nats.servers is missing; backend = \"nats\" needs at least one, as in \
+                 [\"nats://10.0.0.1:4222\"]"
+                    .to_owned(),
+            );
+        }
+        Store::Nats(store::nats::Settings {
+            servers,
+            auth: self.auth(),
+            tls_ca_file: self.file("store.nats.tls_ca_file"),
+            tls_certificate_file: self.file("store.nats.tls_certificate_file"),
+            tls_key_file: self.file("store.nats.tls_key_file"),
+            replicas: u8::try_from(self.whole("store.nats.replicas")).unwrap_or(u8::MAX),
+            connect_timeout: self.duration("store.nats.connect_timeout"),
+            ping_interval: self.duration("store.nats.ping_interval"),
+        })
+    }
+
+    fn auth(&mut self) -> store::nats::Auth {
+        use store::nats::Auth;
+        let mut found = Vec::new();
+        match (self.optional("store.nats.user"), self.file("store.nats.password_file")) {
+            (Some(user), Some(password_file)) => {
+                found.push(("user", Auth::UserPassword { user, password_file }));
+            }
+            (None, None) => {}
+            (Some(_), None) => {
+                self.problem("store.nats.user is set without store.nats.password_file; set both".to_owned());
+            }
+            (None, Some(_)) => {
+                self.problem("store.nats.password_file is set without store.nats.user; set both".to_owned());
+            }
+        }
+        let token = self.file("store.nats.token_file").map(|file| ("token_file", Auth::Token(file)));
+        let nkey = self.file("store.nats.nkey_file").map(|file| ("nkey_file", Auth::Nkey(file)));
+        let credentials = self
+            .file("store.nats.credentials_file")
+            .map(|file| ("credentials_file", Auth::Credentials(file)));
+        found.extend(token.into_iter().chain(nkey).chain(credentials));
+        if found.len() > 1 {
+            let names: Vec<_> = found.iter().map(|(name, _)| *name).collect();
+            let names = names.join(", ");
+            self.problem(format!("store.nats has {names}: keep one way to authenticate"));
+        }
+        found.into_iter().next().map_or(Auth::None, |(_, auth)| auth)
+    }
+
+    fn local(&mut self, member: &crate::core::ids::MemberId) -> database::local::Settings {
+        let data_dir = self.path("database.local.data_dir");
+        let wal_keep = self.whole("database.local.wal_keep");
+        if !wal_keep.is_multiple_of(1 << 20) || wal_keep >> 20 > 0x7FFF_FFFF {
+            self.problem(format!(
+                "database.local.wal_keep is {}; PostgreSQL counts it in whole MiB, below 2048TiB",
+                show_size(wal_keep)
+            ));
+        }
+        let parameters = match self.values.get("database.local.parameters") {
+            Some((Value::Table(parameters), _)) => parameters.clone(),
+            Some(_) | None => BTreeMap::new(),
+        };
+        database::local::Settings {
+            member: member.clone(),
+            bin_dir: self.bin_dir(&data_dir),
+            data_dir,
+            port: u16::try_from(self.whole("database.local.port")).unwrap_or_default(),
+            listen: self.text("database.local.listen"),
+            socket_dir: self.path("database.local.socket_dir"),
+            os_user: self.os_user(),
+            superuser: self.text("database.local.superuser"),
+            database: self.text("database.local.database"),
+            replication_user: self.text("database.local.replication_user"),
+            replication_password_file: self.file("database.local.replication_password_file"),
+            wal_keep_mib: small(wal_keep >> 20),
+            parameters,
+            hung_after: self.duration("database.local.hung_after"),
+            write_probe_interval: self.duration("database.local.write_probe_interval"),
+        }
+    }
+
+    fn bin_dir(&mut self, data_dir: &Path) -> PathBuf {
+        let path = "database.local.bin_dir";
+        if let Some(given) = self.optional(path) {
+            return given.into();
+        }
+        let found = find_bin_dir(data_dir);
+        if let Some(found) = found {
+            self.values.insert(path, (Value::Text(found.display().to_string()), Origin::Found));
+            return found;
+        }
+        if !self.given.broken.contains(path) {
+            self.problem(format!(
+                "{path} is not set and there is no /usr/lib/postgresql/*/bin; install PostgreSQL or set it"
+            ));
+        }
+        PathBuf::new()
+    }
+
+    fn os_user(&mut self) -> Option<String> {
+        let path = "database.local.os_user";
+        let root = rustix::process::geteuid().is_root();
+        if root && !self.values.contains_key(path) {
+            self.values.insert(path, (Value::Text("postgres".to_owned()), Origin::Found));
+        }
+        self.optional(path)
+    }
+
+    fn log_level(&mut self) -> Option<String> {
+        let level = self.text("log.level");
+        match tracing_subscriber::EnvFilter::try_new(&level) {
+            Ok(_) => Some(level),
+            Err(error) => {
+                let origin = self.origin("log.level");
+                let what = format!(
+                    "log.level is {level:?}, expected error, warn, info, debug, trace or a filter: {error}"
+                );
+                self.problems.push(Problem::new(origin, what));
+                None
+            }
+        }
+    }
+
+    fn parsed<T: FromStr<Err: Display>>(&mut self, path: &'static str, rule: &str) -> Option<T> {
+        let text = self.optional(path)?;
+        let error = match text.parse() {
+            Ok(parsed) => return Some(parsed),
+            Err(error) => error,
+        };
+        let what = format!("{path} is {text:?}, expected {rule}: {error}");
+        let origin = self.origin(path);
+        self.problems.push(Problem::new(origin, what));
+        None
+    }
+
+    fn origin(&self, path: &str) -> Option<Origin> {
+        self.values.get(path).map(|(_, origin)| origin.clone())
+    }
+
+    /// No timing was said badly, so that its rule is worth checking.
+    fn timing_is_whole(&self) -> bool {
+        !self.given.broken.iter().any(|path| path.starts_with("timing."))
+    }
+
+    fn optional(&self, path: &str) -> Option<String> {
+        let Some((Value::Text(text), _)) = self.values.get(path) else { return None };
+        Some(text.clone())
+    }
+
+    fn file(&self, path: &str) -> Option<PathBuf> {
+        self.optional(path).map(PathBuf::from)
+    }
+
+    // A value that is required and missing, or was said badly and has no default, is a problem
+    // already: what stands in for it here goes no further.
+
+    fn text(&self, path: &str) -> String {
+        self.optional(path).unwrap_or_default()
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.text(path).into()
+    }
+
+    fn whole(&self, path: &str) -> u64 {
+        let Some((Value::Whole(number), _)) = self.values.get(path) else { return 0 };
+        *number
+    }
+
+    fn flag(&self, path: &str) -> bool {
+        let Some((Value::Flag(flag), _)) = self.values.get(path) else { return false };
+        *flag
+    }
+
+    fn duration(&self, path: &str) -> Duration {
+        let Some((Value::Duration(duration), _)) = self.values.get(path) else {
+            return Duration::ZERO;
+        };
+        *duration
+    }
+
+    fn effective(&self) -> Vec<Effective> {
+        let keys = KEYS.iter().filter_map(|key| Some((key, self.values.get(key.path)?)));
+        keys.map(|(key, (value, origin))| Effective {
+            key: key.path,
+            value: show(key.kind, value),
+            origin: origin.to_string(),
+        })
+        .collect()
+    }
+}
+
+/// The binaries of the version that `data_dir` was made by, else the newest installed.
+fn find_bin_dir(data_dir: &Path) -> Option<PathBuf> {
+    let version = std::fs::read_to_string(data_dir.join("PG_VERSION")).unwrap_or_default();
+    let root = Path::new("/usr/lib/postgresql");
+    let installed = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let numbers = installed.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut usable: Vec<u32> =
+        numbers.filter(|number| root.join(number.to_string()).join("bin/postgres").exists()).collect();
+    usable.sort_unstable();
+    let same = version.trim().parse().ok().filter(|version| usable.contains(version));
+    let number = same.or(usable.last().copied())?;
+    Some(root.join(number.to_string()).join("bin"))
+}
+
+fn show(kind: Kind, value: &Value) -> String {
+    match value {
+        Value::Text(text) => format!("{text:?}"),
+        Value::Whole(number) => match kind {
+            Kind::Size => show_size(*number),
+            Kind::Fraction => show_fraction(*number),
+            Kind::Text
+            | Kind::Path
+            | Kind::File
+            | Kind::Secret
+            | Kind::Whole(..)
+            | Kind::Flag
+            | Kind::Duration
+            | Kind::Choice(_)
+            | Kind::List
+            | Kind::Table => number.to_string(),
+        },
+        Value::Flag(flag) => flag.to_string(),
+        Value::Duration(duration) => format!("{:?}", show_duration(*duration)),
+        Value::List(items) => format!("{items:?}"),
+        Value::Table(entries) => {
+            let entries: Vec<_> =
+                entries.iter().map(|(name, value)| format!("{name:?} = {value:?}")).collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
+    }
+}
+
+fn show_size(bytes: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let unit = units.iter().find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    unit.map_or_else(|| format!("\"{bytes}B\""), |(unit, shift)| format!("\"{}{unit}\"", bytes >> shift))
+}
+
+fn show_fraction(parts_per_million: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "at most 1 000 000")]
+    let share = parts_per_million as f64 / 1e6;
+    format!("{share:?}")
+}
+
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
