@@ -3,4 +3,6 @@
 pub mod config;
 pub mod core;
 pub mod database;
+pub mod postmaster;
+pub mod runtime;
 pub mod store;
