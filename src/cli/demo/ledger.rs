@@ -53,7 +53,6 @@ impl Ledger {
         self.acks.push(ack);
     }
 
-
     fn following(&self) -> impl DoubleEndedIterator<Item = &Ack> {
         self.acks.iter().filter(|ack| ack.writer == Writer::Following)
     }
