@@ -99,10 +99,15 @@ impl Reader {
         self.problems.push(Problem::new(None, what));
     }
 
+    /// The configuration, with stand-ins for what is wrong, so that the rules see all the rest.
     fn config(&mut self) -> Option<Config> {
+        let stand_in = "unknown";
         let cluster_id = self.parsed("cluster_id", "a name of a cluster");
+        let cluster_id = cluster_id.or_else(|| stand_in.parse().ok());
         let member = self.parsed("member", "a name of a member");
-        let http_listen = self.parsed("http.listen", LISTEN_RULE);
+        let member = member.or_else(|| stand_in.parse().ok());
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let http_listen = self.parsed("http.listen", LISTEN_RULE).unwrap_or(any_port);
         let log_level = self.log_level();
         let store = self.store();
         let member = member?;
@@ -125,13 +130,13 @@ impl Reader {
                 "leave_running" => ShutdownMode::LeaveRunning,
                 _ => ShutdownMode::HandOver,
             },
-            http_listen: http_listen?,
+            http_listen,
             log_format: match self.text("log.format").as_str() {
                 "text" => LogFormat::Text,
                 "json" => LogFormat::Json,
                 _ => LogFormat::Auto,
             },
-            log_level: log_level?,
+            log_level,
         })
     }
 
@@ -288,19 +293,16 @@ impl Reader {
         self.optional(path)
     }
 
-    fn log_level(&mut self) -> Option<String> {
+    fn log_level(&mut self) -> String {
         let level = self.text("log.level");
-        match tracing_subscriber::EnvFilter::try_new(&level) {
-            Ok(_) => Some(level),
-            Err(error) => {
-                let origin = self.origin("log.level");
-                let what = format!(
-                    "log.level is {level:?}, expected error, warn, info, debug, trace or a filter: {error}"
-                );
-                self.problems.push(Problem::new(origin, what));
-                None
-            }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level) {
+            let origin = self.origin("log.level");
+            let what = format!(
+                "log.level is {level:?}, expected error, warn, info, debug, trace or a filter: {error}"
+            );
+            self.problems.push(Problem::new(origin, what));
         }
+        level
     }
 
     fn parsed<T: FromStr<Err: Display>>(&mut self, path: &'static str, rule: &str) -> Option<T> {

@@ -179,18 +179,14 @@ impl Instance {
     /// again.
     pub fn kill(&mut self, limit: Duration) -> Result<Killed, KillError> {
         let end = now() + limit;
-        let mut killed = 0;
         self.held.clear();
         // First with what is known already: a hanging disk must not delay the signals.
-        let mut blind = self.round().map(|round| killed += round.struck).err();
+        let mut killed = self.round().map_or(0, |round| round.struck);
         let mut quiet = 0;
         loop {
-            let round = match self.refresh().map_err(Errno::from_io).and_then(|()| self.round()) {
-                Ok(round) => round,
-                Err(error) => {
-                    blind = Some(error);
-                    Round { found: 1, ..Round::default() }
-                }
+            let (round, blind) = match self.look_again().and_then(|()| self.round()) {
+                Ok(round) => (round, None),
+                Err(error) => (Round { found: 1, ..Round::default() }, Some(error)),
             };
             killed += round.struck;
             self.wait(end);
@@ -220,6 +216,17 @@ impl Instance {
             self.file = Some(file);
         }
         Ok(())
+    }
+
+    /// A directory once seen is known for good: storage that fails now does not stand in the way of
+    /// the proof, which is about processes.
+    fn look_again(&mut self) -> Result<(), Errno> {
+        match self.refresh() {
+            Err(error) if self.home.is_none() => {
+                Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Strikes everything the process table shows now.
@@ -260,13 +267,13 @@ impl Instance {
         blind: Option<Errno>,
         attached: Result<u64, Errno>,
     ) -> KillError {
-        let blind = attached.err().or(blind);
-        let left = round.found.max(self.held.len());
         match (blind, attached) {
-            (None, Ok(attached)) => {
-                KillError::Survivors { left, attached, cause: round.refused.map(io::Error::from) }
-            }
             (Some(error), _) | (None, Err(error)) => KillError::Blind(error.into()),
+            (None, Ok(attached)) => KillError::Survivors {
+                left: round.found.max(self.held.len()),
+                attached,
+                cause: round.refused.map(io::Error::from),
+            },
         }
     }
 }
@@ -295,9 +302,7 @@ fn strike(
         if known || held.len() + 1 >= HELD {
             continue;
         }
-        let is_child = || {
-            matches!(table.process(child), Ok(Some(p)) if p.parent == pid && p.is_live_postgres())
-        };
+        let is_child = || matches!(table.process(child), Ok(Some(p)) if p.parent == pid && p.is_live_postgres());
         if let Some(pidfd) = pin(child, is_child, round) {
             shoot(Held { pid: child, pidfd }, held, round);
         }
@@ -337,16 +342,6 @@ fn exited(pidfd: impl AsFd) -> bool {
             Err(Errno::INTR) => {}
             Err(_) => return false,
         }
-    }
-}
-
-trait FromIo {
-    fn from_io(error: io::Error) -> Self;
-}
-
-impl FromIo for Errno {
-    fn from_io(error: io::Error) -> Self {
-        Self::from_io_error(&error).unwrap_or(Self::IO)
     }
 }
 

@@ -1,0 +1,50 @@
+//! One HTTP request to an agent.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::header::HOST;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Longest answer taken: a status of many members is a few kilobytes.
+const LONGEST_ANSWER: usize = 4 << 20;
+
+/// Gets `path` from the agent at `authority` (`host:port`) within `timeout`.
+///
+/// # Errors
+/// A text that says what went wrong.
+pub(super) async fn get(
+    authority: &str,
+    path: &str,
+    timeout: Duration,
+) -> Result<(StatusCode, Bytes), String> {
+    match tokio::time::timeout(timeout, exchange(authority, path)).await {
+        Ok(answer) => answer.map_err(|error| format!("http://{authority}{path}: {error}")),
+        Err(_) => Err(format!("http://{authority}{path}: no answer within {timeout:?}")),
+    }
+}
+
+async fn exchange(authority: &str, path: &str) -> Result<(StatusCode, Bytes), anyhow::Error> {
+    let stream = TcpStream::connect(authority).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get(path).header(HOST, authority).body(Empty::<Bytes>::new())?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?;
+        Ok((status, body.to_bytes()))
+    };
+    // The connection moves only while it is polled, and may end before the answer is read.
+    tokio::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => answer,
+        closed = connection => {
+            closed?;
+            answer.await
+        }
+    }
+}

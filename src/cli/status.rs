@@ -1,0 +1,178 @@
+//! `harmony-agent status`: the cluster as an agent sees it.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+use super::Settings;
+use super::client;
+use super::exit::{Code, Failure};
+use super::output::{self, Format};
+use crate::config::{http_listen, show_duration};
+use crate::http::view::{MemberView, Role, View};
+
+/// Arguments of `status`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+    /// Print it again every so many seconds until interrupted
+    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub watch: Option<u64>,
+    /// Agent to ask, http://host:port; may be repeated, the first that answers counts
+    /// [default: the local agent, by http.listen]
+    #[arg(long, value_name = "URL")]
+    pub url: Vec<String>,
+}
+
+/// How long an agent may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Asks an agent and prints what it says.
+///
+/// # Errors
+/// No agent answers (69), an answer is not understood (65), or an address is wrong (64, 66, 78).
+pub fn status(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Internal, error))?;
+    let agents = agents(arguments, settings)?;
+    runtime.block_on(async {
+        let Some(seconds) = arguments.watch else {
+            return output::print(&report(&agents, arguments.output).await?);
+        };
+        loop {
+            match report(&agents, arguments.output).await {
+                Ok(text) if arguments.output == Format::Table => {
+                    output::print(&format!("{CLEAR}{text}"))?;
+                }
+                Ok(text) => output::print(&text)?,
+                Err(failure) => output::complain(&failure.to_string()),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
+                interrupted = tokio::signal::ctrl_c() => {
+                    return interrupted.map_err(|error| Failure::new(Code::Internal, error));
+                }
+            }
+        }
+    })
+}
+
+/// Moves the terminal's cursor home and clears what is below.
+const CLEAR: &str = "\x1b[H\x1b[J";
+
+fn agents(arguments: &Arguments, settings: &Settings) -> Result<Vec<String>, Failure> {
+    if arguments.url.is_empty() {
+        let mut address = http_listen(&settings.sources())?;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        return Ok(vec![address.to_string()]);
+    }
+    arguments.url.iter().map(|url| authority(url)).collect()
+}
+
+fn authority(url: &str) -> Result<String, Failure> {
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let rest = rest.trim_end_matches('/');
+    let port = rest.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+    if port.is_some_and(|port| port.parse::<u16>().is_ok()) && !rest.contains('/') {
+        return Ok(rest.to_owned());
+    }
+    Err(Failure::new(Code::Usage, format!("--url is {url:?}, expected http://host:port")))
+}
+
+async fn report(agents: &[String], format: Format) -> Result<String, Failure> {
+    let mut failures = Vec::new();
+    for agent in agents {
+        match client::get(agent, "/status", PATIENCE).await {
+            Ok((StatusCode::OK, body)) => {
+                let view: View = serde_json::from_slice(&body).map_err(|error| {
+                    let text = format!("http://{agent}/status: not the answer of an agent: {error}");
+                    Failure::new(Code::Data, text)
+                })?;
+                return match format {
+                    Format::Table => Ok(page(&view)),
+                    Format::Json => output::json(&view),
+                    Format::Yaml => output::yaml(&view),
+                };
+            }
+            Ok((status, _)) => failures.push(format!("http://{agent}/status: answered {status}")),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    let text = failures.join("\n");
+    Err(Failure::new(
+        Code::Unavailable,
+        format!("{text}\nno agent answered; is it running? name another with --url http://host:port"),
+    ))
+}
+
+fn page(view: &View) -> String {
+    let holder = view.lease.holder.as_ref().map_or("nobody", |holder| holder.as_str());
+    let left = view.lease.seconds_left.map_or(String::new(), |left| format!(", {left:.1} s left"));
+    let mut lines = vec![
+        format!("cluster {} as {} sees it", view.cluster_id, view.member),
+        format!("lease: {holder}, epoch {}{left}", view.lease.epoch),
+    ];
+    let store = if view.store.connected { "connected" } else { "NOT CONNECTED" };
+    let trouble = view.store.trouble.as_ref().map_or(String::new(), |trouble| format!(": {trouble}"));
+    lines.push(format!("store: {}, {store}{trouble}", view.store.backend));
+    lines.push(String::new());
+    let head = ["MEMBER", "ROLE", "STATE", "TIMELINE", "LSN", "LAG", "CANDIDATE", "SEEN", "ADDRESS"];
+    lines.push(output::table(&head, view.members.iter().map(row)));
+    lines.push(String::new());
+    lines.push(view.takeover.clone());
+    if let Some(last) = &view.last_transition {
+        let ago = last.seconds_ago;
+        lines.push(format!("last transition: {} → {}, {}, {ago:.0} s ago", last.from, last.to, last.reason));
+    }
+    for alarm in &view.alarms {
+        lines.push(format!("ALARM: {alarm}"));
+    }
+    lines.join("\n")
+}
+
+fn row(member: &MemberView) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let candidate = match (member.role, &member.ineligible) {
+        (Role::Primary, _) => "-".to_owned(),
+        (Role::Replica | Role::Unknown, None) => format!("yes, priority {}", member.priority),
+        (Role::Replica | Role::Unknown, Some(why)) => format!("no: {why}"),
+    };
+    vec![
+        member.member.to_string(),
+        member.role.name().to_owned(),
+        or_dash(member.state.map(|state| state.to_string())),
+        or_dash(member.timeline.map(|timeline| timeline.to_string())),
+        or_dash(member.lsn.map(|lsn| lsn.to_string())),
+        or_dash(member.lag.map(bytes)),
+        candidate,
+        or_dash(member.age_seconds.map(age)),
+        or_dash(member.address.as_ref().map(|address| format!("{}:{}", address.host, address.port))),
+    ]
+}
+
+fn age(seconds: f64) -> String {
+    let rounded = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    match rounded.as_secs() {
+        0..=9 => format!("{seconds:.1} s ago"),
+        10..=119 => format!("{} s ago", rounded.as_secs()),
+        120.. => format!("{} ago", show_duration(Duration::from_secs(rounded.as_secs()))),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..1024 => format!("{count} B"),
+        1024..1_048_576 => format!("{} KiB", count >> 10),
+        1_048_576.. => format!("{} MiB", count >> 20),
+    }
+}

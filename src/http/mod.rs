@@ -1,0 +1,133 @@
+//! The HTTP listener of an agent. It answers questions and takes no orders; it says no secrets.
+//!
+//! | path | 200 | 503 |
+//! |---|---|---|
+//! | `/livez` | the driver's loop beats | it does not: restart the agent |
+//! | `/readyz` | a primary that may write, or a replica that follows | anything else, with the reason |
+//! | `/status` | the [`View`] as JSON | |
+//! | `/metrics` | OpenMetrics text | |
+
+pub mod view;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+pub use view::View;
+
+/// How long open connections may finish after the listener was told to stop.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What the listener answers from.
+#[derive(Clone)]
+pub struct Shared {
+    /// The newest view. The driver publishes one with every beat.
+    pub view: watch::Receiver<View>,
+    /// Time since the driver's loop last beat, by the driver's clock.
+    pub beat_age: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// A loop that has not beaten for longer than this is stuck.
+    pub beat_limit: Duration,
+    /// The metrics.
+    pub metrics: Metrics,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("beat_limit", &self.beat_limit).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Why the driver's loop counts as stuck, if it does.
+    fn stuck(&self) -> Option<String> {
+        let age = (self.beat_age)();
+        (age > self.beat_limit).then(|| {
+            format!("the driver's loop has not beaten for {age:?}, more than {:?}", self.beat_limit)
+        })
+    }
+
+    /// The view as of now.
+    fn current(&self) -> View {
+        let view = self.view.borrow().clone();
+        view.aged((self.beat_age)().as_secs_f64())
+    }
+}
+
+/// The listener's paths.
+pub fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .with_state(shared)
+}
+
+/// Answers on `listener` until `shutdown` resolves, then gives open connections half a second.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    shared: Shared,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let (stop, stopping) = tokio::sync::oneshot::channel();
+    let shutdown = async move {
+        shutdown.await;
+        // Nobody waits for it any more when the server has ended before.
+        stop.send(()).ok();
+    };
+    let server = axum::serve(listener, router(shared)).with_graceful_shutdown(shutdown);
+    let too_long = async {
+        match stopping.await {
+            Ok(()) => tokio::time::sleep(GRACE).await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = async { server.await } => ended,
+        () = too_long => Ok(()),
+    }
+}
+
+async fn livez(State(shared): State<Shared>) -> Response {
+    verdict("alive", shared.stuck(), json!({}))
+}
+
+async fn readyz(State(shared): State<Shared>) -> Response {
+    let view = shared.current();
+    let unready = shared.stuck().or_else(|| view.unready());
+    let about = json!({ "member": view.member, "state": view.state, "is_primary": view.is_primary });
+    verdict("ready", unready, about)
+}
+
+async fn status(State(shared): State<Shared>) -> Response {
+    Json(shared.current()).into_response()
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    match shared.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+fn verdict(word: &str, against: Option<String>, mut body: serde_json::Value) -> Response {
+    let code = if against.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    body[word] = json!(against.is_none());
+    body["reason"] = json!(against);
+    (code, Json(body)).into_response()
+}

@@ -1,0 +1,212 @@
+//! What an agent says about itself and its cluster: the body of `/status`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::event::{Condition, Observation, Process, State};
+use crate::core::ids::{ClusterId, Epoch, Incarnation, Lsn, MemberId, Revision, TimelineId};
+use crate::core::reason::{Alarm, Reason};
+use crate::core::records::Address;
+
+/// One agent's view, complete in itself. Times are seconds before the view was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// The member whose agent this is.
+    pub member: MemberId,
+    /// Its cluster.
+    pub cluster_id: ClusterId,
+    /// Where it is in its workflow.
+    pub state: State,
+    /// The epoch it knows.
+    pub epoch: Epoch,
+    /// It holds the lease and its database is the primary.
+    pub is_primary: bool,
+    /// Its database was seen to accept writes, under an unexpired lease of its own.
+    pub writable: bool,
+    /// The lease as it last saw it.
+    pub lease: LeaseView,
+    /// Seconds since the lease's revision last changed, as observed here.
+    pub staleness_seconds: Option<f64>,
+    /// The store.
+    pub store: StoreView,
+    /// The database as last looked at; `None` before the first look.
+    pub database: Option<Observation>,
+    /// The watchdog.
+    pub watchdog: WatchdogView,
+    /// Every member known, this one included, in order of names.
+    pub members: Vec<MemberView>,
+    /// The last transition of this member.
+    pub last_transition: Option<TransitionView>,
+    /// If the primary died now: who takes over, when, what may be lost.
+    pub takeover: String,
+    /// What somebody should look at.
+    pub alarms: Vec<Alarm>,
+    /// Version of the agent.
+    pub version: String,
+    /// Seconds since the agent started.
+    pub uptime_seconds: f64,
+}
+
+/// The lease.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LeaseView {
+    /// Who may write; `None` when nobody may, or nobody knows.
+    pub holder: Option<MemberId>,
+    /// Seconds that the holder may go on; only known by the holder itself.
+    pub seconds_left: Option<f64>,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its revision in the store.
+    pub revision: Option<Revision>,
+}
+
+/// The store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreView {
+    /// An operation would be tried now.
+    pub connected: bool,
+    /// The latest trouble.
+    pub trouble: Option<String>,
+    /// "memory", "sqlite" or "nats".
+    pub backend: String,
+    /// Which life of the store it is, once known.
+    pub incarnation: Option<Incarnation>,
+}
+
+/// The watchdog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchdogView {
+    /// None is wanted.
+    Off,
+    /// One is wanted and does not run.
+    Down,
+    /// It runs and guards nothing.
+    Idle,
+    /// It runs and kills the database at its deadline.
+    Armed,
+}
+
+/// What a member is for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It holds the lease.
+    Primary,
+    /// It follows.
+    Replica,
+    /// It has not been heard of.
+    Unknown,
+}
+
+impl Role {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One member as this agent sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemberView {
+    /// Its name.
+    pub member: MemberId,
+    /// What it is for the others.
+    pub role: Role,
+    /// Its own word on its state.
+    pub state: Option<State>,
+    /// Its preference as a candidate; 0 means never.
+    pub priority: u8,
+    /// Bytes behind the primary.
+    pub lag: Option<u64>,
+    /// Timeline of its log.
+    pub timeline: Option<TimelineId>,
+    /// Position of its log.
+    pub lsn: Option<Lsn>,
+    /// Why it would not take over; `null` when it would, or is the primary.
+    pub ineligible: Option<String>,
+    /// Seconds since it was last heard of.
+    pub age_seconds: Option<f64>,
+    /// Where it is reached.
+    pub address: Option<Address>,
+}
+
+/// A transition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TransitionView {
+    /// State left.
+    pub from: State,
+    /// State entered.
+    pub to: State,
+    /// Why.
+    pub reason: Reason,
+    /// How many seconds ago.
+    pub seconds_ago: f64,
+}
+
+impl View {
+    /// Why this member should get no traffic; `None` when it is a primary that may write, or a
+    /// replica that follows.
+    pub fn unready(&self) -> Option<String> {
+        match self.state {
+            State::PrimaryHealthy => self.unready_primary(),
+            State::ReplicaWatching => self.unready_replica(),
+            State::PrimaryInitializing
+            | State::PrimaryFailed
+            | State::PrimaryFenced
+            | State::PrimaryYielding
+            | State::ReplicaInitializing
+            | State::ReplicaPromoting
+            | State::ReplicaFailed => Some(format!("the member is {}", self.state)),
+        }
+    }
+
+    fn unready_primary(&self) -> Option<String> {
+        if self.lease.holder.as_ref() != Some(&self.member) {
+            return Some("the lease is not held by this member".to_owned());
+        }
+        if self.lease.seconds_left.is_none_or(|left| left <= 0.0) {
+            return Some("the lease has run out".to_owned());
+        }
+        (!self.writable).then(|| "the database is not known to accept writes".to_owned())
+    }
+
+    fn unready_replica(&self) -> Option<String> {
+        let Some(database) = &self.database else {
+            return Some("the database has not been looked at yet".to_owned());
+        };
+        if database.process != Process::RunningStandby {
+            return Some("the database does not run as a standby".to_owned());
+        }
+        match &database.condition {
+            Condition::Ok | Condition::Slow => {}
+            Condition::Stopped
+            | Condition::Starting
+            | Condition::Stopping
+            | Condition::Hung(_)
+            | Condition::DiskFull(_)
+            | Condition::ConnectionsExhausted
+            | Condition::Denied(_)
+            | Condition::Broken(_) => return Some("the database does not answer".to_owned()),
+        }
+        (!database.streaming).then(|| "no WAL arrives from the primary".to_owned())
+    }
+
+    /// The same view `seconds` later, when nothing new has become known: leases have shrunk,
+    /// everything else is older.
+    pub(super) fn aged(mut self, seconds: f64) -> Self {
+        let older = |age: &mut Option<f64>| *age = age.map(|age| age + seconds);
+        self.lease.seconds_left = self.lease.seconds_left.map(|left| (left - seconds).max(0.0));
+        older(&mut self.staleness_seconds);
+        self.members.iter_mut().for_each(|member| older(&mut member.age_seconds));
+        if let Some(transition) = &mut self.last_transition {
+            transition.seconds_ago += seconds;
+        }
+        self.uptime_seconds += seconds;
+        self.writable &= !self.is_primary || self.lease.seconds_left.is_some_and(|left| left > 0.0);
+        self
+    }
+}

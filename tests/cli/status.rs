@@ -1,0 +1,84 @@
+//! `status` against agents and against things that are none.
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+use super::http::Agent;
+use super::{primary_view, program, text};
+
+async fn output(arguments: &[&str]) -> std::process::Output {
+    Command::from(program(arguments)).output().await.unwrap()
+}
+
+#[tokio::test]
+async fn the_local_agent_is_asked_for_all_members() {
+    let agent = Agent::start(primary_view()).await;
+    let table = output(&["--http-listen", &agent.address, "status"]).await;
+    assert_eq!(table.status.code(), Some(0), "{}", text(&table.stderr));
+    let said = text(&table.stdout);
+    for part in [
+        "cluster main", "lease: a, epoch 7, 12.", "sqlite, connected", "MEMBER", "primary_healthy", "0/3000060",
+        "2 KiB", "no: lag", "10.0.0.1:5432", "nobody would take over", "promoted", "ALARM: no_candidate",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn json_and_yaml_are_whole() {
+    let agent = Agent::start(primary_view()).await;
+    let url = format!("http://{}/", agent.address);
+    let json = output(&["status", "-o", "json", "--url", "http://127.0.0.1:1", "--url", &url]).await;
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["members"][1]["ineligible"], "lag");
+    assert_eq!(json["database"]["process"], "running_primary");
+    let yaml = output(&["status", "-o", "yaml", "--url", &url]).await;
+    assert!(text(&yaml.stdout).contains("cluster_id: main"), "{}", text(&yaml.stdout));
+}
+
+#[tokio::test]
+async fn nobody_there_ends_with_69() {
+    let ended = output(&["status", "--url", "http://127.0.0.1:1"]).await;
+    assert_eq!(ended.status.code(), Some(69));
+    assert!(text(&ended.stderr).contains("http://127.0.0.1:1/status"), "{}", text(&ended.stderr));
+}
+
+#[tokio::test]
+async fn somebody_else_there_ends_with_65_or_69() {
+    for (answer, code) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 65),
+        ("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", 69),
+        ("SSH-2.0-OpenSSH\r\n\r\n", 69),
+        ("", 69),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answering = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let ended = output(&["status", "--url", &url]).await;
+        assert_eq!(ended.status.code(), Some(code), "{answer:?}: {}", text(&ended.stderr));
+        answering.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn watch_prints_again() {
+    let agent = Agent::start(primary_view()).await;
+    let arguments = ["status", "--watch", "1", "--url", &agent.address];
+    let mut watching = Command::from(program(&arguments));
+    let mut watching = watching.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut headings = 0;
+    while headings < 2 {
+        let line = lines.next_line().await.unwrap().expect("it goes on");
+        headings += usize::from(line.contains("cluster main as a sees it"));
+    }
+    watching.kill().await.unwrap();
+}
