@@ -158,7 +158,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Run(arguments) => run::run(arguments, &settings),
         Command::Status(arguments) => status::status(&arguments, &settings),
-        Command::Demo(arguments) => demo::demo(arguments),
+        Command::Demo(arguments) => demo::demo(&arguments, &settings),
         Command::Config(command) => config::config(&command, &settings),
         Command::Version => output::print(&version()),
         Command::Completions { shell } => completions(shell),
