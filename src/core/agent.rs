@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::event::{
-    Effect, Event, Exit, Floor, Reason, ShutdownMode, State, Transition, WatchdogStatus,
+    Effect, Event, Exit, Floor, Process, Reason, ShutdownMode, State, Transition, WatchdogStatus,
 };
 use super::ids::Epoch;
 use super::policy::Policy;
@@ -70,6 +70,22 @@ impl Workflow {
         match self {
             Self::Primary(primary) => primary.held(),
             Self::Replica(replica) => replica.held(),
+        }
+    }
+
+    /// Our database cannot be writable: the agent may go without a word.
+    fn is_harmless(&self, cx: &Shared) -> bool {
+        let standby = cx.database.as_ref().is_some_and(|seen| {
+            !seen.process.is_running() || seen.process == Process::RunningStandby
+        });
+        match self.state() {
+            State::PrimaryFenced => true,
+            State::PrimaryYielding => self.held().is_none(),
+            State::ReplicaInitializing | State::ReplicaWatching | State::ReplicaFailed => standby,
+            State::PrimaryInitializing
+            | State::PrimaryHealthy
+            | State::PrimaryFailed
+            | State::ReplicaPromoting => false,
         }
     }
 
@@ -195,9 +211,12 @@ impl Agent {
             self.shared.heartbeat_now();
         }
         let overdue = self.shared.shutdown.is_some_and(|shutdown| self.shared.now >= shutdown.by);
-        if (next.exit || overdue) && !self.exited {
-            self.exited = true;
-            self.shared.effects.push(Effect::Exit(Exit::Asked));
+        if next.exit || overdue {
+            self.exit(Exit::Asked);
+        } else if self.shared.name_taken() && next.workflow.is_harmless(&self.shared) {
+            let member = &self.shared.id.member;
+            let text = format!("another agent with the member name {member} is alive");
+            self.exit(Exit::NameTaken(text));
         }
         if matches!(next.workflow, Workflow::Replica(_)) && !self.shared.name_contested() {
             let witness = next.workflow.witness_due(&self.shared);
@@ -206,16 +225,21 @@ impl Agent {
         self.workflow = Some(next.workflow);
     }
 
+    fn exit(&mut self, why: Exit) {
+        if !std::mem::replace(&mut self.exited, true) {
+            self.shared.effects.push(Effect::Exit(why));
+        }
+    }
+
     /// When the next [`Event::Tick`] is wanted.
     pub fn deadline(&self) -> Option<Deadline> {
-        let workflow = self.workflow.as_ref()?;
+        let workflow = self.workflow.as_ref().filter(|_| !self.exited)?;
         let cx = &self.shared;
         let heartbeat = matches!(workflow, Workflow::Replica(_))
             .then(|| Deadline::at(cx.next_heartbeat(workflow.witness_due(cx)), "heartbeat due"))
             .filter(|_| cx.heartbeat_may_go());
         let housekeeping = cx.housekeeping_due().map(|at| Deadline::at(at, "store read due"));
-        let shutdown =
-            cx.shutdown.filter(|_| !self.exited).map(|s| Deadline::at(s.by, "shutdown limit"));
+        let shutdown = cx.shutdown.map(|shutdown| Deadline::at(shutdown.by, "shutdown limit"));
         Deadline::earliest([workflow.deadline(cx), heartbeat, housekeeping, shutdown])
     }
 

@@ -1,5 +1,7 @@
 //! The holder's view of the lease: how long we may write, and what became of our writes to it.
 
+use std::time::Duration;
+
 use super::event::StoreWrite;
 use super::ids::{Epoch, OpId, Revision};
 use super::policy::Policy;
@@ -14,8 +16,9 @@ pub(super) struct Held {
     pub(super) revision: Revision,
     /// Renewals so far.
     pub(super) seq: u64,
-    /// When our last applied renewal was *sent*: the lease counts from here, not from the answer.
-    pub(super) proven: Instant,
+    /// End of the right to write that the store proves. It counts from when the last applied renewal
+    /// was *sent*, by the duration that renewal published: the one candidates wait by.
+    until: Instant,
     /// When the next renewal is due.
     pub(super) next_renewal: Instant,
     /// Renewals in a row without a known outcome.
@@ -23,34 +26,41 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// A lease just acquired by a write sent at `sent`.
-    pub(super) fn acquired(
-        epoch: Epoch,
-        revision: Revision,
-        sent: Instant,
-        policy: &Policy,
-    ) -> Self {
-        let next_renewal = sent + policy.heartbeat_interval;
-        Self { epoch, revision, seq: 0, proven: sent, next_renewal, failures: 0 }
+    /// A lease just acquired.
+    pub(super) fn acquired(landed: &Landed, policy: &Policy) -> Self {
+        Self {
+            epoch: landed.epoch,
+            revision: landed.revision,
+            seq: 0,
+            until: policy.lease_until(landed.sent, landed.duration),
+            next_renewal: landed.sent + policy.heartbeat_interval,
+            failures: 0,
+        }
     }
 
-    /// A renewal sent at `sent` was applied.
-    pub(super) fn renewed(&mut self, revision: Revision, sent: Instant, policy: &Policy) {
-        self.revision = revision;
+    /// A renewal was applied.
+    pub(super) fn renewed(&mut self, landed: &Landed, policy: &Policy) {
+        self.revision = landed.revision;
         self.seq += 1;
-        self.proven = self.proven.max(sent);
-        self.next_renewal = sent + policy.heartbeat_interval;
+        self.until = policy.lease_until(landed.sent, landed.duration);
+        self.next_renewal = landed.sent + policy.heartbeat_interval;
         self.failures = 0;
     }
 
+    /// A renewal that publishes `duration` is being sent at `now`. From here on a candidate may have
+    /// seen it, so a shorter lease counts before its outcome is known.
+    pub(super) fn publishing(&mut self, now: Instant, duration: Duration, policy: &Policy) {
+        self.until = self.until.min(policy.lease_until(now, duration));
+    }
+
     /// End of the right to write.
-    pub(super) fn until(&self, policy: &Policy) -> Instant {
-        policy.lease_until(self.proven)
+    pub(super) fn until(&self) -> Instant {
+        self.until
     }
 
     /// Latest start of fencing.
     pub(super) fn fence_at(&self, policy: &Policy) -> Instant {
-        policy.fence_at(self.until(policy))
+        policy.fence_at(self.until())
     }
 }
 
@@ -79,24 +89,34 @@ pub(super) struct PendingLease {
     pub(super) epoch: Epoch,
     /// When it was sent first: what an applied outcome counts from.
     pub(super) first_sent: Instant,
+    /// A try of it may have reached the store.
+    pub(super) may_land: bool,
+    /// The lease duration it publishes.
+    pub(super) duration: Duration,
     /// When it was sent last.
     pub(super) last_sent: Instant,
+}
+
+/// A write to the lease that is in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Landed {
+    /// What it was for.
+    pub(super) purpose: Purpose,
+    /// The epoch it wrote.
+    pub(super) epoch: Epoch,
+    /// Its revision.
+    pub(super) revision: Revision,
+    /// When it was first sent.
+    pub(super) sent: Instant,
+    /// The lease duration it publishes.
+    pub(super) duration: Duration,
 }
 
 /// What became of a write to the lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum LeaseAnswer {
     /// It is in the store.
-    Applied {
-        /// What it was for.
-        purpose: Purpose,
-        /// The epoch it wrote.
-        epoch: Epoch,
-        /// Its revision.
-        revision: Revision,
-        /// When it was first sent.
-        sent: Instant,
-    },
+    Applied(Landed),
     /// Somebody else wrote first.
     Refused(Purpose),
     /// This try gave no answer; the write stays pending.

@@ -83,9 +83,9 @@ impl Policy {
         duration.saturating_sub(duration / 1_000_000 * self.clock_drift_ppm)
     }
 
-    /// End of the right to write that a renewal sent at `sent` gives.
-    pub fn lease_until(&self, sent: Instant) -> Instant {
-        sent + self.less_drift(self.lease_duration)
+    /// End of the right to write that a renewal sent at `sent`, publishing `duration`, gives.
+    pub fn lease_until(&self, sent: Instant, duration: Duration) -> Instant {
+        sent + self.less_drift(duration)
     }
 
     /// Latest start of fencing for a lease that ends at `until`.

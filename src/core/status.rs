@@ -94,8 +94,7 @@ impl Agent {
     pub fn status(&self) -> Status {
         let cx = &self.shared;
         let view = &cx.view;
-        let writable_until =
-            self.workflow().and_then(Workflow::held).map(|held| held.until(&cx.policy));
+        let writable_until = self.workflow().and_then(Workflow::held).map(|held| held.until());
         let invalid = view.invalid().into_iter().map(|(key, why)| (key, why.to_string())).collect();
         Status {
             member: cx.id.member.clone(),

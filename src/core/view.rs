@@ -33,6 +33,8 @@ pub struct View {
     disobeyed: Option<Disobeyed>,
     /// The last lease that was valid and obeyed.
     last_lease: Option<Lease>,
+    /// The last description of the cluster that was valid and obeyed.
+    last_cluster: Option<ClusterState>,
 }
 
 /// Why nothing this store says is obeyed.
@@ -97,6 +99,7 @@ impl View {
         self.last_read = Some(now);
         self.disobeyed = floor.and_then(|floor| disobeyed(&snapshot, floor));
         note(&mut self.lease_seen, snapshot.lease.revision(), now);
+        self.heartbeats_seen.retain(|member, _| snapshot.heartbeats.contains_key(member));
         for (member, slot) in &snapshot.heartbeats {
             let mut seen = self.heartbeats_seen.get(member).copied();
             note(&mut seen, slot.revision(), now);
@@ -107,6 +110,9 @@ impl View {
         self.snapshot = snapshot;
         if let Some(lease) = self.lease() {
             self.last_lease = Some(lease.clone());
+        }
+        if let Some(cluster) = self.snapshot.cluster.record().filter(|_| self.obeyed()) {
+            self.last_cluster = Some(cluster.clone());
         }
     }
 
@@ -138,9 +144,22 @@ impl View {
         }
     }
 
-    /// The cluster's description, if there is one that may be obeyed.
+    /// The cluster's description, if there is one that may be obeyed: the one in the store, or while
+    /// that is damaged the last one seen.
     pub fn cluster(&self) -> Option<&ClusterState> {
-        self.obeyed().then(|| self.snapshot.cluster.record()).flatten()
+        let found = match &self.snapshot.cluster {
+            Slot::Valid { record, .. } => Some(record),
+            Slot::Invalid { why: Invalid::Damaged(_), .. } => self.last_cluster.as_ref(),
+            Slot::Invalid { why: Invalid::Schema(_) | Invalid::ForeignIncarnation(_), .. }
+            | Slot::Absent => None,
+        };
+        found.filter(|_| self.obeyed())
+    }
+
+    /// There is a description of the cluster, and nothing is known of what it says: whether automatic
+    /// transitions are paused, who must have a commit.
+    pub fn cluster_unreadable(&self) -> bool {
+        matches!(self.snapshot.cluster, Slot::Invalid { .. }) && self.cluster().is_none()
     }
 
     /// The cluster's description as found.
@@ -278,9 +297,9 @@ fn note(seen: &mut Option<Seen>, revision: Option<Revision>, now: Instant) {
 }
 
 fn disobeyed(snapshot: &Snapshot, floor: &Floor) -> Option<Disobeyed> {
-    let found = snapshot.incarnation.as_ref()?;
-    if *found != floor.incarnation {
-        let (known, found) = (floor.incarnation.clone(), found.clone());
+    let known = &floor.incarnation;
+    if let Some(found) = snapshot.incarnation.as_ref().filter(|found| *found != known) {
+        let (known, found) = (known.clone(), found.clone());
         return Some(Disobeyed::Incarnation { known, found });
     }
     if snapshot.lease.revision().unwrap_or_default() < floor.revision {

@@ -5,7 +5,7 @@ use super::fenced::After;
 use super::{Fenced, Primary, wake};
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{Action, ActionOutcome, Alarm, Done, Ladder, Reason};
-use crate::core::lease::Held;
+use crate::core::lease::{Held, LeaseAnswer, Purpose};
 use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
 use std::time::Duration;
@@ -15,8 +15,12 @@ use std::time::Duration;
 pub(in crate::core) struct Failed {
     held: Option<Held>,
     after: After,
-    /// Ends this try; the next one kills at once.
+    /// When this try began.
+    started: Instant,
+    /// Ends this try, or the pause after it; the next one kills at once.
     limit: Instant,
+    /// Tries that failed.
+    failures: u32,
 }
 
 /// No rung but the last.
@@ -34,43 +38,57 @@ impl Failed {
         if let Some(held) = &held {
             cx.epoch_ended(held.epoch);
         }
+        let mut failed = Self { held, after, started: cx.now, limit: cx.now, failures: 0 };
+        failed.fence(cx, ladder);
+        failed
+    }
+
+    fn fence(&mut self, cx: &mut Shared, ladder: Ladder) {
         let limit = cx.policy.fence_timeout;
-        let epoch = held.as_ref().map_or(super::initializing::NO_EPOCH, |held| held.epoch.next());
+        let epoch =
+            self.held.as_ref().map_or(super::initializing::NO_EPOCH, |held| held.epoch.next());
         cx.act(Action::Fence { ladder }, epoch, limit);
-        Self { held, after, limit: cx.now + limit }
+        self.started = cx.now;
+        self.limit = cx.now + limit;
     }
 
     pub(super) fn deadline(&self, _cx: &Shared) -> Option<Deadline> {
         wake(self.limit, "fence limit")
     }
 
-    pub(super) fn advance(self, cx: &mut Shared, signal: Signal) -> Next {
+    pub(super) fn advance(mut self, cx: &mut Shared, signal: Signal) -> Next {
         match signal {
             Signal::Acted(Action::Fence { .. }, ActionOutcome::Applied(Done::Fenced(proof))) => {
                 cx.clear(Alarm::FenceStepFailed);
                 cx.unguard();
                 let fenced = Fenced::new(self.held, proof, self.after, cx.now);
-                Next::to(Primary::Fenced(fenced), Reason::FenceConfirmed)
+                return Next::to(Primary::Fenced(fenced), Reason::FenceConfirmed);
             }
-            Signal::Acted(..) => self.again(cx),
-            Signal::Look | Signal::Died | Signal::Lease(_) => {
-                if cx.now >= self.limit {
-                    return self.again(cx);
+            Signal::Acted(..) => self.failed_try(cx),
+            // Nothing is sent while fencing; what was sent before may still be answered.
+            Signal::Lease(LeaseAnswer::Applied(landed)) if landed.purpose == Purpose::Renew => {
+                let ours = self.held.as_mut().filter(|held| held.epoch == landed.epoch);
+                if let Some(held) = ours {
+                    held.renewed(&landed, &cx.policy);
                 }
-                Next::stay(Primary::Failed(self))
             }
+            Signal::Lease(LeaseAnswer::Refused(Purpose::Renew)) => self.after = After::Rejoin,
+            Signal::Lease(_) | Signal::Look | Signal::Died => {}
         }
+        if cx.now >= self.limit {
+            cx.raise(Alarm::FenceStepFailed);
+            self.fence(cx, KILL);
+        }
+        Next::stay(Primary::Failed(self))
     }
 
-    /// A try failed or took too long: kill, as often as it takes.
-    fn again(mut self, cx: &mut Shared) -> Next {
+    /// The first failure kills at once; later ones pause, so that an adapter that refuses immediately
+    /// is not called in a circle.
+    fn failed_try(&mut self, cx: &mut Shared) {
         cx.raise(Alarm::FenceStepFailed);
-        let limit = cx.policy.fence_timeout;
-        let epoch =
-            self.held.as_ref().map_or(super::initializing::NO_EPOCH, |held| held.epoch.next());
-        cx.act(Action::Fence { ladder: KILL }, epoch, limit);
-        self.limit = cx.now + limit;
-        Next::stay(Primary::Failed(self))
+        let pause = if self.failures == 0 { Duration::ZERO } else { cx.policy.kill_allowance() };
+        self.failures = self.failures.saturating_add(1);
+        self.limit = self.started + pause;
     }
 }
 

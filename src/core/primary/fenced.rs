@@ -79,42 +79,50 @@ impl Fenced {
     }
 
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
-        // The decision waits for nothing but the write that may still be on its way.
-        let at = cx.renewal_due(None).unwrap_or(self.since);
-        cx.pending
-            .as_ref()
-            .is_none_or(|pending| pending.op.is_none())
-            .then(|| Deadline::at(at, "fenced: decide"))
+        let exit = cx.shutdown.map(|_| Deadline::at(self.patience(cx), "fenced: exit"));
+        let decide = if self.waits_for_write(cx) {
+            cx.renewal_due(None).map(|at| Deadline::at(at, "fenced: resend"))
+        } else {
+            // The decision waits for nothing else, but for what was cancelled to be over.
+            (!cx.busy()).then(|| Deadline::at(self.since, "fenced: decide"))
+        };
+        Deadline::earliest([exit.filter(|exit| exit.at > cx.now), decide])
+    }
+
+    /// The lease is still ours to use, and a write to it may still land.
+    fn waits_for_write(&self, cx: &Shared) -> bool {
+        cx.pending.is_some() && self.after != After::Rejoin && self.held.is_some()
+    }
+
+    /// When an agent that is to stop no longer waits for the store.
+    fn patience(&self, cx: &Shared) -> Instant {
+        self.since + cx.policy.heartbeat_timeout * 4
     }
 
     pub(super) fn advance(mut self, cx: &mut Shared, signal: Signal) -> Next {
         match signal {
-            Signal::Lease(LeaseAnswer::Applied {
-                purpose: Purpose::Renew, revision, sent, ..
-            }) => {
-                let policy = cx.policy.clone();
-                if let Some(held) = &mut self.held {
-                    held.renewed(revision, sent, &policy);
+            Signal::Lease(LeaseAnswer::Applied(landed)) if landed.purpose == Purpose::Renew => {
+                if let Some(held) = self.held.as_mut().filter(|held| held.epoch == landed.epoch) {
+                    held.renewed(&landed, &cx.policy);
                 }
             }
-            Signal::Lease(LeaseAnswer::Refused(_)) => return self.rejoin(cx),
+            Signal::Lease(LeaseAnswer::Refused(Purpose::Renew)) => self.after = After::Rejoin,
             Signal::Lease(_) | Signal::Look | Signal::Died | Signal::Acted(..) => {}
         }
         if self.held.as_ref().is_some_and(|held| superseded(cx, held.epoch)) {
-            return self.rejoin(cx);
+            self.after = After::Rejoin;
         }
-        if cx.shutdown.is_some() && cx.now >= self.since + cx.policy.heartbeat_timeout * 4 {
+        if cx.shutdown.is_some() && cx.now >= self.patience(cx) {
             return Next::exit(Primary::Fenced(self));
         }
-        if cx.pending.is_some() && self.after != After::Rejoin {
+        if self.waits_for_write(cx) {
             cx.resend_pending();
             return Next::stay(Primary::Fenced(self));
         }
+        if cx.busy() {
+            return Next::stay(Primary::Fenced(self));
+        }
         self.decide(cx)
-    }
-
-    fn rejoin(self, cx: &mut Shared) -> Next {
-        Next::to(Primary::Yielding(Yielding::deposed(cx)), Reason::Deposed)
     }
 
     fn decide(self, cx: &mut Shared) -> Next {

@@ -48,7 +48,7 @@ impl Healthy {
             return self.shut_down(cx, shutdown.mode, &signal);
         }
         self.publish(cx);
-        cx.drive_renewal(&self.held, State::PrimaryHealthy);
+        cx.drive_renewal(&mut self.held, State::PrimaryHealthy);
         Next::stay(Primary::Healthy(self))
     }
 
@@ -135,7 +135,7 @@ impl Healthy {
             ShutdownMode::LeaveRunning => {
                 let renewed = matches!(
                     signal,
-                    Signal::Lease(LeaseAnswer::Applied { purpose: Purpose::Renew, .. })
+                    Signal::Lease(LeaseAnswer::Applied(landed)) if landed.purpose == Purpose::Renew
                 );
                 if self.leaving && renewed {
                     return Next::exit(Primary::Healthy(self));
@@ -147,7 +147,7 @@ impl Healthy {
                         self.held.next_renewal = cx.now;
                     }
                 }
-                cx.drive_renewal(&self.held, State::PrimaryHealthy);
+                cx.drive_renewal(&mut self.held, State::PrimaryHealthy);
                 Next::stay(Primary::Healthy(self))
             }
         }

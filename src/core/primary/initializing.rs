@@ -4,7 +4,7 @@
 use super::{Failed, Fenced, Healthy, Primary, Standing, Yielding, wake};
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{
-    Action, ActionOutcome, FenceProof, Process, Reason, State, WatchdogStatus,
+    Action, ActionOutcome, FenceProof, Process, Reason, ShutdownMode, State, WatchdogStatus,
 };
 use crate::core::ids::Epoch;
 use crate::core::lease::{Held, LeaseAnswer, Purpose};
@@ -18,9 +18,9 @@ use crate::core::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::core) struct Initializing {
     step: Step,
-    /// Until when a database that is already writable may go on without a proven lease of ours.
-    /// `None` when the database is proven down.
-    grace: Option<Instant>,
+    /// Since when a database that may be writable has gone on without a proven lease of ours. `None`
+    /// when the database is proven down.
+    unproven: Option<Instant>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,8 +31,15 @@ enum Step {
     Acquiring,
     /// The first member initialises its data.
     Bootstrapping(Held),
-    /// The lease is ours; the database is being opened.
-    Starting(Held, Instant),
+    /// The lease is ours; the database is being opened, no later than at the time given. Until the
+    /// action was started a required watchdog is awaited.
+    Starting(Held, Instant, Opening),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Opening {
+    Awaited,
+    Begun,
 }
 
 /// What the lease says to a member that was the primary.
@@ -48,40 +55,37 @@ enum Claim {
 impl Initializing {
     /// The agent started beside a database that is, or was, a primary.
     pub(in crate::core) fn at_start(cx: &Shared) -> Self {
-        let grace = match cx.watchdog {
-            WatchdogStatus::Armed(deadline) => deadline.max(cx.now),
-            WatchdogStatus::Down | WatchdogStatus::Idle => {
-                cx.now + cx.policy.heartbeat_timeout * cx.policy.failure_threshold
-            }
-        };
-        Self { step: Step::Reading, grace: Some(grace) }
+        Self { step: Step::Reading, unproven: Some(cx.now) }
     }
 
     /// The database is proven down and the lease may still be ours: take it again, then open.
     pub(in crate::core) fn reopening() -> Self {
-        Self { step: Step::Reading, grace: None }
+        Self { step: Step::Reading, unproven: None }
     }
 
     /// The cluster is new and its lease was just applied: initialise the data.
     pub(in crate::core) fn bootstrapping(cx: &mut Shared, held: Held) -> Self {
         cx.act(Action::Bootstrap, held.epoch, cx.policy.start_timeout);
-        Self { step: Step::Bootstrapping(held), grace: None }
+        Self { step: Step::Bootstrapping(held), unproven: None }
     }
 
     pub(super) fn held(&self) -> Option<&Held> {
         match &self.step {
             Step::Reading | Step::Acquiring => None,
-            Step::Bootstrapping(held) | Step::Starting(held, _) => Some(held),
+            Step::Bootstrapping(held) | Step::Starting(held, ..) => Some(held),
         }
     }
 
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
-        let grace = self.grace.map(|at| Deadline::at(at, "start-up grace over"));
+        let grace =
+            Self::grace(self.unproven, cx).map(|at| Deadline::at(at, "start-up grace over"));
         let step = match &self.step {
-            Step::Reading => None,
+            Step::Reading => {
+                Self::can_go_on(cx).then(|| Deadline::at(cx.now, "lease can be claimed"))
+            }
             Step::Acquiring => cx.renewal_due(None).map(|at| Deadline::at(at, "acquisition retry")),
             Step::Bootstrapping(held) => held.deadline(cx),
-            Step::Starting(held, limit) => {
+            Step::Starting(held, limit, _) => {
                 Deadline::earliest([held.deadline(cx), wake(*limit, "start limit")])
             }
         };
@@ -90,37 +94,75 @@ impl Initializing {
 
     pub(super) fn advance(self, cx: &mut Shared, signal: Signal) -> Next {
         match self.step {
-            Step::Reading => Self::reading(self.grace, cx),
-            Step::Acquiring => Self::acquiring(self.grace, cx, &signal),
+            Step::Reading => Self::reading(self.unproven, cx),
+            Step::Acquiring => Self::acquiring(self.unproven, cx, &signal),
             Step::Bootstrapping(held) => Self::initialising(held, cx, signal),
-            Step::Starting(held, limit) => Self::starting(held, limit, cx, &signal),
+            Step::Starting(held, limit, opening) => {
+                Self::starting(held, limit, opening, cx, &signal)
+            }
         }
     }
 
-    fn reading(grace: Option<Instant>, cx: &mut Shared) -> Next {
-        let stay = Self { step: Step::Reading, grace };
-        if cx.name_contested() {
-            return Next::stay(Primary::Initializing(stay));
+    /// Until when a database that may be writable may go on without a proven lease: as long as the
+    /// watchdog lets it; without one, as long as a renewal would be tried. `None` when it is down.
+    fn grace(unproven: Option<Instant>, cx: &Shared) -> Option<Instant> {
+        let since = unproven?;
+        if cx.database.as_ref().is_some_and(|seen| !seen.process.is_running()) {
+            return None;
         }
-        if let Some(next) = Self::out_of_grace(grace, cx) {
+        Some(match cx.watchdog {
+            WatchdogStatus::Armed(deadline) => deadline,
+            WatchdogStatus::Down | WatchdogStatus::Idle => {
+                since + cx.policy.heartbeat_timeout * cx.policy.failure_threshold
+            }
+        })
+    }
+
+    /// [`Self::reading`] would do something now.
+    fn can_go_on(cx: &Shared) -> bool {
+        let claim = match Self::claim(cx) {
+            Claim::Ours => !cx.watchdog_missing() && !cx.name_contested(),
+            Claim::Others => true,
+            Claim::Unclear => false,
+        };
+        claim || cx.shutdown.is_some() || cx.pending.is_some() || Self::is_standby(cx)
+    }
+
+    fn is_standby(cx: &Shared) -> bool {
+        cx.database.as_ref().is_some_and(|seen| {
+            matches!(seen.process, Process::StoppedStandby | Process::RunningStandby)
+        })
+    }
+
+    fn reading(unproven: Option<Instant>, cx: &mut Shared) -> Next {
+        let stay = Self { step: Step::Reading, unproven };
+        if let Some(next) = Self::out_of_grace(unproven, cx) {
             return next;
         }
-        if cx.shutdown.is_some() && grace.is_none() {
+        if let Some(shutdown) = cx.shutdown {
+            let running = Self::grace(unproven, cx).is_some();
+            if running && shutdown.mode == ShutdownMode::HandOver {
+                let failed = Failed::enter(cx, Reason::Shutdown, None, After::Release);
+                return Next::to(Primary::Failed(failed), Reason::Shutdown);
+            }
             return Next::exit(Primary::Initializing(stay));
+        }
+        if Self::is_standby(cx) {
+            // Opening it as it is would write a second history on the timeline it followed.
+            return Next::to(replica::start(cx), Reason::DatabaseNotPrimary);
         }
         if cx.pending.is_some() {
             cx.resend_pending();
-            return Next::stay(Primary::Initializing(Self { step: Step::Acquiring, grace }));
+            return Next::stay(Primary::Initializing(Self { step: Step::Acquiring, unproven }));
         }
         match Self::claim(cx) {
-            Claim::Unclear => Next::stay(Primary::Initializing(stay)),
-            Claim::Others => Self::deposed(grace, cx),
-            Claim::Ours if cx.watchdog_missing() => Next::stay(Primary::Initializing(stay)),
-            Claim::Ours => {
+            Claim::Others => Self::deposed(unproven, cx),
+            Claim::Ours if !cx.watchdog_missing() && !cx.name_contested() => {
                 let expected = cx.view.lease_slot().revision();
                 cx.acquire(State::PrimaryInitializing, expected);
-                Next::stay(Primary::Initializing(Self { step: Step::Acquiring, grace }))
+                Next::stay(Primary::Initializing(Self { step: Step::Acquiring, unproven }))
             }
+            Claim::Ours | Claim::Unclear => Next::stay(Primary::Initializing(stay)),
         }
     }
 
@@ -133,7 +175,7 @@ impl Initializing {
             (Some(_) | None, _) => false,
         };
         match cx.view.lease_slot() {
-            Slot::Valid { record, .. } if record.holder == cx.id.member && !foreign => Claim::Ours,
+            Slot::Valid { record, .. } if cx.is_ours(record) && !foreign => Claim::Ours,
             Slot::Valid { .. } => Claim::Others,
             // A running cluster is adopted; a store that lost its lease is not obeyed (above).
             Slot::Absent if cx.view.system().is_none() && !foreign => Claim::Ours,
@@ -144,20 +186,16 @@ impl Initializing {
     }
 
     /// The database runs (or may run) as a primary and the time for that is over.
-    fn out_of_grace(grace: Option<Instant>, cx: &mut Shared) -> Option<Next> {
-        let over = grace.is_some_and(|until| cx.now >= until);
-        let stopped = cx.database.as_ref().is_some_and(|seen| !seen.process.is_running());
-        if !over || stopped {
+    fn out_of_grace(unproven: Option<Instant>, cx: &mut Shared) -> Option<Next> {
+        if Self::grace(unproven, cx).is_none_or(|until| cx.now < until) {
             return None;
         }
         let failed = Failed::enter(cx, Reason::LeaseExpiring, None, After::Reopen);
         Some(Next::to(Primary::Failed(failed), Reason::LeaseExpiring))
     }
 
-    fn deposed(grace: Option<Instant>, cx: &mut Shared) -> Next {
-        let down =
-            grace.is_none() || cx.database.as_ref().is_some_and(|seen| !seen.process.is_running());
-        if down {
+    fn deposed(unproven: Option<Instant>, cx: &mut Shared) -> Next {
+        if Self::grace(unproven, cx).is_none() {
             cx.unguard();
             return Next::to(Primary::Yielding(Yielding::deposed(cx)), Reason::Deposed);
         }
@@ -165,32 +203,31 @@ impl Initializing {
         Next::to(Primary::Failed(failed), Reason::StrayPrimary)
     }
 
-    fn acquiring(grace: Option<Instant>, cx: &mut Shared, signal: &Signal) -> Next {
+    fn acquiring(unproven: Option<Instant>, cx: &mut Shared, signal: &Signal) -> Next {
+        let reading = Self { step: Step::Reading, unproven };
         match signal {
-            Signal::Lease(LeaseAnswer::Applied { purpose: Purpose::Release, .. }) => {
-                // An earlier release of ours landed: look again.
-                Next::stay(Primary::Initializing(Self { step: Step::Reading, grace }))
+            Signal::Lease(LeaseAnswer::Applied(landed)) if landed.purpose == Purpose::Acquire => {
+                match cx.won(landed) {
+                    Some(held) => Self::open(cx, held),
+                    None => Next::stay(Primary::Initializing(reading)),
+                }
             }
-            Signal::Lease(LeaseAnswer::Applied { purpose: Purpose::Renew, .. }) => {
-                // A renewal left from before the fence landed: the lease is ours as of then.
-                Next::stay(Primary::Initializing(Self { step: Step::Reading, grace }))
+            Signal::Lease(LeaseAnswer::Applied(_)) => {
+                // A renewal or release left from before the fence landed: look again.
+                cx.outdate();
+                Next::stay(Primary::Initializing(reading))
             }
-            Signal::Lease(LeaseAnswer::Applied { epoch, revision, sent, .. }) => {
-                let held = Held::acquired(*epoch, *revision, *sent, &cx.policy);
-                Self::open(cx, held)
-            }
-            Signal::Lease(LeaseAnswer::Refused(_)) => {
-                Next::stay(Primary::Initializing(Self { step: Step::Reading, grace }))
-            }
+            Signal::Lease(LeaseAnswer::Refused(_)) => Next::stay(Primary::Initializing(reading)),
             Signal::Lease(LeaseAnswer::Unknown(_))
             | Signal::Look
             | Signal::Died
             | Signal::Acted(..) => {
-                if let Some(next) = Self::out_of_grace(grace, cx) {
+                if let Some(next) = Self::out_of_grace(unproven, cx) {
                     return next;
                 }
                 cx.resend_pending();
-                Next::stay(Primary::Initializing(Self { step: Step::Acquiring, grace }))
+                let step = if cx.pending.is_some() { Step::Acquiring } else { Step::Reading };
+                Next::stay(Primary::Initializing(Self { step, unproven }))
             }
         }
     }
@@ -205,9 +242,18 @@ impl Initializing {
     }
 
     fn start(cx: &mut Shared, held: Held) -> Self {
-        let limit = cx.policy.start_timeout;
-        cx.act(Action::StartPrimary, held.epoch, limit);
-        Self { step: Step::Starting(held, cx.now + limit), grace: None }
+        let limit = cx.now + cx.policy.start_timeout;
+        let opening = Self::begin(cx, &held, limit, Opening::Awaited);
+        Self { step: Step::Starting(held, limit, opening), unproven: None }
+    }
+
+    /// Starts the database once nothing else runs on it and a required watchdog guards it.
+    fn begin(cx: &mut Shared, held: &Held, limit: Instant, opening: Opening) -> Opening {
+        if opening == Opening::Awaited && cx.is_guarded() && !cx.busy() {
+            cx.act(Action::StartPrimary, held.epoch, limit.since(cx.now));
+            return Opening::Begun;
+        }
+        opening
     }
 
     fn initialising(mut held: Held, cx: &mut Shared, signal: Signal) -> Next {
@@ -229,23 +275,29 @@ impl Initializing {
                 )
             }
             Signal::Acted(..) | Signal::Look | Signal::Died | Signal::Lease(_) => {
-                cx.drive_renewal(&held, State::PrimaryInitializing);
+                cx.drive_renewal(&mut held, State::PrimaryInitializing);
                 Next::stay(Primary::Initializing(Self {
                     step: Step::Bootstrapping(held),
-                    grace: None,
+                    unproven: None,
                 }))
             }
         }
     }
 
-    fn starting(mut held: Held, limit: Instant, cx: &mut Shared, signal: &Signal) -> Next {
+    fn starting(
+        mut held: Held,
+        limit: Instant,
+        opening: Opening,
+        cx: &mut Shared,
+        signal: &Signal,
+    ) -> Next {
         if let Standing::Lost(reason) = held.standing(cx, signal) {
             let failed = Failed::enter(cx, reason, Some(held), After::for_reason(reason));
             return Next::to(Primary::Failed(failed), reason);
         }
         let failed = match signal {
             Signal::Acted(_, ActionOutcome::Applied(_)) => {
-                cx.drive_renewal(&held, State::PrimaryInitializing);
+                cx.drive_renewal(&mut held, State::PrimaryInitializing);
                 return Next::to(Primary::Healthy(Healthy::new(cx, held)), Reason::LeaseKept);
             }
             Signal::Acted(_, ActionOutcome::Refused(_) | ActionOutcome::Unknown(_)) => true,
@@ -257,8 +309,10 @@ impl Initializing {
             let failed = Failed::enter(cx, reason, Some(held), after);
             return Next::to(Primary::Failed(failed), reason);
         }
-        cx.drive_renewal(&held, State::PrimaryInitializing);
-        Next::stay(Primary::Initializing(Self { step: Step::Starting(held, limit), grace: None }))
+        cx.drive_renewal(&mut held, State::PrimaryInitializing);
+        let opening = Self::begin(cx, &held, limit, opening);
+        let step = Step::Starting(held, limit, opening);
+        Next::stay(Primary::Initializing(Self { step, unproven: None }))
     }
 }
 

@@ -93,27 +93,28 @@ impl Held {
     /// Takes in an answer to a renewal and the time, and says whether the lease still holds.
     pub(super) fn standing(&mut self, cx: &mut Shared, signal: &Signal) -> Standing {
         match signal {
-            Signal::Lease(LeaseAnswer::Applied {
-                purpose: Purpose::Renew,
-                revision,
-                sent,
-                epoch,
-            }) if *epoch == self.epoch => {
-                self.renewed(*revision, *sent, &cx.policy);
+            Signal::Lease(LeaseAnswer::Applied(landed))
+                if landed.purpose == Purpose::Renew && landed.epoch == self.epoch =>
+            {
+                self.renewed(landed, &cx.policy);
                 cx.guard(self);
             }
             Signal::Lease(LeaseAnswer::Refused(_)) => return Standing::Lost(Reason::LeaseTaken),
             Signal::Lease(LeaseAnswer::Unknown(Purpose::Renew)) => self.failures += 1,
-            Signal::Lease(LeaseAnswer::Applied { .. } | LeaseAnswer::Unknown(_))
+            Signal::Lease(LeaseAnswer::Applied(_) | LeaseAnswer::Unknown(_))
             | Signal::Look
             | Signal::Died
             | Signal::Acted(..) => {}
+        }
+        // A read never gives the right to write, but it may show that it is gone.
+        if superseded(cx, self.epoch) {
+            return Standing::Lost(Reason::LeaseTaken);
         }
         self.standing_by_time(cx)
     }
 
     fn standing_by_time(&self, cx: &Shared) -> Standing {
-        if cx.now >= self.until(&cx.policy) {
+        if cx.now >= self.until() {
             Standing::Lost(Reason::LeaseExpired)
         } else if cx.now >= self.fence_at(&cx.policy) {
             Standing::Lost(Reason::LeaseExpiring)

@@ -65,7 +65,7 @@ impl Yielding {
 
     /// Somebody else holds the lease, and the database is proven down.
     pub(in crate::core) fn deposed(cx: &mut Shared) -> Self {
-        cx.pending = None;
+        cx.forget_pending();
         cx.changed();
         Self { step: Step::Rejoining { since: cx.now, retry: cx.now } }
     }
@@ -84,10 +84,20 @@ impl Yielding {
                 cx.renewal_due(None).map(|at| Deadline::at(at, "release retry"))
             }
             Step::Awaiting { until, .. } => wake(*until, "nobody took the lease"),
-            Step::Rejoining { retry, .. } => {
-                cx.running.is_none().then(|| Deadline::at(*retry, "rejoin retry"))
-            }
+            Step::Rejoining { since, retry } => Self::rejoin_due(*since, *retry, cx),
         }
+    }
+
+    /// When rejoining can go on: at the retry, or when nobody to follow has shown up for too long.
+    fn rejoin_due(since: Instant, retry: Instant, cx: &Shared) -> Option<Deadline> {
+        if cx.busy() || !cx.view_is_fresh() || cx.name_contested() {
+            return None;
+        }
+        if cx.upstream().is_some() || cx.holder_gone(since) {
+            return wake(retry.max(cx.now), "rejoin");
+        }
+        let gone = cx.holder_gone_at(since);
+        (gone > cx.now).then(|| Deadline::at(gone, "nobody to follow"))
     }
 
     pub(super) fn advance(self, cx: &mut Shared, signal: Signal) -> Next {
@@ -106,7 +116,7 @@ impl Yielding {
         if let Some(next) = Self::trouble(&mut held, cx, &signal) {
             return next;
         }
-        cx.drive_renewal(&held, State::PrimaryYielding);
+        cx.drive_renewal(&mut held, State::PrimaryYielding);
         if !matches!(signal, Signal::Acted(Action::Checkpoint, _)) {
             return Next::stay(Primary::Yielding(Self { step: Step::Draining(held) }));
         }
@@ -131,7 +141,7 @@ impl Yielding {
             let failed = Failed::enter(cx, Reason::HandOver, Some(held), After::HandOverOrReopen);
             return Next::to(Primary::Failed(failed), Reason::HandOver);
         }
-        cx.drive_renewal(&held, State::PrimaryYielding);
+        cx.drive_renewal(&mut held, State::PrimaryYielding);
         Next::stay(Primary::Yielding(Self { step: Step::Stopping(held) }))
     }
 
@@ -163,14 +173,13 @@ impl Yielding {
             }))
         };
         match signal {
-            Signal::Lease(LeaseAnswer::Applied { purpose: Purpose::Release, .. }) => {
+            Signal::Lease(LeaseAnswer::Applied(landed)) if landed.purpose == Purpose::Release => {
                 Self::released(epoch, cx)
             }
-            Signal::Lease(LeaseAnswer::Applied { revision, sent, .. }) => {
+            Signal::Lease(LeaseAnswer::Applied(landed)) => {
                 // The renewal that was on its way landed: now the release can be written.
                 if let Some(mut held) = renewed {
-                    let policy = cx.policy.clone();
-                    held.renewed(*revision, *sent, &policy);
+                    held.renewed(landed, &cx.policy);
                     cx.release(&held, State::PrimaryYielding, release.clone());
                 }
                 stay(None, release)
@@ -232,20 +241,18 @@ impl Yielding {
             }
             Signal::Look | Signal::Died | Signal::Lease(_) => {}
         }
-        if cx.running.is_some() || cx.now < retry || !cx.view_is_fresh() {
+        if cx.busy() || cx.now < retry || !cx.view_is_fresh() || cx.name_contested() {
             return stay(retry);
         }
-        match cx.live_holder() {
-            Some(upstream) if upstream.member != cx.id.member => {
+        match cx.upstream() {
+            Some(upstream) => {
                 Self::begin(cx, upstream);
                 stay(retry)
             }
             // Nobody to follow: come up as a standby of nobody, so that the data can be judged, and
             // be taken over from, by the same rules as any replica's.
-            Some(_) | None if cx.holder_gone(since) => {
-                Next::to(replica::start(cx), Reason::UpstreamChanged)
-            }
-            Some(_) | None => stay(retry),
+            None if cx.holder_gone(since) => Next::to(replica::start(cx), Reason::UpstreamChanged),
+            None => stay(retry),
         }
     }
 

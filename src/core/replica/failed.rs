@@ -2,7 +2,9 @@
 
 use super::{Initializing, Replica};
 use crate::core::agent::{Deadline, Next, Workflow};
-use crate::core::event::{Action, Alarm, Condition, Ladder, Process, Reason, ShutdownMode};
+use crate::core::event::{
+    Action, ActionOutcome, Alarm, Condition, Ladder, Process, Reason, ShutdownMode,
+};
 use crate::core::ids::Epoch;
 use crate::core::primary::{self, Primary};
 use crate::core::shared::{Shared, Signal};
@@ -24,9 +26,9 @@ impl Failed {
         (self.retry > cx.now).then(|| Deadline::at(self.retry, "recovery retry"))
     }
 
-    pub(super) fn advance(self, cx: &mut Shared, _signal: Signal) -> Next {
+    pub(super) fn advance(self, cx: &mut Shared, signal: Signal) -> Next {
         if cx.shutdown.is_some() {
-            return stop(cx, Workflow::Replica(Replica::Failed(self)));
+            return stop(cx, &signal, Workflow::Replica(Replica::Failed(self)));
         }
         if let Some(seen) = &cx.database {
             if seen.process == Process::RunningPrimary {
@@ -35,7 +37,12 @@ impl Failed {
                 return Next::to(Primary::Failed(failed), reason);
             }
         }
-        if cx.now < self.retry || cx.heartbeats_fail() || !cx.view_is_fresh() || !usable(cx) {
+        if cx.busy()
+            || cx.now < self.retry
+            || cx.heartbeats_fail()
+            || !cx.view_is_fresh()
+            || !usable(cx)
+        {
             return Next::stay(Workflow::Replica(Replica::Failed(self)));
         }
         let initializing = Initializing::new(cx.now);
@@ -56,18 +63,22 @@ fn usable(cx: &mut Shared) -> bool {
 }
 
 /// A replica's end: its database is stopped, or left running, as the shutdown says.
-pub(super) fn stop(cx: &mut Shared, stay: Workflow) -> Next {
+pub(super) fn stop(cx: &mut Shared, signal: &Signal, stay: Workflow) -> Next {
+    let fenced = matches!(signal, Signal::Acted(Action::Fence { .. }, ActionOutcome::Applied(_)));
     let down = cx.database.as_ref().is_some_and(|seen| !seen.process.is_running());
     let leave = cx.shutdown.is_some_and(|shutdown| shutdown.mode == ShutdownMode::LeaveRunning);
-    if leave || (down && cx.running.is_none()) {
+    if leave || fenced || (down && cx.running.is_none()) {
+        cx.cancel();
         return Next::exit(stay);
     }
+    let refused = matches!(signal, Signal::Acted(Action::Fence { .. }, _));
     let stopping =
         cx.running.as_ref().is_some_and(|running| matches!(running.action, Action::Fence { .. }));
-    if !stopping {
+    // A stop that failed is not tried in a circle: a standby left running does no harm.
+    if !stopping && !refused {
         let limit = cx.policy.stop_timeout;
         let ladder = Ladder { fast: limit / 2, immediate: limit / 4 * 3 };
         cx.act(Action::Fence { ladder }, Epoch(0), limit);
     }
-    Next::stay(stay)
+    if refused { Next::exit(stay) } else { Next::stay(stay) }
 }

@@ -2,9 +2,11 @@
 
 use super::{Failed, Replica, Watching};
 use crate::core::agent::{Deadline, Next, Workflow};
-use crate::core::event::{Action, ActionOutcome, Alarm, Condition, Process, Reason, State};
+use crate::core::event::{
+    Action, ActionOutcome, Alarm, Condition, Observation, Process, Reason, State,
+};
 use crate::core::ids::Epoch;
-use crate::core::lease::{Held, LeaseAnswer, Purpose};
+use crate::core::lease::{LeaseAnswer, Purpose};
 use crate::core::primary::{self, Primary};
 use crate::core::records::Slot;
 use crate::core::shared::{Shared, Signal};
@@ -38,10 +40,22 @@ impl Initializing {
         if self.founding {
             return cx.renewal_due(None).map(|at| Deadline::at(at, "founding retry"));
         }
-        None
+        match self.plan_now(cx) {
+            Plan::Wait => None,
+            Plan::Act(_)
+            | Plan::Found
+            | Plan::Ready
+            | Plan::Unfit(_)
+            | Plan::WasPrimary
+            | Plan::Stray => Some(Deadline::at(cx.now, "database can be started")),
+        }
     }
 
     pub(super) fn advance(self, cx: &mut Shared, signal: Signal) -> Next {
+        if cx.shutdown.is_some() && !self.founding {
+            let stay = Workflow::Replica(Replica::Initializing(self));
+            return super::failed::stop(cx, &signal, stay);
+        }
         if self.founding {
             return self.founding(cx, &signal);
         }
@@ -61,14 +75,23 @@ impl Initializing {
             }
             Signal::Look | Signal::Died | Signal::Lease(_) => {}
         }
-        if cx.shutdown.is_some() {
-            return super::failed::stop(cx, Workflow::Replica(Replica::Initializing(self)));
-        }
-        if cx.running.is_some() || cx.name_contested() || !cx.view_is_fresh() {
-            return Next::stay(Workflow::Replica(Replica::Initializing(self)));
-        }
-        let plan = plan(cx, self.since);
+        let plan = self.plan_now(cx);
         self.follow(plan, cx)
+    }
+
+    /// What is to be done. A database that may be writable does not wait for the store: for how long
+    /// it may go on is decided where primaries start.
+    fn plan_now(&self, cx: &Shared) -> Plan {
+        if cx.busy() {
+            return Plan::Wait;
+        }
+        if cx.database.as_ref().is_some_and(may_be_writable) {
+            return Plan::WasPrimary;
+        }
+        if cx.name_contested() || !cx.view_is_fresh() {
+            return Plan::Wait;
+        }
+        plan(cx, self.since)
     }
 
     fn follow(mut self, plan: Plan, cx: &mut Shared) -> Next {
@@ -88,6 +111,7 @@ impl Initializing {
                 Next::stay(Workflow::Replica(Replica::Initializing(self)))
             }
             Plan::Found => {
+                cx.forget_pending();
                 let expected = cx.view.lease_slot().revision();
                 cx.acquire(State::PrimaryInitializing, expected);
                 self.founding = true;
@@ -116,17 +140,14 @@ impl Initializing {
 
     fn founding(mut self, cx: &mut Shared, signal: &Signal) -> Next {
         match signal {
-            Signal::Lease(LeaseAnswer::Applied {
-                purpose: Purpose::Acquire,
-                epoch,
-                revision,
-                sent,
-            }) => {
-                let held = Held::acquired(*epoch, *revision, *sent, &cx.policy);
-                let initializing = primary::Initializing::bootstrapping(cx, held);
-                return Next::to(Primary::Initializing(initializing), Reason::ClusterNew);
+            Signal::Lease(LeaseAnswer::Applied(landed)) if landed.purpose == Purpose::Acquire => {
+                if let Some(held) = cx.won(landed) {
+                    let initializing = primary::Initializing::bootstrapping(cx, held);
+                    return Next::to(Primary::Initializing(initializing), Reason::ClusterNew);
+                }
+                self.founding = false;
             }
-            Signal::Lease(LeaseAnswer::Refused(_) | LeaseAnswer::Applied { .. }) => {
+            Signal::Lease(LeaseAnswer::Refused(_) | LeaseAnswer::Applied(_)) => {
                 self.founding = false
             }
             Signal::Lease(LeaseAnswer::Unknown(_))
@@ -140,12 +161,26 @@ impl Initializing {
     }
 }
 
+/// The instance runs, and nothing says that it is a standby or not up yet.
+fn may_be_writable(seen: &Observation) -> bool {
+    match seen.process {
+        Process::RunningPrimary => true,
+        Process::Running => !matches!(seen.condition, Condition::Starting | Condition::Broken(_)),
+        Process::Absent
+        | Process::Unusable
+        | Process::StoppedStandby
+        | Process::StoppedPrimary
+        | Process::RunningStandby
+        | Process::Remnants => false,
+    }
+}
+
 fn plan(cx: &Shared, since: Instant) -> Plan {
     let Some(seen) = &cx.database else { return Plan::Wait };
     if matches!((cx.system(), seen.system), (Some(cluster), Some(own)) if cluster != own) {
         return Plan::Unfit(Alarm::ForeignData);
     }
-    let upstream = cx.live_holder().filter(|upstream| upstream.member != cx.id.member);
+    let upstream = cx.upstream();
     match seen.process {
         Process::Absent => match upstream {
             Some(upstream) if cx.view.system().is_some() => Plan::Act(Action::Clone { upstream }),
@@ -170,8 +205,8 @@ fn plan(cx: &Shared, since: Instant) -> Plan {
             }
             Some(_) | None => Plan::Ready,
         },
-        Process::RunningPrimary if ours(cx) => Plan::WasPrimary,
-        Process::RunningPrimary | Process::Remnants => Plan::Stray,
+        Process::RunningPrimary => Plan::WasPrimary,
+        Process::Remnants => Plan::Stray,
         Process::Running if matches!(seen.condition, Condition::Broken(_)) => {
             Plan::Unfit(Alarm::DatabaseBroken)
         }
@@ -179,19 +214,23 @@ fn plan(cx: &Shared, since: Instant) -> Plan {
     }
 }
 
-/// The lease is ours, or nobody has ever held one.
+/// The lease is ours (also when what is left of it can only be mended by us), or nobody has ever held
+/// one.
 fn ours(cx: &Shared) -> bool {
-    match cx.view.lease_slot() {
-        Slot::Absent => cx.view.obeyed(),
-        Slot::Valid { record, .. } => cx.view.obeyed() && record.holder == cx.id.member,
-        Slot::Invalid { .. } => false,
-    }
+    cx.view.obeyed()
+        && match cx.view.lease_slot() {
+            Slot::Absent => true,
+            Slot::Valid { record, .. } => cx.is_ours(record),
+            Slot::Invalid { .. } => cx.may_repair_lease(),
+        }
 }
 
 /// Nobody ever initialised this cluster, and nobody is at it: the first member may.
 fn may_found(cx: &Shared) -> bool {
     let never = cx.view.obeyed() && cx.system().is_none() && cx.view.cluster().is_none();
-    if !never || !cx.policy.may_bootstrap || cx.watchdog_missing() || cx.pending.is_some() {
+    let data_elsewhere = cx.view.heartbeats().any(|(_, other)| other.database.system.is_some());
+    let may = cx.policy.may_bootstrap && !cx.watchdog_missing() && cx.shutdown.is_none();
+    if !never || !may || data_elsewhere {
         return false;
     }
     match cx.view.lease_slot() {
@@ -201,7 +240,7 @@ fn may_found(cx: &Shared) -> bool {
             let silent =
                 cx.view.window_start().is_some_and(|since| cx.now.since(since) >= patience);
             record.database.system.is_none()
-                && (record.holder == cx.id.member || record.released.is_some() || silent)
+                && (cx.is_ours(record) || record.released.is_some() || silent)
         }
         Slot::Invalid { .. } => false,
     }

@@ -2,9 +2,8 @@
 
 use super::Replica;
 use crate::core::agent::{Deadline, Next, Workflow};
-use crate::core::event::{Action, ActionOutcome, Reason, State, WatchdogStatus};
+use crate::core::event::{Action, ActionOutcome, Reason, ShutdownMode, State};
 use crate::core::lease::Held;
-use crate::core::policy::WatchdogMode;
 use crate::core::primary::{self, After, Primary, Standing};
 use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
@@ -34,9 +33,8 @@ impl Promoting {
 
     /// Starts the promotion once a crash could neither forget the epoch nor leave us unguarded.
     fn start_when_safe(&mut self, cx: &mut Shared) {
-        let armed = cx.policy.watchdog != WatchdogMode::Required
-            || matches!(cx.watchdog, WatchdogStatus::Armed(until) if until > cx.now);
-        if !self.started && armed && cx.has_remembered(self.held.epoch) {
+        let safe = cx.is_guarded() && cx.has_remembered(self.held.epoch);
+        if !self.started && safe && !cx.busy() {
             self.started = true;
             cx.act(Action::Promote, self.held.epoch, self.limit.since(cx.now));
         }
@@ -50,7 +48,7 @@ impl Promoting {
         }
         let failed = match &signal {
             Signal::Acted(Action::Promote, ActionOutcome::Applied(_)) => {
-                cx.drive_renewal(&self.held, State::PrimaryHealthy);
+                cx.drive_renewal(&mut self.held, State::PrimaryHealthy);
                 let healthy = primary::Healthy::new(cx, self.held);
                 return Next::to(Primary::Healthy(healthy), Reason::Promoted);
             }
@@ -62,8 +60,13 @@ impl Promoting {
             let failed = primary::Failed::enter(cx, reason, Some(self.held), After::StepBack);
             return Next::to(Primary::Failed(failed), reason);
         }
+        if cx.shutdown.is_some_and(|shutdown| shutdown.mode == ShutdownMode::HandOver) {
+            let reason = Reason::Shutdown;
+            let failed = primary::Failed::enter(cx, reason, Some(self.held), After::Release);
+            return Next::to(Primary::Failed(failed), reason);
+        }
         self.start_when_safe(cx);
-        cx.drive_renewal(&self.held, State::ReplicaPromoting);
+        cx.drive_renewal(&mut self.held, State::ReplicaPromoting);
         Next::stay(Workflow::Replica(Replica::Promoting(self)))
     }
 }

@@ -5,8 +5,9 @@ use crate::core::agent::{Deadline, Next, Workflow};
 use crate::core::candidate::WhyNot;
 use crate::core::event::{Action, ActionOutcome, Alarm, Effect, Process, Reason, State};
 use crate::core::ids::Epoch;
-use crate::core::lease::{Held, LeaseAnswer, Purpose};
+use crate::core::lease::{LeaseAnswer, Purpose};
 use crate::core::primary::{self, Primary};
+use crate::core::records::Release;
 use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
 use crate::core::view::Witness;
@@ -48,15 +49,24 @@ impl Watching {
             return cx.renewal_due(None).map(|at| Deadline::at(at, "acquisition retry"));
         }
         match takeover(cx) {
-            // What cannot be done yet at its time is looked at again when something is read or seen.
             Takeover::At(at, _) if at > cx.now => Some(Deadline::at(at, "takeover due")),
+            Takeover::At(..) if self.can_acquire(cx) => Some(Deadline::at(cx.now, "takeover due")),
+            // What cannot be done yet at its time is looked at again when something is read or seen.
             Takeover::At(..) | Takeover::No(_) | Takeover::NoLease => None,
         }
+    }
+
+    fn can_acquire(&self, cx: &Shared) -> bool {
+        !cx.busy() && !cx.name_contested() && !cx.heartbeats_fail() && cx.shutdown.is_none()
     }
 
     pub(super) fn advance(mut self, cx: &mut Shared, signal: Signal) -> Next {
         if self.acquiring.is_some() {
             return self.acquiring(cx, &signal);
+        }
+        if cx.shutdown.is_some() {
+            let stay = Workflow::Replica(Replica::Watching(self));
+            return super::failed::stop(cx, &signal, stay);
         }
         if let Signal::Acted(action, ActionOutcome::Refused(_) | ActionOutcome::Unknown(_)) =
             &signal
@@ -66,10 +76,7 @@ impl Watching {
             }
             return self.fail(cx, Reason::DatabaseUnfit);
         }
-        if cx.shutdown.is_some() {
-            return super::failed::stop(cx, Workflow::Replica(Replica::Watching(self)));
-        }
-        if cx.running.is_some() {
+        if cx.busy() {
             return Next::stay(Workflow::Replica(Replica::Watching(self)));
         }
         if signal == Signal::Died {
@@ -114,7 +121,7 @@ impl Watching {
 
     /// Re-points the database when the holder changed; makes it rejoin when it cannot stream.
     fn keep_following(&mut self, cx: &mut Shared) {
-        let upstream = cx.live_holder().filter(|upstream| upstream.member != cx.id.member);
+        let upstream = cx.upstream();
         let (Some(upstream), Some(seen)) = (upstream, &cx.database) else {
             self.detached_since = None;
             return;
@@ -143,14 +150,16 @@ impl Watching {
         let Takeover::At(at, reason) = takeover(cx) else {
             return Next::stay(Workflow::Replica(Replica::Watching(self)));
         };
-        if cx.running.is_some() || cx.pending.is_some() {
+        if !self.can_acquire(cx) {
             return Next::stay(Workflow::Replica(Replica::Watching(self)));
         }
         if cx.now >= at {
+            // A write left from a former state is worth nothing here; it may land or not.
+            cx.forget_pending();
             let expected = cx.view.lease_slot().revision();
             cx.acquire(State::ReplicaPromoting, expected);
             self.acquiring = Some(reason);
-        } else if let Some(due) = witness_due(cx).filter(|due| cx.now >= *due) {
+        } else if let Some(due) = look_due(cx).filter(|due| cx.now >= *due) {
             // The order of candidates is by what they have received in the end.
             if self.looked != Some(due) {
                 self.looked = Some(due);
@@ -162,18 +171,14 @@ impl Watching {
 
     fn acquiring(mut self, cx: &mut Shared, signal: &Signal) -> Next {
         match signal {
-            Signal::Lease(LeaseAnswer::Applied {
-                purpose: Purpose::Acquire,
-                epoch,
-                revision,
-                sent,
-            }) => {
-                let held = Held::acquired(*epoch, *revision, *sent, &cx.policy);
-                let reason = self.acquiring.unwrap_or(Reason::HolderSilent);
-                let promoting = Promoting::new(cx, held);
-                return Next::to(Workflow::Replica(Replica::Promoting(promoting)), reason);
+            Signal::Lease(LeaseAnswer::Applied(landed)) if landed.purpose == Purpose::Acquire => {
+                let reason = self.acquiring.take().unwrap_or(Reason::HolderSilent);
+                if let Some(held) = cx.won(landed) {
+                    let promoting = Promoting::new(cx, held);
+                    return Next::to(Workflow::Replica(Replica::Promoting(promoting)), reason);
+                }
             }
-            Signal::Lease(LeaseAnswer::Refused(_) | LeaseAnswer::Applied { .. }) => {
+            Signal::Lease(LeaseAnswer::Refused(_) | LeaseAnswer::Applied(_)) => {
                 self.acquiring = None
             }
             Signal::Lease(LeaseAnswer::Unknown(_))
@@ -193,6 +198,12 @@ pub(super) fn witness_due(cx: &Shared) -> Option<Instant> {
     Some(cx.view.window_start()? + lease.lease_duration)
 }
 
+/// From when on a fresh look at our own position is worth having.
+fn look_due(cx: &Shared) -> Option<Instant> {
+    let released = cx.view.lease().is_some_and(|lease| lease.released.is_some());
+    if released { cx.view.window_start() } else { witness_due(cx) }
+}
+
 /// Whether, when and why we would take over (`docs/protocol.md`, section 3, candidate's view).
 pub(in crate::core) fn takeover(cx: &Shared) -> Takeover {
     let Some(lease) = cx.view.lease() else { return Takeover::NoLease };
@@ -203,19 +214,22 @@ pub(in crate::core) fn takeover(cx: &Shared) -> Takeover {
         return Takeover::No(why);
     }
     let Some(window) = cx.view.window_start() else { return Takeover::No(WhyNot::StoreUnseen) };
-    if lease.holder == cx.id.member {
-        // Won in a former life of ours, and nobody has taken it since.
-        return Takeover::At(cx.now, Reason::LeaseReleased);
-    }
-    let place = cx.place_in_line();
     let step = cx.policy.takeover_step;
+    let place = cx.place_in_line();
     if let Some(release) = &lease.released {
         let at = match &release.to {
+            _ if misses_some(cx, release) => {
+                window + cx.policy.hand_over_timeout + step * (place + 1)
+            }
             Some(to) if *to == cx.id.member => window,
             Some(_) => window + step * (place + 2),
             None => window + step * place,
         };
         return Takeover::At(at, Reason::LeaseReleased);
+    }
+    if cx.is_ours(lease) {
+        // Won in a former life of ours, and nobody has taken it since.
+        return Takeover::At(cx.now, Reason::LeaseKept);
     }
     let silent = window + cx.policy.failover_timeout(lease.lease_duration) + step * place;
     let at = match cx.view.witness(&cx.id.member, lease.lease_duration) {
@@ -224,4 +238,11 @@ pub(in crate::core) fn takeover(cx: &Shared) -> Takeover {
         Witness::Void => silent + lease.lease_duration,
     };
     Takeover::At(at, Reason::HolderSilent)
+}
+
+/// The old primary stopped cleanly and wrote further than we have: it may take its lease back and
+/// lose nothing, so it gets the time to.
+fn misses_some(cx: &Shared, release: &Release) -> bool {
+    let own = cx.database.as_ref().map(|seen| seen.lsn);
+    release.lsn.is_some_and(|end| own.is_none_or(|own| own < end))
 }

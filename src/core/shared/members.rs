@@ -1,0 +1,74 @@
+//! The other members: who would take over, whom to follow, and the cluster's description.
+
+use super::{Publishing, Shared};
+use crate::core::candidate::{self, Candidate, Fitness, WhyNot};
+use crate::core::event::{Effect, Upstream};
+use crate::core::ids::MemberId;
+use crate::core::records::{ClusterState, Key, Lease, Record, Slot};
+
+impl Shared {
+    /// Whether this member could take over from the holder of `lease`.
+    pub(in crate::core) fn eligible(&self, lease: &Lease) -> Result<(), WhyNot> {
+        let fitness = Fitness {
+            me: &self.id.member,
+            database: self.database.as_ref(),
+            priority: self.policy.priority,
+            maximum_lag: self.policy.maximum_lag_on_failover,
+            cooling_down: self.cooling_until.is_some_and(|until| self.now < until),
+            watchdog_missing: self.watchdog_missing(),
+        };
+        if self.view.cluster_unreadable() {
+            return Err(WhyNot::ClusterUnreadable);
+        }
+        candidate::eligible(&fitness, lease, self.view.cluster())
+    }
+
+    /// Members that would take over, best first.
+    pub(in crate::core) fn line(&self) -> Vec<Candidate> {
+        candidate::line(&self.view, self.now, self.policy.lease_duration + self.longest_gap())
+    }
+
+    /// The other member that would take over first.
+    pub(in crate::core) fn best_other(&self) -> Option<MemberId> {
+        let other = |candidate: &Candidate| candidate.member != self.id.member;
+        self.line().into_iter().find(other).map(|candidate| candidate.member)
+    }
+
+    /// Our place in that line, counted from 0; its end when we are not in it.
+    pub(in crate::core) fn place_in_line(&self) -> u32 {
+        let line = self.line();
+        let place = line.iter().position(|candidate| candidate.member == self.id.member);
+        u32::try_from(place.unwrap_or(line.len())).unwrap_or(u32::MAX)
+    }
+
+    /// The database is configured to follow `upstream`.
+    pub(in crate::core) fn follows(&self, upstream: &Upstream) -> bool {
+        let address = (upstream.address.host.as_str(), upstream.address.port);
+        let configured = self.database.as_ref().and_then(|seen| seen.upstream.as_ref());
+        configured.is_some_and(|(host, port)| (host.as_str(), *port) == address)
+    }
+
+    /// Describes the cluster in the store when the description there is not right.
+    pub(in crate::core) fn publish_cluster(&mut self, wanted: ClusterState) {
+        let last = self.cluster_write.sent;
+        let waiting = self.cluster_write.op.is_some()
+            || last.is_some_and(|sent| {
+                self.view.last_read() <= Some(sent)
+                    || self.now < sent + self.policy.heartbeat_interval
+            });
+        let right = match self.view.cluster_slot() {
+            Slot::Valid { record, .. } => *record == wanted,
+            Slot::Absent => false,
+            // What it said of pauses and of the synchronous set is not known: a person has to.
+            Slot::Invalid { .. } => self.view.cluster_unreadable(),
+        };
+        if waiting || right || !self.view_is_fresh() || !self.view.obeyed() {
+            return;
+        }
+        let expected = self.view.cluster_slot().revision();
+        let write = self.store_write(Key::ClusterState, expected, Record::ClusterState(wanted));
+        let op = self.op();
+        self.effects.push(Effect::Write(op, write, self.policy.heartbeat_timeout));
+        self.cluster_write = Publishing { op: Some(op), sent: Some(self.now) };
+    }
+}

@@ -1,0 +1,234 @@
+//! What both workflows share: who we are, what was seen, operations under way, and the effects of
+//! this step. A file per concern.
+
+mod database;
+mod heartbeat;
+mod lease;
+mod members;
+mod name;
+mod reading;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::event::{
+    Action, ActionOutcome, Alarm, Effect, Floor, Guard, Observation, ShutdownMode, WatchdogStatus,
+};
+use super::ids::{BootId, Epoch, InstanceId, MemberId, OpId, Revision};
+use super::lease::{Held, LeaseAnswer, PendingLease};
+use super::policy::{Policy, WatchdogMode};
+use super::records::{Address, Header, Position};
+use super::time::Instant;
+use super::view::View;
+use name::Name;
+
+/// Who this agent is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The member it speaks for.
+    pub member: MemberId,
+    /// This start of it.
+    pub boot: BootId,
+    /// Its state directory.
+    pub instance: InstanceId,
+    /// Where others reach the member.
+    pub address: Address,
+}
+
+/// A database action under way; there is at most one, besides a fence that overtakes it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Running {
+    pub(super) op: OpId,
+    pub(super) action: Action,
+}
+
+/// A write of our own heartbeat or of `cluster_state`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Publishing {
+    op: Option<OpId>,
+    sent: Option<Instant>,
+}
+
+/// Our own heartbeats as a replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct OwnHeartbeat {
+    publishing: Publishing,
+    seq: u64,
+    revision: Option<Revision>,
+    due: Instant,
+    /// When the latest applied one was sent.
+    applied: Option<Instant>,
+    failures: u32,
+    /// The one on its way is the store clock's witness: it is read back at once.
+    witness: bool,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Shared {
+    pub(super) id: Identity,
+    pub(super) policy: Policy,
+    pub(super) now: Instant,
+    pub(super) view: View,
+    pub(super) floor: Option<Floor>,
+    pub(super) database: Option<Observation>,
+    pub(super) watchdog: WatchdogStatus,
+    pub(super) running: Option<Running>,
+    /// Cancelled actions that have not answered yet: until then nothing but a fence may start.
+    cancelled: BTreeSet<OpId>,
+    /// The database's position as last seen; published while a fresh look is awaited.
+    position: Position,
+    pub(super) pending: Option<PendingLease>,
+    pub(super) cooling_until: Option<Instant>,
+    pub(super) shutdown: Option<Shutdown>,
+    pub(super) effects: Vec<Effect>,
+    /// Completions that nobody waited for any more.
+    pub(super) stale_completions: u64,
+    alarms: BTreeSet<Alarm>,
+    guarded: Option<(Instant, Epoch)>,
+    epoch_of_tasks: Epoch,
+    next_op: u64,
+    next_write: u64,
+    read: Option<OpId>,
+    read_due: Instant,
+    reread: bool,
+    /// A write of ours was refused: only reads begun after this operation count.
+    outdated: Option<OpId>,
+    name: Name,
+    remembering: Option<(OpId, Floor)>,
+    remembered: Option<Floor>,
+    remember_due: Instant,
+    heartbeat: OwnHeartbeat,
+    cluster_write: Publishing,
+}
+
+/// The agent was told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Shutdown {
+    pub(super) mode: ShutdownMode,
+    pub(super) by: Instant,
+}
+
+/// What a read or completion means to the workflows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// Time passed or something was seen: look at everything again.
+    Look,
+    /// The database's postmaster ended.
+    Died,
+    /// A write to the lease was answered.
+    Lease(LeaseAnswer),
+    /// The action under way ended.
+    Acted(Action, ActionOutcome),
+}
+
+/// Time between two writes of the floor when only the lease's revision moved: a crash forgets at
+/// most this much of a rollback's evidence, while running agents forget none.
+const REMEMBER_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Shared {
+    pub(super) fn new(id: Identity, policy: Policy, floor: Option<Floor>, now: Instant) -> Self {
+        Self {
+            id,
+            policy,
+            now,
+            view: View::default(),
+            floor: floor.clone(),
+            database: None,
+            watchdog: WatchdogStatus::Down,
+            running: None,
+            cancelled: BTreeSet::new(),
+            position: Position::default(),
+            pending: None,
+            cooling_until: None,
+            shutdown: None,
+            effects: Vec::new(),
+            stale_completions: 0,
+            alarms: BTreeSet::new(),
+            guarded: None,
+            epoch_of_tasks: Epoch(0),
+            next_op: 0,
+            next_write: 0,
+            read: None,
+            read_due: now,
+            reread: false,
+            outdated: None,
+            name: Name::default(),
+            remembering: None,
+            remembered: floor,
+            remember_due: now,
+            heartbeat: OwnHeartbeat { due: now, ..OwnHeartbeat::default() },
+            cluster_write: Publishing::default(),
+        }
+    }
+
+    fn op(&mut self) -> OpId {
+        self.next_op += 1;
+        OpId(self.next_op)
+    }
+
+    // ---- alarms and the watchdog
+
+    pub(super) fn raise(&mut self, alarm: Alarm) {
+        if self.alarms.insert(alarm) {
+            self.effects.push(Effect::Alarm(alarm));
+        }
+    }
+
+    pub(super) fn clear(&mut self, alarm: Alarm) {
+        self.alarms.remove(&alarm);
+    }
+
+    pub(super) fn set_alarm(&mut self, alarm: Alarm, on: bool) {
+        if on {
+            self.raise(alarm);
+        } else {
+            self.clear(alarm);
+        }
+    }
+
+    pub(super) fn alarms(&self) -> &BTreeSet<Alarm> {
+        &self.alarms
+    }
+
+    /// Moves the watchdog's deadline to what `held` proves.
+    pub(super) fn guard(&mut self, held: &Held) {
+        let until = self.policy.guard_at(held.until());
+        if self.guarded != Some((until, held.epoch)) {
+            self.guarded = Some((until, held.epoch));
+            self.effects.push(Effect::Guard(Guard::Until(until, held.epoch)));
+        }
+    }
+
+    /// The instance is proven down or is no primary.
+    pub(super) fn unguard(&mut self) {
+        self.guarded = None;
+        self.effects.push(Effect::Guard(Guard::Released));
+    }
+
+    /// A watchdog guards the database, or is no condition: it may become writable.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.policy.watchdog != WatchdogMode::Required
+            || matches!(self.watchdog, WatchdogStatus::Armed(until) if until > self.now)
+    }
+
+    /// The watchdog is a condition of leadership and not there.
+    pub(super) fn watchdog_missing(&self) -> bool {
+        self.policy.watchdog == WatchdogMode::Required && self.watchdog == WatchdogStatus::Down
+    }
+}
+
+/// Name of a write in the store: what its record's header says as `operation`.
+pub fn operation(boot: &BootId, number: u64) -> String {
+    format!("{boot}-{number}")
+}
+
+/// Header of a write by this agent.
+pub fn header(id: &Identity, incarnation: &super::ids::Incarnation, number: u64) -> Header {
+    Header {
+        incarnation: incarnation.clone(),
+        operation: operation(&id.boot, number),
+        member: id.member.clone(),
+        boot: id.boot.clone(),
+    }
+}
