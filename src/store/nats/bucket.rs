@@ -126,9 +126,9 @@ impl Bucket {
         deadline: Deadline,
     ) -> Result<Option<Versioned>, ReadError> {
         let question = json!({ "last_by_subj": self.subject(key) });
+        // What is seen while the question is under way may be newer than its answer.
+        let before = self.seen().keys.get(key).copied();
         let found = self.message(question, deadline).await?;
-        let mut seen = self.seen();
-        let before = seen.keys.get(key).copied();
         if found.as_ref().map(|versioned| versioned.revision) < before {
             return Err(ReadError::Unavailable(format!(
                 "{key} was read at an older revision than before: a leader that was replaced, or a \
@@ -136,7 +136,7 @@ impl Bucket {
             )));
         }
         if let Some(found) = &found {
-            seen.saw(key, found.revision);
+            self.saw(key, found.revision);
         }
         Ok(found)
     }
@@ -210,9 +210,10 @@ impl Bucket {
     async fn info(&self, deadline: Deadline) -> Result<Info, ReadError> {
         let filter = json!({ "subjects_filter": format!("$KV.{}.>", self.name) });
         let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
+        let floor = self.floor();
         match ask::<Info>(&self.link, &subject, &filter, deadline).await? {
             Asked::Answer(info) => {
-                self.compare(&info)?;
+                self.compare(&info, floor)?;
                 Ok(info)
             }
             Asked::Error(error) if error.err_code == NO_STREAM => {
@@ -232,8 +233,9 @@ impl Bucket {
         }
     }
 
-    /// Whether `info` is of the bucket as opened; settles what [`Bucket::guard`] says.
-    fn compare(&self, info: &Info) -> Result<(), ReadError> {
+    /// Whether `info` is of the bucket as opened, and not older than `floor`, the newest revision
+    /// seen when it was asked for; settles what [`Bucket::guard`] says.
+    fn compare(&self, info: &Info, floor: u64) -> Result<(), ReadError> {
         let mut seen = self.seen();
         seen.gone = 0;
         let found = info.metadata(INCARNATION);
@@ -241,12 +243,12 @@ impl Bucket {
             Some(found.to_owned())
         } else if info.created != self.created {
             Some(format!("{found} created anew at {}", info.created))
-        } else if info.state.last_seq >= seen.newest {
+        } else if info.state.last_seq >= floor {
             seen.behind_since = None;
             None
         } else {
             let since = *seen.behind_since.get_or_insert_with(boot_time);
-            let at = format!("at {}, seen before {}", info.state.last_seq, seen.newest);
+            let at = format!("at {}, seen before {floor}", info.state.last_seq);
             if info.replicas() > 1 && boot_time().since(since) < LONGEST_BEHIND {
                 return Err(ReadError::Unavailable(format!("the bucket is {at}")));
             }

@@ -30,7 +30,7 @@ fn path_of(database: &Path) -> PathBuf {
 
 /// Tells every process that watches. A bell that cannot be rung only makes them slower.
 pub(super) fn ring(database: &Path) {
-    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW.into() };
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let times = Timestamps { last_access: now, last_modification: now };
     if let Err(error) = utimensat(CWD, path_of(database), &times, AtFlags::empty()) {
         tracing::debug!(%error, "cannot ring the store's bell");
