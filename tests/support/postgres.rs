@@ -1,4 +1,10 @@
 //! PostgreSQL instances of a test: on free ports, in a directory of their own, gone when dropped.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "helpers of tests"
+)]
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;

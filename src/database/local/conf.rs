@@ -209,12 +209,14 @@ fn quote(value: &str) -> String {
 /// Adds our include line to `postgresql.conf`, once.
 fn include(dir: &Path) -> Step<()> {
     let path = dir.join("postgresql.conf");
-    let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Failure::Refused(format!(
+    let text = fs::read_to_string(&path).map_err(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            return Failure::file("read", &path, &error);
+        }
+        Failure::Refused(format!(
             "{} does not exist: the agent wants the configuration in the data directory; move it there",
             path.display()
-        )),
-        _ => Failure::file("read", &path, &error),
+        ))
     })?;
     let included =
         |line: &str| line.trim_start().starts_with("include_if_exists") && line.contains(FILE);

@@ -29,11 +29,14 @@ const LITTLE_SPACE: u64 = 1024 * 1024;
 /// Free space a crashed server needs at least to come up: it writes WAL.
 const SPACE_TO_START: u64 = 16 * 1024 * 1024;
 
+/// An answer, and the connection it came by while that is good.
+type Asked = (Option<Arc<Asker>>, Result<Seen, Trouble>);
+
 /// What is kept from look to look.
 #[derive(Debug, Default)]
 pub(super) struct Watcher {
     asker: Option<Arc<Asker>>,
-    asking: Option<JoinHandle<(Option<Arc<Asker>>, Result<Seen, Trouble>)>>,
+    asking: Option<JoinHandle<Asked>>,
     asked_at: Option<Instant>,
     probe: Probe,
     patience: Patience,
@@ -87,9 +90,13 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
         Files::Running { pid, free } => {
             running(shared, &mut watcher, pid, free, fresh, end, &mut seen).await
         }
-        other => {
+        Files::Absent
+        | Files::Unusable(_)
+        | Files::Stopped { .. }
+        | Files::Remnants(_)
+        | Files::Unclear(_) => {
             watcher.forget();
-            stopped(shared, other, end, &mut seen).await;
+            stopped(shared, files, end, &mut seen).await;
         }
     }
     seen

@@ -136,17 +136,15 @@ impl Place {
 
     /// Renames and flushes both parents.
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Step<()> {
-        fs::rename(from, to).map_err(|error| match error.kind() {
-            io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => Failure::Refused(format!(
-                "cannot rename {} to {}: {error}; data_dir must not be a mount point itself but a directory inside one",
-                from.display(),
-                to.display()
-            )),
-            _ => Failure::Refused(format!(
-                "cannot rename {} to {}: {error}",
-                from.display(),
-                to.display()
-            )),
+        fs::rename(from, to).map_err(|error| {
+            let kinds = [io::ErrorKind::ResourceBusy, io::ErrorKind::CrossesDevices];
+            let hint = if kinds.contains(&error.kind()) {
+                "; data_dir must not be a mount point itself but a directory inside one"
+            } else {
+                ""
+            };
+            let (from, to) = (from.display(), to.display());
+            Failure::Refused(format!("cannot rename {from} to {to}: {error}{hint}"))
         })?;
         for parent in [from.parent(), to.parent()].into_iter().flatten() {
             flush_dir(parent)?;

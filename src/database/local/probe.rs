@@ -12,11 +12,14 @@ use super::sql::{Session, Trouble};
 /// Writes a few bytes of WAL and flushes them, without waiting for any standby.
 const WRITE: &str = "select pg_logical_emit_message(true, 'harmony', '')";
 
+/// How a write ended, and the connection while it is good.
+type Written = (Option<Arc<Session>>, Result<(), Trouble>);
+
 /// The probe's state from look to look.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
     session: Option<Arc<Session>>,
-    writing: Option<JoinHandle<(Option<Arc<Session>>, Result<(), Trouble>)>>,
+    writing: Option<JoinHandle<Written>>,
     began: Option<Instant>,
     last: Option<Instant>,
     silent: Duration,

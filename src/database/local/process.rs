@@ -137,11 +137,7 @@ impl Launcher {
     /// Starts the server. Blocks for the time of a fork and an exec.
     pub(super) fn start(&self, place: &Place, permit: Permit) -> Step<()> {
         let mut state = self.lock();
-        if state.fences != permit.0 {
-            return Err(Failure::Refused(
-                "a fence began after this action: not starting".to_owned(),
-            ));
-        }
+        state.check(permit)?;
         state.reap();
         if state.running.is_some() {
             return Err(Failure::Refused("the server started before has not ended".to_owned()));
@@ -163,6 +159,13 @@ impl Launcher {
 }
 
 impl Launches {
+    fn check(&self, permit: Permit) -> Step<()> {
+        if self.fences == permit.0 {
+            return Ok(());
+        }
+        Err(Failure::Refused("a fence began after this action: not starting".to_owned()))
+    }
+
     /// Takes the end of the running process, if it ended.
     fn reap(&mut self) -> Option<(ExitStatus, Running)> {
         let mut running = self.running.take()?;
@@ -278,4 +281,22 @@ pub(super) async fn ended(pidfd: OwnedFd) {
 pub(super) fn pid_file_status(place: &Place) -> Option<String> {
     let text = fs::read_to_string(place.data_dir().join("postmaster.pid")).ok()?;
     text.lines().nth(7).map(|line| line.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fence_voids_permits_given_before_it() {
+        let launcher = Launcher::default();
+        let permit = launcher.permit();
+        assert!(launcher.lock().check(permit).is_ok());
+        assert!(launcher.void());
+        assert!(launcher.lock().check(permit).is_err());
+        let renewed = launcher.renew(permit).unwrap();
+        assert!(launcher.lock().check(renewed).is_ok());
+        assert!(launcher.void());
+        assert!(launcher.renew(permit).is_err(), "somebody else's fence came in between");
+    }
 }
