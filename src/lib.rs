@@ -1,4 +1,12 @@
 //! High-availability failover agent for PostgreSQL.
+//!
+//! ```text
+//! main ─► cli ─► config
+//!           └─► runtime::driver ─► store · database · http · watchdog     siblings never import each other
+//!                  │   ▲
+//!      (now, event)▼   │ effects, deadline, status                         adapters speak core's types only
+//!                core::agent ─► primary / replica ─► lease, candidate, view ─► ids, time
+//! ```
 
 pub mod cli;
 pub mod config;
@@ -6,6 +14,8 @@ pub mod core;
 pub mod database;
 pub mod http;
 pub mod metrics;
+pub mod postmaster;
+pub mod runtime;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

@@ -74,14 +74,16 @@ pub fn init(format: LogFormat, level: &str) -> Result<Telemetry, Error> {
     Ok(Telemetry { filter: handle })
 }
 
-/// Logs one transition; the only place that does.
-pub fn transition(member: &MemberId, transition: &Transition) {
+/// Logs one transition; the only place that does. `boottime` is the boot clock in seconds, so that
+/// lines of several agents of one machine can be compared.
+pub fn transition(member: &MemberId, transition: &Transition, boottime: f64) {
     tracing::info!(
         %member,
         from = transition.from.name(),
         to = transition.to.name(),
         reason = transition.reason.name(),
         epoch = transition.epoch.0,
+        boottime,
         "transition"
     );
 }

@@ -1,6 +1,9 @@
-//! All integration tests, in one binary.
+//! Every integration test is one binary: it links once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod cli;
 mod config;
+mod conformance;
+mod support;
+mod watchdog;

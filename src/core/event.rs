@@ -390,6 +390,8 @@ pub enum Effect {
     Cancel(OpId),
     /// Cancel every action of epochs before this one.
     EpochEnded(Epoch),
+    /// Look at the database now, instead of at the next interval.
+    Observe,
     /// Write the floor to disk and flush it.
     Remember(OpId, Floor),
     /// Tell the watchdog.

@@ -20,7 +20,6 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 pub use view::View;
@@ -31,8 +30,8 @@ const GRACE: Duration = Duration::from_millis(500);
 /// What the listener answers from.
 #[derive(Clone)]
 pub struct Shared {
-    /// The newest view. The driver publishes one with every beat.
-    pub view: watch::Receiver<View>,
+    /// Makes the view as of now from what the driver last published.
+    pub view: Arc<dyn Fn() -> View + Send + Sync>,
     /// Time since the driver's loop last beat, by the driver's clock.
     pub beat_age: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// A loop that has not beaten for longer than this is stuck.
@@ -58,8 +57,7 @@ impl Shared {
 
     /// The view as of now.
     fn current(&self) -> View {
-        let view = self.view.borrow().clone();
-        view.aged((self.beat_age)().as_secs_f64())
+        (self.view)().aged((self.beat_age)().as_secs_f64())
     }
 }
 

@@ -15,15 +15,17 @@
 pub mod codec;
 pub mod memory;
 pub mod nats;
+mod pulse;
 pub mod sqlite;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, watch};
 
-use crate::core::ids::{Incarnation, Revision};
+use crate::core::ids::{ClusterId, Incarnation, MemberId, Revision};
 use crate::core::time::{Instant, StoreTime};
 
 pub use crate::core::records::Key;
@@ -33,6 +35,57 @@ pub const LONGEST_VALUE: usize = 32 * 1024;
 
 /// Revisions of each key that a store keeps, so that the last moves can be read afterwards.
 pub const HISTORY_DEPTH: u8 = 8;
+
+/// Which backend, and how to reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settings {
+    /// In memory of this process, empty at every start.
+    Memory,
+    /// One file, shared by the agents of one machine.
+    Sqlite(sqlite::Settings),
+    /// NATS JetStream.
+    Nats(nats::Settings),
+}
+
+/// Why a store could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// No answer in time, or no connection: trying again is sensible.
+    #[error("the store did not answer: {0}")]
+    Unavailable(String),
+    /// Only an operator can mend it.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+}
+
+/// Opens the store of `cluster` for `member`. The bucket is created, with a new incarnation, when
+/// there is none.
+///
+/// # Errors
+/// [`OpenError::Unavailable`] when no usable answer came within `timeout`, [`OpenError::Rejected`]
+/// when trying again changes nothing: access denied, a server too old, a bucket with other settings
+/// than ours, a damaged or foreign file.
+pub async fn open(
+    cluster: &ClusterId,
+    member: &MemberId,
+    settings: &Settings,
+    timeout: Duration,
+) -> Result<Arc<dyn Store>, OpenError> {
+    Ok(match settings {
+        Settings::Memory => Arc::new(memory::Memory::new()),
+        Settings::Sqlite(settings) => {
+            Arc::new(sqlite::Sqlite::open(cluster, settings, timeout).await?)
+        }
+        Settings::Nats(settings) => {
+            Arc::new(nats::Nats::open(cluster, member, settings, timeout).await?)
+        }
+    })
+}
+
+fn new_incarnation() -> Incarnation {
+    let text = uuid::Uuid::new_v4().to_string();
+    text.parse().unwrap_or_else(|error| unreachable!("a UUID is a valid name: {error}"))
+}
 
 /// One revision of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]

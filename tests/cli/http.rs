@@ -30,7 +30,7 @@ impl Agent {
         let beat_age_ms = Arc::new(AtomicU64::new(0));
         let age = Arc::clone(&beat_age_ms);
         let shared = Shared {
-            view: receiver,
+            view: Arc::new(move || receiver.borrow().clone()),
             beat_age: Arc::new(move || Duration::from_millis(age.load(Ordering::Relaxed))),
             beat_limit: Duration::from_secs(5),
             metrics: Metrics::new(),

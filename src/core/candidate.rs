@@ -1,0 +1,207 @@
+//! Who takes over (`docs/protocol.md`, section 5): one pure function, used by the decision itself and
+//! by everybody who asks what would happen.
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::time::Duration;
+
+use super::event::{Condition, Observation, Process, State};
+use super::ids::{Lsn, MemberId, TimelineId};
+use super::records::{ClusterState, Heartbeat, Lease};
+use super::time::Instant;
+use super::view::View;
+
+/// Why a member would not take over now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum WhyNot {
+    /// Its priority is 0.
+    NeverPromote,
+    /// Automatic transitions are paused.
+    Paused(String),
+    /// Its promotion failed a short while ago.
+    CoolingDown,
+    /// Its database was not seen yet.
+    DatabaseUnseen,
+    /// Its database is not a running standby.
+    NotStandby(Process),
+    /// Its database does not answer well.
+    Unwell(Condition),
+    /// It is on an older timeline.
+    TimelineBehind {
+        /// Its timeline.
+        own: TimelineId,
+        /// The cluster's.
+        cluster: TimelineId,
+    },
+    /// It is further behind than allowed.
+    LagsBehind {
+        /// Bytes behind.
+        bytes: u64,
+        /// Bytes allowed.
+        allowed: u64,
+    },
+    /// A commit may be acknowledged that it does not have.
+    NotSynchronous,
+    /// It holds data of another cluster.
+    ForeignData,
+    /// The watchdog is required and not there.
+    NoWatchdog,
+    /// It has not heard from the store lately.
+    StoreUnseen,
+}
+
+impl fmt::Display for WhyNot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverPromote => f.write_str("priority is 0: never promoted"),
+            Self::Paused(why) => write!(f, "automatic transitions are paused: {why}"),
+            Self::CoolingDown => f.write_str("cooling down after a failed promotion"),
+            Self::DatabaseUnseen => f.write_str("database not seen yet"),
+            Self::NotStandby(process) => {
+                write!(f, "database is not a running standby: {process:?}")
+            }
+            Self::Unwell(condition) => write!(f, "database unwell: {condition:?}"),
+            Self::TimelineBehind { own, cluster } => {
+                write!(f, "on timeline {own}, the cluster is on {cluster}")
+            }
+            Self::LagsBehind { bytes, allowed } => {
+                write!(f, "{bytes} bytes behind, allowed are {allowed}")
+            }
+            Self::NotSynchronous => f.write_str("not a member of the synchronous set"),
+            Self::ForeignData => f.write_str("holds data of another cluster"),
+            Self::NoWatchdog => f.write_str("watchdog required and not there"),
+            Self::StoreUnseen => f.write_str("no fresh read of the store"),
+        }
+    }
+}
+
+/// What a member knows of itself when it asks whether it could take over.
+#[derive(Clone, Copy, Debug)]
+pub struct Fitness<'a> {
+    /// This member.
+    pub me: &'a MemberId,
+    /// Its database as last seen.
+    pub database: Option<&'a Observation>,
+    /// Its preference; 0 is never.
+    pub priority: u8,
+    /// Largest lag allowed, in bytes.
+    pub maximum_lag: u64,
+    /// A promotion failed lately.
+    pub cooling_down: bool,
+    /// A watchdog is required and missing.
+    pub watchdog_missing: bool,
+}
+
+/// Bytes a standby at `own` is behind the last position known of the primary.
+pub fn lag(lease: &Lease, own: Lsn) -> u64 {
+    let released = lease.released.as_ref().and_then(|release| release.lsn);
+    released.unwrap_or(lease.database.lsn).max(lease.database.lsn).bytes_ahead_of(own)
+}
+
+/// Whether a member could take over from the holder of `lease`.
+pub fn eligible(
+    fitness: &Fitness<'_>,
+    lease: &Lease,
+    cluster: Option<&ClusterState>,
+) -> Result<(), WhyNot> {
+    if fitness.priority == 0 {
+        return Err(WhyNot::NeverPromote);
+    }
+    if let Some(why) = cluster.and_then(|cluster| cluster.paused.as_ref()) {
+        return Err(WhyNot::Paused(why.clone()));
+    }
+    if fitness.cooling_down {
+        return Err(WhyNot::CoolingDown);
+    }
+    if fitness.watchdog_missing {
+        return Err(WhyNot::NoWatchdog);
+    }
+    let database = fitness.database.ok_or(WhyNot::DatabaseUnseen)?;
+    sound(database)?;
+    let system = cluster.and_then(|cluster| cluster.system).or(lease.database.system);
+    if system.is_some() && database.system != system {
+        return Err(WhyNot::ForeignData);
+    }
+    let synchronous = cluster.map_or(&[] as &[MemberId], |cluster| &cluster.synchronous);
+    if !synchronous.is_empty() && !synchronous.contains(fitness.me) {
+        return Err(WhyNot::NotSynchronous);
+    }
+    not_behind(database, fitness.maximum_lag, lease, cluster)
+}
+
+fn sound(database: &Observation) -> Result<(), WhyNot> {
+    if database.process != Process::RunningStandby {
+        return Err(WhyNot::NotStandby(database.process));
+    }
+    match &database.condition {
+        Condition::Ok | Condition::Slow => Ok(()),
+        unwell @ (Condition::Stopped
+        | Condition::Starting
+        | Condition::Stopping
+        | Condition::Hung(_)
+        | Condition::DiskFull(_)
+        | Condition::ConnectionsExhausted
+        | Condition::Denied(_)
+        | Condition::Broken(_)) => Err(WhyNot::Unwell(unwell.clone())),
+    }
+}
+
+fn not_behind(
+    database: &Observation,
+    allowed: u64,
+    lease: &Lease,
+    cluster: Option<&ClusterState>,
+) -> Result<(), WhyNot> {
+    let known = cluster.map_or(TimelineId(0), |cluster| cluster.timeline);
+    let newest = known.max(lease.database.timeline);
+    if database.timeline < newest {
+        return Err(WhyNot::TimelineBehind { own: database.timeline, cluster: newest });
+    }
+    let bytes = lag(lease, database.lsn);
+    if bytes > allowed {
+        return Err(WhyNot::LagsBehind { bytes, allowed });
+    }
+    Ok(())
+}
+
+/// A member that says of itself that it would take over, best first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Candidate {
+    /// The member.
+    pub member: MemberId,
+    /// Its timeline, as published.
+    pub timeline: TimelineId,
+    /// What it has of the log, as published.
+    pub lsn: Lsn,
+    /// Its preference.
+    pub priority: u8,
+    /// It is in the synchronous set.
+    pub synchronous: bool,
+}
+
+/// Members that would take over, in order: synchronous set, timeline, LSN, priority, name.
+///
+/// Everybody computes it from the same published heartbeats; one that has not changed for
+/// `silent_after` does not count, because its member may be gone.
+pub fn line(view: &View, now: Instant, silent_after: Duration) -> Vec<Candidate> {
+    let synchronous = view.cluster().map_or(&[] as &[MemberId], |cluster| &cluster.synchronous);
+    let holder = view.lease().filter(|lease| lease.released.is_none()).map(|lease| &lease.holder);
+    let alive =
+        |member: &MemberId| view.heartbeat_age(member, now).is_some_and(|age| age <= silent_after);
+    let candidate = |(member, heartbeat): (&MemberId, &Heartbeat)| {
+        let ready = heartbeat.status == State::ReplicaWatching && heartbeat.ineligible.is_none();
+        (ready && alive(member) && Some(member) != holder).then(|| Candidate {
+            member: member.clone(),
+            timeline: heartbeat.database.timeline,
+            lsn: heartbeat.database.lsn,
+            priority: heartbeat.priority,
+            synchronous: synchronous.contains(member),
+        })
+    };
+    let mut line: Vec<Candidate> = view.heartbeats().filter_map(candidate).collect();
+    line.sort_by_key(|candidate| {
+        let order = (candidate.synchronous, candidate.timeline, candidate.lsn, candidate.priority);
+        (Reverse(order), candidate.member.clone())
+    });
+    line
+}

@@ -1,0 +1,115 @@
+//! Fencing runs as a cancellable task: fast → immediate → kill, never smart, and never a renewal
+//! meanwhile when the lease is the reason.
+
+use super::fenced::After;
+use super::{Fenced, Primary, wake};
+use crate::core::agent::{Deadline, Next};
+use crate::core::event::{Action, ActionOutcome, Alarm, Done, Ladder, Reason};
+use crate::core::lease::Held;
+use crate::core::shared::{Shared, Signal};
+use crate::core::time::Instant;
+use std::time::Duration;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::core) struct Failed {
+    held: Option<Held>,
+    after: After,
+    /// Ends this try; the next one kills at once.
+    limit: Instant,
+}
+
+/// No rung but the last.
+const KILL: Ladder = Ladder { fast: Duration::ZERO, immediate: Duration::ZERO };
+
+impl Failed {
+    /// Starts to fence because of `reason`. `held` is the lease as last proven, if there was one.
+    pub(in crate::core) fn enter(
+        cx: &mut Shared,
+        reason: Reason,
+        held: Option<Held>,
+        after: After,
+    ) -> Self {
+        let ladder = ladder(cx, reason);
+        if let Some(held) = &held {
+            cx.epoch_ended(held.epoch);
+        }
+        let limit = cx.policy.fence_timeout;
+        let epoch = held.as_ref().map_or(super::initializing::NO_EPOCH, |held| held.epoch.next());
+        cx.act(Action::Fence { ladder }, epoch, limit);
+        Self { held, after, limit: cx.now + limit }
+    }
+
+    pub(super) fn deadline(&self, _cx: &Shared) -> Option<Deadline> {
+        wake(self.limit, "fence limit")
+    }
+
+    pub(super) fn advance(self, cx: &mut Shared, signal: Signal) -> Next {
+        match signal {
+            Signal::Acted(Action::Fence { .. }, ActionOutcome::Applied(Done::Fenced(proof))) => {
+                cx.clear(Alarm::FenceStepFailed);
+                cx.unguard();
+                let fenced = Fenced::new(self.held, proof, self.after, cx.now);
+                Next::to(Primary::Fenced(fenced), Reason::FenceConfirmed)
+            }
+            Signal::Acted(..) => self.again(cx),
+            Signal::Look | Signal::Died | Signal::Lease(_) => {
+                if cx.now >= self.limit {
+                    return self.again(cx);
+                }
+                Next::stay(Primary::Failed(self))
+            }
+        }
+    }
+
+    /// A try failed or took too long: kill, as often as it takes.
+    fn again(mut self, cx: &mut Shared) -> Next {
+        cx.raise(Alarm::FenceStepFailed);
+        let limit = cx.policy.fence_timeout;
+        let epoch =
+            self.held.as_ref().map_or(super::initializing::NO_EPOCH, |held| held.epoch.next());
+        cx.act(Action::Fence { ladder: KILL }, epoch, limit);
+        self.limit = cx.now + limit;
+        Next::stay(Primary::Failed(self))
+    }
+}
+
+/// How much time there is to be gentle: none when somebody else may write already.
+fn ladder(cx: &Shared, reason: Reason) -> Ladder {
+    let all = cx.policy.fence_timeout;
+    let gentle = Ladder { fast: all / 2, immediate: all - cx.policy.kill_allowance() };
+    let firm = Ladder { fast: Duration::ZERO, immediate: all / 2 };
+    match reason {
+        Reason::RenewalsFailed
+        | Reason::LeaseExpiring
+        | Reason::Shutdown
+        | Reason::WatchdogMissing
+        | Reason::HandOver => gentle,
+        Reason::DatabaseHung
+        | Reason::DatabaseDiskFull
+        | Reason::PromotionFailed
+        | Reason::StartFailed
+        | Reason::DatabaseNotPrimary => firm,
+        Reason::StartedBesidePrimary
+        | Reason::LeaseApplied
+        | Reason::LeaseTaken
+        | Reason::LeaseExpired
+        | Reason::StoreRolledBack
+        | Reason::DatabaseDied
+        | Reason::FenceConfirmed
+        | Reason::LeaseKept
+        | Reason::Deposed
+        | Reason::TakenBack
+        | Reason::Following
+        | Reason::UpstreamChanged
+        | Reason::DatabaseUnfit
+        | Reason::HeartbeatsFailed
+        | Reason::Recovered
+        | Reason::LeaseReleased
+        | Reason::HolderSilent
+        | Reason::ClusterNew
+        | Reason::Promoted
+        | Reason::LeaseLost
+        | Reason::StrayPrimary => KILL,
+    }
+}

@@ -1,0 +1,190 @@
+//! Lease held, database writable.
+
+use super::{Failed, Primary, Standing, Yielding};
+use crate::core::agent::{Deadline, Next};
+use crate::core::event::{Alarm, Condition, Observation, Process, Reason, ShutdownMode, State};
+use crate::core::lease::{Held, LeaseAnswer, Purpose};
+use crate::core::policy::Reaction;
+use crate::core::primary::fenced::After;
+use crate::core::records::{ClusterState, MemberSettings};
+use crate::core::shared::{Shared, Signal};
+use crate::core::time::Instant;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::core) struct Healthy {
+    pub(super) held: Held,
+    since: Instant,
+    /// When the required watchdog was found missing.
+    unguarded_since: Option<Instant>,
+    /// Leaving PostgreSQL running: the last renewal before the exit is on its way.
+    leaving: bool,
+}
+
+impl Healthy {
+    pub(in crate::core) fn new(cx: &mut Shared, held: Held) -> Self {
+        cx.guard(&held);
+        Self { held, since: cx.now, unguarded_since: None, leaving: false }
+    }
+
+    pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
+        self.held.deadline(cx)
+    }
+
+    pub(super) fn advance(mut self, cx: &mut Shared, signal: Signal) -> Next {
+        if let Standing::Lost(reason) = self.held.standing(cx, &signal) {
+            return self.fail(cx, reason);
+        }
+        if signal == Signal::Died {
+            return self.fail(cx, Reason::DatabaseDied);
+        }
+        if let Some(reason) = self.database_trouble(cx) {
+            return self.fail(cx, reason);
+        }
+        if let Some(reason) = self.watchdog_trouble(cx) {
+            return self.fail(cx, reason);
+        }
+        if let Some(shutdown) = cx.shutdown {
+            return self.shut_down(cx, shutdown.mode, &signal);
+        }
+        self.publish(cx);
+        cx.drive_renewal(&self.held, State::PrimaryHealthy);
+        Next::stay(Primary::Healthy(self))
+    }
+
+    fn fail(self, cx: &mut Shared, reason: Reason) -> Next {
+        let after = After::for_reason(reason);
+        let failed = Failed::enter(cx, reason, Some(self.held), after);
+        Next::to(Primary::Failed(failed), reason)
+    }
+
+    /// Whether what was seen of the database ends this state. Slow is not dead.
+    fn database_trouble(&self, cx: &mut Shared) -> Option<Reason> {
+        let seen = cx.database.clone()?;
+        match seen.process {
+            Process::RunningPrimary => self.condition_trouble(cx, &seen),
+            Process::RunningStandby => Some(Reason::DatabaseNotPrimary),
+            Process::Remnants
+            | Process::StoppedPrimary
+            | Process::StoppedStandby
+            | Process::Absent
+            | Process::Unusable => Some(Reason::DatabaseDied),
+            Process::Running => self.condition_trouble(cx, &seen),
+        }
+    }
+
+    fn condition_trouble(&self, cx: &mut Shared, seen: &Observation) -> Option<Reason> {
+        let is = |alarm: Alarm| match &seen.condition {
+            Condition::Hung(_) => alarm == Alarm::DatabaseHung,
+            Condition::DiskFull(_) => alarm == Alarm::DatabaseDiskFull,
+            Condition::ConnectionsExhausted => alarm == Alarm::ConnectionsExhausted,
+            Condition::Denied(_) => alarm == Alarm::DatabaseDenied,
+            Condition::Broken(_) => alarm == Alarm::DatabaseBroken,
+            Condition::Ok
+            | Condition::Slow
+            | Condition::Starting
+            | Condition::Stopping
+            | Condition::Stopped => false,
+        };
+        for alarm in [
+            Alarm::DatabaseHung,
+            Alarm::DatabaseDiskFull,
+            Alarm::ConnectionsExhausted,
+            Alarm::DatabaseDenied,
+            Alarm::DatabaseBroken,
+        ] {
+            cx.set_alarm(alarm, is(alarm));
+        }
+        let react = |reaction: Reaction, cx: &Shared| {
+            reaction == Reaction::FailOver && cx.best_other().is_some()
+        };
+        match &seen.condition {
+            Condition::Hung(_) if react(cx.policy.on_hung, cx) => Some(Reason::DatabaseHung),
+            Condition::DiskFull(_) if react(cx.policy.on_disk_full, cx) => {
+                Some(Reason::DatabaseDiskFull)
+            }
+            Condition::Ok
+            | Condition::Hung(_)
+            | Condition::DiskFull(_)
+            | Condition::Stopped
+            | Condition::Starting
+            | Condition::Stopping
+            | Condition::ConnectionsExhausted
+            | Condition::Denied(_)
+            | Condition::Slow
+            | Condition::Broken(_) => None,
+        }
+    }
+
+    /// A required watchdog that stays away for a lease duration ends leadership.
+    fn watchdog_trouble(&mut self, cx: &Shared) -> Option<Reason> {
+        if !cx.watchdog_missing() {
+            self.unguarded_since = None;
+            return None;
+        }
+        let since = *self.unguarded_since.get_or_insert(cx.now);
+        (cx.now.since(since) >= cx.policy.lease_duration).then_some(Reason::WatchdogMissing)
+    }
+
+    fn shut_down(mut self, cx: &mut Shared, mode: ShutdownMode, signal: &Signal) -> Next {
+        match mode {
+            ShutdownMode::HandOver => {
+                let yielding = Yielding::handing_over(cx, self.held, true);
+                Next::to(Primary::Yielding(yielding), Reason::Shutdown)
+            }
+            ShutdownMode::LeaveRunning => {
+                let renewed = matches!(
+                    signal,
+                    Signal::Lease(LeaseAnswer::Applied { purpose: Purpose::Renew, .. })
+                );
+                if self.leaving && renewed {
+                    return Next::exit(Primary::Healthy(self));
+                }
+                if !self.leaving {
+                    // One last renewal gives the next agent the whole lease to come up in.
+                    self.leaving = cx.pending.is_none();
+                    if self.leaving {
+                        self.held.next_renewal = cx.now;
+                    }
+                }
+                cx.drive_renewal(&self.held, State::PrimaryHealthy);
+                Next::stay(Primary::Healthy(self))
+            }
+        }
+    }
+
+    /// Keeps the description of the cluster right: ourselves as the primary, everybody who reports
+    /// with our data as a member.
+    fn publish(&self, cx: &mut Shared) {
+        let Some(database) = cx.database.clone().filter(|seen| seen.system.is_some()) else {
+            return;
+        };
+        let known = cx.view.cluster();
+        let mut members = known.map(|cluster| cluster.members.clone()).unwrap_or_default();
+        for (member, heartbeat) in cx.view.heartbeats() {
+            if heartbeat.database.system.is_none_or(|system| Some(system) == database.system) {
+                let settings = MemberSettings {
+                    address: heartbeat.address.clone(),
+                    priority: heartbeat.priority,
+                };
+                members.insert(member.clone(), settings);
+            }
+        }
+        let own = MemberSettings { address: cx.id.address.clone(), priority: cx.policy.priority };
+        members.insert(cx.id.member.clone(), own);
+        let wanted = ClusterState {
+            epoch: self.held.epoch,
+            primary: cx.id.member.clone(),
+            system: database.system,
+            timeline: database.timeline,
+            members,
+            paused: known.and_then(|cluster| cluster.paused.clone()),
+            synchronous: known.map(|cluster| cluster.synchronous.clone()).unwrap_or_default(),
+            last_transition: format!("{} primary since epoch {}", cx.id.member, self.held.epoch),
+        };
+        cx.publish_cluster(wanted);
+        let alone = cx.best_other().is_none();
+        let settled = cx.now.since(self.since) > cx.policy.lease_duration * 2;
+        cx.set_alarm(Alarm::NoCandidate, alone && settled);
+    }
+}

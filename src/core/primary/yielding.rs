@@ -1,0 +1,259 @@
+//! Handing over on purpose, or having been deposed: in the end the database follows somebody else.
+
+use super::fenced::After;
+use super::{Failed, Initializing, Primary, Standing, superseded, wake};
+use crate::core::agent::{Deadline, Next};
+use crate::core::event::{
+    Action, ActionOutcome, Alarm, Done, FenceProof, Ladder, Reason, State, Upstream,
+};
+use crate::core::ids::Epoch;
+use crate::core::lease::{Held, LeaseAnswer, Purpose};
+use crate::core::records::Release;
+use crate::core::replica;
+use crate::core::shared::{Shared, Signal};
+use crate::core::time::Instant;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::core) struct Yielding {
+    step: Step,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    /// Writing dirty pages out while clients still work.
+    Draining(Held),
+    /// A clean stop, with renewals going on: the lease is not being lost.
+    Stopping(Held),
+    /// The release is on its way.
+    Releasing { epoch: Epoch, renewed: Option<Held>, release: Release },
+    /// Released; somebody should take it.
+    Awaiting { epoch: Epoch, until: Instant },
+    /// Not the holder: waiting for a holder to follow, then becoming its standby.
+    Rejoining { since: Instant, retry: Instant },
+}
+
+impl Yielding {
+    /// A planned hand-over of a healthy primary. When stopping, the drain is skipped no more than
+    /// otherwise: it is what makes the stop that follows short.
+    pub(in crate::core) fn handing_over(cx: &mut Shared, held: Held, _exit: bool) -> Self {
+        cx.act(Action::Checkpoint, held.epoch, cx.policy.stop_timeout / 2);
+        Self { step: Step::Draining(held) }
+    }
+
+    /// The database is proven down and the lease ours: give it back.
+    pub(in crate::core) fn releasing(
+        cx: &mut Shared,
+        held: Held,
+        proof: &FenceProof,
+        reason: Reason,
+    ) -> Self {
+        let release = Release {
+            to: cx.best_other(),
+            reason: reason.name().to_owned(),
+            lsn: proof.clean.then_some(proof.lsn),
+            timeline: proof.timeline,
+        };
+        cx.epoch_ended(held.epoch);
+        let epoch = held.epoch;
+        if cx.pending.is_none() {
+            cx.release(&held, State::PrimaryYielding, release.clone());
+            return Self { step: Step::Releasing { epoch, renewed: None, release } };
+        }
+        Self { step: Step::Releasing { epoch, renewed: Some(held), release } }
+    }
+
+    /// Somebody else holds the lease, and the database is proven down.
+    pub(in crate::core) fn deposed(cx: &mut Shared) -> Self {
+        cx.pending = None;
+        cx.changed();
+        Self { step: Step::Rejoining { since: cx.now, retry: cx.now } }
+    }
+
+    pub(super) fn held(&self) -> Option<&Held> {
+        match &self.step {
+            Step::Draining(held) | Step::Stopping(held) => Some(held),
+            Step::Releasing { .. } | Step::Awaiting { .. } | Step::Rejoining { .. } => None,
+        }
+    }
+
+    pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
+        match &self.step {
+            Step::Draining(held) | Step::Stopping(held) => held.deadline(cx),
+            Step::Releasing { .. } => {
+                cx.renewal_due(None).map(|at| Deadline::at(at, "release retry"))
+            }
+            Step::Awaiting { until, .. } => wake(*until, "nobody took the lease"),
+            Step::Rejoining { retry, .. } => {
+                cx.running.is_none().then(|| Deadline::at(*retry, "rejoin retry"))
+            }
+        }
+    }
+
+    pub(super) fn advance(self, cx: &mut Shared, signal: Signal) -> Next {
+        match self.step {
+            Step::Draining(held) => Self::draining(held, cx, signal),
+            Step::Stopping(held) => Self::stopping(held, cx, signal),
+            Step::Releasing { epoch, renewed, release } => {
+                Self::release_pending(epoch, renewed, release, cx, &signal)
+            }
+            Step::Awaiting { epoch, until } => Self::awaiting(epoch, until, cx),
+            Step::Rejoining { since, retry } => Self::rejoining(since, retry, cx, signal),
+        }
+    }
+
+    fn draining(mut held: Held, cx: &mut Shared, signal: Signal) -> Next {
+        if let Some(next) = Self::trouble(&mut held, cx, &signal) {
+            return next;
+        }
+        cx.drive_renewal(&held, State::PrimaryYielding);
+        if !matches!(signal, Signal::Acted(Action::Checkpoint, _)) {
+            return Next::stay(Primary::Yielding(Self { step: Step::Draining(held) }));
+        }
+        let limit = cx.policy.stop_timeout;
+        let ladder = Ladder { fast: limit / 2, immediate: limit / 4 * 3 };
+        cx.act(Action::Fence { ladder }, held.epoch, limit);
+        Next::stay(Primary::Yielding(Self { step: Step::Stopping(held) }))
+    }
+
+    fn stopping(mut held: Held, cx: &mut Shared, signal: Signal) -> Next {
+        if let Signal::Acted(_, ActionOutcome::Applied(Done::Fenced(proof))) = &signal {
+            cx.unguard();
+            let yielding = Self::releasing(cx, held, proof, Reason::HandOver);
+            return Next::stay(Primary::Yielding(yielding));
+        }
+        // The postmaster ending is what a stop is for.
+        let signal = if signal == Signal::Died { Signal::Look } else { signal };
+        if let Some(next) = Self::trouble(&mut held, cx, &signal) {
+            return next;
+        }
+        if let Signal::Acted(..) = signal {
+            let failed = Failed::enter(cx, Reason::HandOver, Some(held), After::HandOverOrReopen);
+            return Next::to(Primary::Failed(failed), Reason::HandOver);
+        }
+        cx.drive_renewal(&held, State::PrimaryYielding);
+        Next::stay(Primary::Yielding(Self { step: Step::Stopping(held) }))
+    }
+
+    /// A lease or database lost during a planned change makes it an unplanned one.
+    fn trouble(held: &mut Held, cx: &mut Shared, signal: &Signal) -> Option<Next> {
+        let reason = match held.standing(cx, signal) {
+            Standing::Lost(reason) => reason,
+            Standing::Kept if *signal == Signal::Died => Reason::DatabaseDied,
+            Standing::Kept => return None,
+        };
+        let after = match After::for_reason(reason) {
+            After::Reopen if cx.shutdown.is_some() => After::Release,
+            after => after,
+        };
+        let failed = Failed::enter(cx, reason, Some(held.clone()), after);
+        Some(Next::to(Primary::Failed(failed), reason))
+    }
+
+    fn release_pending(
+        epoch: Epoch,
+        renewed: Option<Held>,
+        release: Release,
+        cx: &mut Shared,
+        signal: &Signal,
+    ) -> Next {
+        let stay = |renewed, release| {
+            Next::stay(Primary::Yielding(Self {
+                step: Step::Releasing { epoch, renewed, release },
+            }))
+        };
+        match signal {
+            Signal::Lease(LeaseAnswer::Applied { purpose: Purpose::Release, .. }) => {
+                Self::released(epoch, cx)
+            }
+            Signal::Lease(LeaseAnswer::Applied { revision, sent, .. }) => {
+                // The renewal that was on its way landed: now the release can be written.
+                if let Some(mut held) = renewed {
+                    let policy = cx.policy.clone();
+                    held.renewed(*revision, *sent, &policy);
+                    cx.release(&held, State::PrimaryYielding, release.clone());
+                }
+                stay(None, release)
+            }
+            Signal::Lease(LeaseAnswer::Refused(_)) => Self::gone(cx),
+            Signal::Lease(LeaseAnswer::Unknown(_))
+            | Signal::Look
+            | Signal::Died
+            | Signal::Acted(..) => {
+                if superseded(cx, epoch) {
+                    return Self::gone(cx);
+                }
+                cx.resend_pending();
+                stay(renewed, release)
+            }
+        }
+    }
+
+    fn released(epoch: Epoch, cx: &mut Shared) -> Next {
+        let until = cx.now + cx.policy.hand_over_timeout;
+        let yielding = Primary::Yielding(Self { step: Step::Awaiting { epoch, until } });
+        if cx.shutdown.is_some() { Next::exit(yielding) } else { Next::stay(yielding) }
+    }
+
+    fn gone(cx: &mut Shared) -> Next {
+        let yielding = Primary::Yielding(Self::deposed(cx));
+        if cx.shutdown.is_some() { Next::exit(yielding) } else { Next::stay(yielding) }
+    }
+
+    fn awaiting(epoch: Epoch, until: Instant, cx: &mut Shared) -> Next {
+        if superseded(cx, epoch) {
+            return Self::gone(cx);
+        }
+        if cx.shutdown.is_some() {
+            let step = Step::Awaiting { epoch, until };
+            return Next::exit(Primary::Yielding(Self { step }));
+        }
+        if cx.now >= until {
+            return Next::to(Primary::Initializing(Initializing::reopening()), Reason::TakenBack);
+        }
+        Next::stay(Primary::Yielding(Self { step: Step::Awaiting { epoch, until } }))
+    }
+
+    fn rejoining(since: Instant, retry: Instant, cx: &mut Shared, signal: Signal) -> Next {
+        let stay =
+            |retry| Next::stay(Primary::Yielding(Self { step: Step::Rejoining { since, retry } }));
+        if cx.shutdown.is_some() {
+            cx.cancel();
+            return Next::exit(Primary::Yielding(Self { step: Step::Rejoining { since, retry } }));
+        }
+        match signal {
+            Signal::Acted(_, ActionOutcome::Applied(_)) => {
+                cx.clear(Alarm::RejoinFailed);
+                return Next::to(replica::start(cx), Reason::Following);
+            }
+            Signal::Acted(_, ActionOutcome::Refused(_) | ActionOutcome::Unknown(_)) => {
+                cx.raise(Alarm::RejoinFailed);
+                return stay(cx.now + cx.policy.heartbeat_interval * 4);
+            }
+            Signal::Look | Signal::Died | Signal::Lease(_) => {}
+        }
+        if cx.running.is_some() || cx.now < retry || !cx.view_is_fresh() {
+            return stay(retry);
+        }
+        match cx.live_holder() {
+            Some(upstream) if upstream.member != cx.id.member => {
+                Self::begin(cx, upstream);
+                stay(retry)
+            }
+            // Nobody to follow: come up as a standby of nobody, so that the data can be judged, and
+            // be taken over from, by the same rules as any replica's.
+            Some(_) | None if cx.holder_gone(since) => {
+                Next::to(replica::start(cx), Reason::UpstreamChanged)
+            }
+            Some(_) | None => stay(retry),
+        }
+    }
+
+    fn begin(cx: &mut Shared, upstream: Upstream) {
+        cx.act(
+            Action::Rejoin { upstream },
+            super::initializing::NO_EPOCH,
+            cx.policy.rejoin_timeout,
+        );
+    }
+}

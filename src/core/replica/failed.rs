@@ -1,0 +1,73 @@
+//! Not a candidate; keeps trying to recover.
+
+use super::{Initializing, Replica};
+use crate::core::agent::{Deadline, Next, Workflow};
+use crate::core::event::{Action, Alarm, Condition, Ladder, Process, Reason, ShutdownMode};
+use crate::core::ids::Epoch;
+use crate::core::primary::{self, Primary};
+use crate::core::shared::{Shared, Signal};
+use crate::core::time::Instant;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::core) struct Failed {
+    retry: Instant,
+}
+
+impl Failed {
+    pub(super) fn new(cx: &mut Shared) -> Self {
+        cx.heartbeat_now();
+        Self { retry: cx.now + cx.policy.heartbeat_interval * 2 }
+    }
+
+    pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
+        (self.retry > cx.now).then(|| Deadline::at(self.retry, "recovery retry"))
+    }
+
+    pub(super) fn advance(self, cx: &mut Shared, _signal: Signal) -> Next {
+        if cx.shutdown.is_some() {
+            return stop(cx, Workflow::Replica(Replica::Failed(self)));
+        }
+        if let Some(seen) = &cx.database {
+            if seen.process == Process::RunningPrimary {
+                let reason = Reason::StrayPrimary;
+                let failed = primary::Failed::enter(cx, reason, None, primary::After::Rejoin);
+                return Next::to(Primary::Failed(failed), reason);
+            }
+        }
+        if cx.now < self.retry || cx.heartbeats_fail() || !cx.view_is_fresh() || !usable(cx) {
+            return Next::stay(Workflow::Replica(Replica::Failed(self)));
+        }
+        let initializing = Initializing::new(cx.now);
+        Next::to(Workflow::Replica(Replica::Initializing(initializing)), Reason::Recovered)
+    }
+}
+
+/// The database is not in a condition that only a person can mend.
+fn usable(cx: &mut Shared) -> bool {
+    let Some(seen) = cx.database.clone() else { return false };
+    let broken =
+        matches!(seen.condition, Condition::Broken(_)) || seen.process == Process::Unusable;
+    let foreign =
+        matches!((cx.system(), seen.system), (Some(cluster), Some(own)) if cluster != own);
+    cx.set_alarm(Alarm::DatabaseBroken, broken);
+    cx.set_alarm(Alarm::ForeignData, foreign);
+    !broken && !foreign
+}
+
+/// A replica's end: its database is stopped, or left running, as the shutdown says.
+pub(super) fn stop(cx: &mut Shared, stay: Workflow) -> Next {
+    let down = cx.database.as_ref().is_some_and(|seen| !seen.process.is_running());
+    let leave = cx.shutdown.is_some_and(|shutdown| shutdown.mode == ShutdownMode::LeaveRunning);
+    if leave || (down && cx.running.is_none()) {
+        return Next::exit(stay);
+    }
+    let stopping =
+        cx.running.as_ref().is_some_and(|running| matches!(running.action, Action::Fence { .. }));
+    if !stopping {
+        let limit = cx.policy.stop_timeout;
+        let ladder = Ladder { fast: limit / 2, immediate: limit / 4 * 3 };
+        cx.act(Action::Fence { ladder }, Epoch(0), limit);
+    }
+    Next::stay(stay)
+}

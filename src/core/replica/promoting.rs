@@ -1,0 +1,69 @@
+//! Lease won and being renewed; the promotion runs as a cancellable task.
+
+use super::Replica;
+use crate::core::agent::{Deadline, Next, Workflow};
+use crate::core::event::{Action, ActionOutcome, Reason, State, WatchdogStatus};
+use crate::core::lease::Held;
+use crate::core::policy::WatchdogMode;
+use crate::core::primary::{self, After, Primary, Standing};
+use crate::core::shared::{Shared, Signal};
+use crate::core::time::Instant;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::core) struct Promoting {
+    pub(super) held: Held,
+    /// The promotion was started; before, the new epoch must be on disk and the watchdog armed.
+    started: bool,
+    limit: Instant,
+}
+
+impl Promoting {
+    pub(super) fn new(cx: &mut Shared, held: Held) -> Self {
+        cx.guard(&held);
+        let limit = cx.now + cx.policy.promote_timeout;
+        let mut promoting = Self { held, started: false, limit };
+        promoting.start_when_safe(cx);
+        promoting
+    }
+
+    pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
+        let limit = Some(Deadline::at(self.limit, "promotion limit"));
+        Deadline::earliest([self.held.deadline(cx), limit])
+    }
+
+    /// Starts the promotion once a crash could neither forget the epoch nor leave us unguarded.
+    fn start_when_safe(&mut self, cx: &mut Shared) {
+        let armed = cx.policy.watchdog != WatchdogMode::Required
+            || matches!(cx.watchdog, WatchdogStatus::Armed(until) if until > cx.now);
+        if !self.started && armed && cx.has_remembered(self.held.epoch) {
+            self.started = true;
+            cx.act(Action::Promote, self.held.epoch, self.limit.since(cx.now));
+        }
+    }
+
+    pub(super) fn advance(mut self, cx: &mut Shared, signal: Signal) -> Next {
+        if let Standing::Lost(lost) = self.held.standing(cx, &signal) {
+            let after = After::for_reason(lost);
+            let failed = primary::Failed::enter(cx, lost, Some(self.held), after);
+            return Next::to(Primary::Failed(failed), Reason::LeaseLost);
+        }
+        let failed = match &signal {
+            Signal::Acted(Action::Promote, ActionOutcome::Applied(_)) => {
+                cx.drive_renewal(&self.held, State::PrimaryHealthy);
+                let healthy = primary::Healthy::new(cx, self.held);
+                return Next::to(Primary::Healthy(healthy), Reason::Promoted);
+            }
+            Signal::Acted(..) | Signal::Died => true,
+            Signal::Look | Signal::Lease(_) => cx.now >= self.limit,
+        };
+        if failed {
+            let reason = Reason::PromotionFailed;
+            let failed = primary::Failed::enter(cx, reason, Some(self.held), After::StepBack);
+            return Next::to(Primary::Failed(failed), reason);
+        }
+        self.start_when_safe(cx);
+        cx.drive_renewal(&self.held, State::ReplicaPromoting);
+        Next::stay(Workflow::Replica(Replica::Promoting(self)))
+    }
+}

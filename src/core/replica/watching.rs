@@ -1,0 +1,227 @@
+//! Following, and ready to take over when everything says so.
+
+use super::{Failed, Promoting, Replica};
+use crate::core::agent::{Deadline, Next, Workflow};
+use crate::core::candidate::WhyNot;
+use crate::core::event::{Action, ActionOutcome, Alarm, Effect, Process, Reason, State};
+use crate::core::ids::Epoch;
+use crate::core::lease::{Held, LeaseAnswer, Purpose};
+use crate::core::primary::{self, Primary};
+use crate::core::shared::{Shared, Signal};
+use crate::core::time::Instant;
+use crate::core::view::Witness;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::core) struct Watching {
+    /// Our acquisition is on its way, or its outcome is not known, and why it was tried.
+    acquiring: Option<Reason>,
+    /// Since when the database has not been streaming although there is a holder to stream from.
+    detached_since: Option<Instant>,
+    /// A fresh look at the database was asked for, for the takeover window that began then.
+    looked: Option<Instant>,
+}
+
+/// Whether, when and why this member would take over.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::core) enum Takeover {
+    /// Not while this lasts.
+    No(WhyNot),
+    /// There is no lease to take over, or it is not to be obeyed.
+    NoLease,
+    /// Not before this time, for this reason, and only if nothing is heard of the holder until then.
+    At(Instant, Reason),
+}
+
+/// Heartbeat intervals for which a standby may be without a stream from a live primary before it is
+/// made to rejoin: reconnecting takes PostgreSQL a few tries.
+const DETACHED_INTERVALS: u32 = 20;
+
+impl Watching {
+    pub(super) fn new(cx: &mut Shared) -> Self {
+        cx.effects.push(Effect::Observe);
+        Self { acquiring: None, detached_since: None, looked: None }
+    }
+
+    pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
+        if self.acquiring.is_some() {
+            return cx.renewal_due(None).map(|at| Deadline::at(at, "acquisition retry"));
+        }
+        match takeover(cx) {
+            // What cannot be done yet at its time is looked at again when something is read or seen.
+            Takeover::At(at, _) if at > cx.now => Some(Deadline::at(at, "takeover due")),
+            Takeover::At(..) | Takeover::No(_) | Takeover::NoLease => None,
+        }
+    }
+
+    pub(super) fn advance(mut self, cx: &mut Shared, signal: Signal) -> Next {
+        if self.acquiring.is_some() {
+            return self.acquiring(cx, &signal);
+        }
+        if let Signal::Acted(action, ActionOutcome::Refused(_) | ActionOutcome::Unknown(_)) =
+            &signal
+        {
+            if matches!(action, Action::Rejoin { .. }) {
+                cx.raise(Alarm::RejoinFailed);
+            }
+            return self.fail(cx, Reason::DatabaseUnfit);
+        }
+        if cx.shutdown.is_some() {
+            return super::failed::stop(cx, Workflow::Replica(Replica::Watching(self)));
+        }
+        if cx.running.is_some() {
+            return Next::stay(Workflow::Replica(Replica::Watching(self)));
+        }
+        if signal == Signal::Died {
+            return self.fail(cx, Reason::DatabaseUnfit);
+        }
+        if cx.heartbeats_fail() {
+            return self.fail(cx, Reason::HeartbeatsFailed);
+        }
+        if let Some(next) = self.database_trouble(cx) {
+            return next;
+        }
+        if cx.view_is_fresh() {
+            self.keep_following(cx);
+            return self.consider(cx);
+        }
+        Next::stay(Workflow::Replica(Replica::Watching(self)))
+    }
+
+    fn fail(self, cx: &mut Shared, reason: Reason) -> Next {
+        Next::to(Workflow::Replica(Replica::Failed(Failed::new(cx))), reason)
+    }
+
+    fn database_trouble(&self, cx: &mut Shared) -> Option<Next> {
+        let seen = cx.database.as_ref()?;
+        match seen.process {
+            Process::RunningStandby | Process::Running => None,
+            Process::RunningPrimary => {
+                let reason = Reason::StrayPrimary;
+                let failed = primary::Failed::enter(cx, reason, None, primary::After::Rejoin);
+                Some(Next::to(Primary::Failed(failed), reason))
+            }
+            Process::Absent
+            | Process::Unusable
+            | Process::StoppedStandby
+            | Process::StoppedPrimary
+            | Process::Remnants => Some(Next::to(
+                Workflow::Replica(Replica::Failed(Failed::new(cx))),
+                Reason::DatabaseUnfit,
+            )),
+        }
+    }
+
+    /// Re-points the database when the holder changed; makes it rejoin when it cannot stream.
+    fn keep_following(&mut self, cx: &mut Shared) {
+        let upstream = cx.live_holder().filter(|upstream| upstream.member != cx.id.member);
+        let (Some(upstream), Some(seen)) = (upstream, &cx.database) else {
+            self.detached_since = None;
+            return;
+        };
+        if seen.process != Process::RunningStandby {
+            return;
+        }
+        if !cx.follows(&upstream) {
+            self.detached_since = None;
+            let action = Action::Follow { upstream: Some(upstream) };
+            cx.act(action, Epoch(0), cx.policy.start_timeout);
+            return;
+        }
+        if seen.streaming {
+            self.detached_since = None;
+            return;
+        }
+        let since = *self.detached_since.get_or_insert(cx.now);
+        if cx.now.since(since) >= cx.policy.heartbeat_interval * DETACHED_INTERVALS {
+            self.detached_since = None;
+            cx.act(Action::Rejoin { upstream }, Epoch(0), cx.policy.rejoin_timeout);
+        }
+    }
+
+    fn consider(mut self, cx: &mut Shared) -> Next {
+        let Takeover::At(at, reason) = takeover(cx) else {
+            return Next::stay(Workflow::Replica(Replica::Watching(self)));
+        };
+        if cx.running.is_some() || cx.pending.is_some() {
+            return Next::stay(Workflow::Replica(Replica::Watching(self)));
+        }
+        if cx.now >= at {
+            let expected = cx.view.lease_slot().revision();
+            cx.acquire(State::ReplicaPromoting, expected);
+            self.acquiring = Some(reason);
+        } else if let Some(due) = witness_due(cx).filter(|due| cx.now >= *due) {
+            // The order of candidates is by what they have received in the end.
+            if self.looked != Some(due) {
+                self.looked = Some(due);
+                cx.effects.push(Effect::Observe);
+            }
+        }
+        Next::stay(Workflow::Replica(Replica::Watching(self)))
+    }
+
+    fn acquiring(mut self, cx: &mut Shared, signal: &Signal) -> Next {
+        match signal {
+            Signal::Lease(LeaseAnswer::Applied {
+                purpose: Purpose::Acquire,
+                epoch,
+                revision,
+                sent,
+            }) => {
+                let held = Held::acquired(*epoch, *revision, *sent, &cx.policy);
+                let reason = self.acquiring.unwrap_or(Reason::HolderSilent);
+                let promoting = Promoting::new(cx, held);
+                return Next::to(Workflow::Replica(Replica::Promoting(promoting)), reason);
+            }
+            Signal::Lease(LeaseAnswer::Refused(_) | LeaseAnswer::Applied { .. }) => {
+                self.acquiring = None
+            }
+            Signal::Lease(LeaseAnswer::Unknown(_))
+            | Signal::Look
+            | Signal::Died
+            | Signal::Acted(..) => {
+                cx.resend_pending();
+            }
+        }
+        Next::stay(Workflow::Replica(Replica::Watching(self)))
+    }
+}
+
+/// From when on our own heartbeat can witness that the store's clock has passed the lease's end.
+pub(super) fn witness_due(cx: &Shared) -> Option<Instant> {
+    let lease = cx.view.lease().filter(|lease| lease.released.is_none())?;
+    Some(cx.view.window_start()? + lease.lease_duration)
+}
+
+/// Whether, when and why we would take over (`docs/protocol.md`, section 3, candidate's view).
+pub(in crate::core) fn takeover(cx: &Shared) -> Takeover {
+    let Some(lease) = cx.view.lease() else { return Takeover::NoLease };
+    if !cx.view_is_fresh() {
+        return Takeover::No(WhyNot::StoreUnseen);
+    }
+    if let Err(why) = cx.eligible(lease) {
+        return Takeover::No(why);
+    }
+    let Some(window) = cx.view.window_start() else { return Takeover::No(WhyNot::StoreUnseen) };
+    if lease.holder == cx.id.member {
+        // Won in a former life of ours, and nobody has taken it since.
+        return Takeover::At(cx.now, Reason::LeaseReleased);
+    }
+    let place = cx.place_in_line();
+    let step = cx.policy.takeover_step;
+    if let Some(release) = &lease.released {
+        let at = match &release.to {
+            Some(to) if *to == cx.id.member => window,
+            Some(_) => window + step * (place + 2),
+            None => window + step * place,
+        };
+        return Takeover::At(at, Reason::LeaseReleased);
+    }
+    let silent = window + cx.policy.failover_timeout(lease.lease_duration) + step * place;
+    let at = match cx.view.witness(&cx.id.member, lease.lease_duration) {
+        Witness::Agrees => silent,
+        Witness::Waits => silent.max(cx.now + cx.policy.heartbeat_interval),
+        Witness::Void => silent + lease.lease_duration,
+    };
+    Takeover::At(at, Reason::HolderSilent)
+}

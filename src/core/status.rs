@@ -1,0 +1,204 @@
+//! Everything the agent can say about itself and the cluster, as plain data.
+
+use std::time::Duration;
+
+use super::agent::{Agent, Workflow};
+use super::candidate::Candidate;
+use super::event::{Alarm, Observation, Reason, State, Transition, WatchdogStatus};
+use super::ids::{Epoch, Incarnation, MemberId, Revision};
+use super::records::{Address, Position};
+use super::replica::{Takeover, takeover};
+use super::time::Instant;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// This member.
+    pub member: MemberId,
+    /// Where it is in its workflow.
+    pub state: State,
+    /// The lease as the store last showed it.
+    pub lease: Option<LeaseStatus>,
+    /// Our own right to write: its end. `None` without one.
+    pub writable_until: Option<Instant>,
+    /// How long the lease's revision has not changed, as seen here.
+    pub staleness: Option<Duration>,
+    /// When a read of the store last succeeded.
+    pub last_read: Option<Instant>,
+    /// Incarnation of the store.
+    pub incarnation: Option<Incarnation>,
+    /// Why the store is not obeyed, when it is not.
+    pub not_obeyed: Option<String>,
+    /// Records that cannot be read, and why.
+    pub invalid: Vec<(String, String)>,
+    /// The database as last seen.
+    pub database: Option<Observation>,
+    /// The watchdog.
+    pub watchdog: WatchdogStatus,
+    /// Members as far as they are known.
+    pub members: Vec<MemberStatus>,
+    /// Who would take over if the primary died now, best first.
+    pub line: Vec<Candidate>,
+    /// Whether this member would take over, in a sentence.
+    pub takeover: String,
+    /// Alarms that stand.
+    pub alarms: Vec<Alarm>,
+    /// The last transition and when.
+    pub last_transition: Option<(Transition, Instant)>,
+    /// Completions that came too late to matter.
+    pub stale_completions: u64,
+}
+
+/// The lease as the store last showed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseStatus {
+    /// Its holder.
+    pub holder: MemberId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its revision.
+    pub revision: Revision,
+    /// It was given back.
+    pub released: bool,
+    /// How long the holder counts on it.
+    pub duration: Duration,
+}
+
+/// One member as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// The member.
+    pub member: MemberId,
+    /// Its state as it last said.
+    pub state: Option<State>,
+    /// It holds the lease.
+    pub holder: bool,
+    /// Its database as it last said.
+    pub database: Position,
+    /// Bytes behind the primary as it last said; 0 for the primary.
+    pub lag: u64,
+    /// WAL arrives from the primary.
+    pub streaming: bool,
+    /// Its preference.
+    pub priority: u8,
+    /// Why it would not take over, as it last said.
+    pub ineligible: Option<String>,
+    /// How long its record has not changed.
+    pub age: Option<Duration>,
+    /// Where it is reached.
+    pub address: Address,
+}
+
+impl Agent {
+    /// Everything to be shown.
+    pub fn status(&self) -> Status {
+        let cx = &self.shared;
+        let view = &cx.view;
+        let writable_until =
+            self.workflow().and_then(Workflow::held).map(|held| held.until(&cx.policy));
+        let invalid = view.invalid().into_iter().map(|(key, why)| (key, why.to_string())).collect();
+        Status {
+            member: cx.id.member.clone(),
+            state: self.state(),
+            lease: self.lease_status(),
+            writable_until,
+            staleness: view.staleness(cx.now),
+            last_read: view.last_read(),
+            incarnation: view.incarnation().cloned(),
+            not_obeyed: view.disobeyed().map(ToString::to_string),
+            invalid,
+            database: cx.database.clone(),
+            watchdog: cx.watchdog,
+            members: self.members(),
+            line: cx.line(),
+            takeover: self.explain_takeover(),
+            alarms: cx.alarms().iter().copied().collect(),
+            last_transition: self.last_transition.clone(),
+            stale_completions: cx.stale_completions,
+        }
+    }
+
+    fn lease_status(&self) -> Option<LeaseStatus> {
+        let view = &self.shared.view;
+        let lease = view.lease()?;
+        Some(LeaseStatus {
+            holder: lease.holder.clone(),
+            epoch: lease.epoch,
+            revision: view.lease_slot().revision()?,
+            released: lease.released.is_some(),
+            duration: lease.lease_duration,
+        })
+    }
+
+    fn members(&self) -> Vec<MemberStatus> {
+        let cx = &self.shared;
+        let lease = cx.view.lease();
+        let mut members = Vec::new();
+        if let Some(lease) = lease {
+            members.push(MemberStatus {
+                member: lease.holder.clone(),
+                state: Some(lease.status),
+                holder: lease.released.is_none(),
+                database: lease.database,
+                lag: 0,
+                streaming: false,
+                priority: cx
+                    .view
+                    .cluster()
+                    .and_then(|cluster| cluster.members.get(&lease.holder))
+                    .map_or(0, |settings| settings.priority),
+                ineligible: None,
+                age: cx.view.staleness(cx.now),
+                address: lease.address.clone(),
+            });
+        }
+        for (member, heartbeat) in cx.view.heartbeats() {
+            if lease.is_some_and(|lease| lease.holder == *member) {
+                continue;
+            }
+            members.push(MemberStatus {
+                member: member.clone(),
+                state: Some(heartbeat.status),
+                holder: false,
+                database: heartbeat.database,
+                lag: heartbeat.lag,
+                streaming: heartbeat.streaming,
+                priority: heartbeat.priority,
+                ineligible: heartbeat.ineligible.clone(),
+                age: cx.view.heartbeat_age(member, cx.now),
+                address: heartbeat.address.clone(),
+            });
+        }
+        members.sort_by(|a, b| a.member.cmp(&b.member));
+        members
+    }
+
+    /// The decision's own function, asked by a person.
+    fn explain_takeover(&self) -> String {
+        let cx = &self.shared;
+        if self.workflow().and_then(Workflow::held).is_some() {
+            let heir = cx.line().into_iter().find(|candidate| candidate.member != cx.id.member);
+            return match (heir, cx.view.lease()) {
+                (Some(heir), Some(lease)) => format!(
+                    "{} would take over, {} bytes behind",
+                    heir.member,
+                    lease.database.lsn.bytes_ahead_of(heir.lsn)
+                ),
+                (Some(heir), None) => format!("{} would take over", heir.member),
+                (None, _) => "nobody could take over".to_owned(),
+            };
+        }
+        match takeover(cx) {
+            Takeover::NoLease => "there is no lease to take over".to_owned(),
+            Takeover::No(why) => format!("not this member: {why}"),
+            Takeover::At(at, Reason::HolderSilent) => format!(
+                "this member, number {} in line, {} ms after now if nothing more is heard",
+                cx.place_in_line() + 1,
+                at.since(cx.now).as_millis()
+            ),
+            Takeover::At(at, reason) => {
+                format!("this member, in {} ms: {reason}", at.since(cx.now).as_millis())
+            }
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! Looking at the instance: processes, files, and a question by SQL that is never asked twice at once.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::control::Control;
+use super::look::{Asker, Seen};
+use super::outcome::Failure;
+use super::probe::{Probe, ProbeResult};
+use super::process::pid_file_status;
+use super::sql::Trouble;
+use super::start;
+use crate::core::event::{Condition, Observation, Process};
+use crate::core::ids::{Lsn, TimelineId};
+use crate::postmaster::Instance;
+
+/// A primary with less free space than this is about to stop at its next WAL file.
+const LITTLE_SPACE: u64 = 1024 * 1024;
+
+/// Free space a crashed server needs at least to come up: it writes WAL.
+const SPACE_TO_START: u64 = 16 * 1024 * 1024;
+
+/// What is kept from look to look.
+#[derive(Debug, Default)]
+pub(super) struct Watcher {
+    asker: Option<Arc<Asker>>,
+    asking: Option<JoinHandle<(Option<Arc<Asker>>, Result<Seen, Trouble>)>>,
+    asked_at: Option<Instant>,
+    probe: Probe,
+    patience: Patience,
+    /// The postmaster last seen and what it said.
+    known: Option<(i32, Option<Seen>)>,
+    files: Option<oneshot::Receiver<Files>>,
+    last_files: Option<Files>,
+}
+
+/// How long nothing was answered, counted only while somebody was there to hear it: a frozen agent
+/// must not take its own silence for the database's.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    last: Option<Instant>,
+    silent: Duration,
+}
+
+impl Patience {
+    fn tick(&mut self, step_limit: Duration) {
+        let now = Instant::now();
+        let step = self.last.map_or(Duration::ZERO, |last| now - last);
+        self.silent += step.min(step_limit);
+        self.last = Some(now);
+    }
+
+    fn answered(&mut self) {
+        self.silent = Duration::ZERO;
+    }
+}
+
+/// The instance by processes and files.
+#[derive(Clone, Debug)]
+pub(super) enum Files {
+    Absent,
+    Unusable(String),
+    Stopped { standby: bool, broken: Option<String>, free: u64 },
+    Running { pid: i32, free: u64 },
+    Remnants(usize),
+    Unclear(String),
+}
+
+/// Looks once, within `limit`.
+pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observation {
+    let end = Instant::now() + limit;
+    let mut watcher = shared.watcher.lock().await;
+    let step_limit = (limit * 2).max(Duration::from_secs(1));
+    watcher.patience.tick(step_limit);
+    let (files, fresh) = watcher.files(shared, end).await;
+    let mut seen = blank(Process::Running, Condition::Slow);
+    match files {
+        Files::Running { pid, free } => {
+            running(shared, &mut watcher, pid, free, fresh, end, &mut seen).await
+        }
+        other => {
+            watcher.forget();
+            stopped(shared, other, end, &mut seen).await;
+        }
+    }
+    seen
+}
+
+fn blank(process: Process, condition: Condition) -> Observation {
+    Observation {
+        process,
+        condition,
+        system: None,
+        timeline: TimelineId(0),
+        lsn: Lsn(0),
+        replayed: Lsn(0),
+        streaming: false,
+        upstream: None,
+        standbys: Vec::new(),
+    }
+}
+
+impl Watcher {
+    fn forget(&mut self) {
+        if let Some(asking) = self.asking.take() {
+            asking.abort();
+        }
+        self.asker = None;
+        self.probe = Probe::default();
+        self.known = None;
+        self.patience.answered();
+    }
+
+    /// Looks at processes and files where it may block; what was seen last when it does.
+    async fn files(&mut self, shared: &Arc<Shared>, end: Instant) -> (Files, bool) {
+        let mut pending = match self.files.take() {
+            Some(pending) => pending,
+            None => {
+                let (answer, pending) = oneshot::channel();
+                let shared = Arc::clone(shared);
+                tokio::task::spawn_blocking(move || {
+                    // The observer may have stopped waiting.
+                    let _ = answer.send(look_at_files(&shared));
+                });
+                pending
+            }
+        };
+        match tokio::time::timeout_at(end, &mut pending).await {
+            Ok(Ok(files)) => {
+                self.last_files = Some(files.clone());
+                (files, true)
+            }
+            Ok(Err(_)) => (Files::Unclear("the look at the files ended early".to_owned()), true),
+            Err(_) => {
+                self.files = Some(pending);
+                let text = "the data directory does not answer: is its disk hanging?".to_owned();
+                (self.last_files.clone().unwrap_or(Files::Unclear(text)), false)
+            }
+        }
+    }
+
+    /// Asks the server, or goes on waiting for the answer to the question asked before.
+    async fn ask(&mut self, shared: &Arc<Shared>, until: Instant) -> Option<Result<Seen, Trouble>> {
+        // One connection may be stuck while the server is not: give up on it in time for another try.
+        let stuck =
+            self.asked_at.is_some_and(|at| at.elapsed() > shared.place.settings.hung_after / 3);
+        if stuck && let Some(asking) = self.asking.take_if(|asking| !asking.is_finished()) {
+            asking.abort();
+            self.asker = None;
+        }
+        let asker = self.asker.take_if(|asker| asker.session.is_open());
+        let asking = self.asking.get_or_insert_with(|| {
+            self.asked_at = Some(Instant::now());
+            tokio::spawn(ask(Arc::clone(shared), asker.clone()))
+        });
+        let mut done = tokio::time::timeout_at(until, &mut *asking).await.ok();
+        if done.is_none() {
+            // After a freeze of the agent the time is up before the answer was even read.
+            done = timeout(Duration::from_millis(5), &mut *asking).await.ok();
+        }
+        let done = done?;
+        self.asking = None;
+        match done {
+            Ok((asker, result)) => {
+                self.asker = asker;
+                Some(result)
+            }
+            Err(error) => Some(Err(Trouble::Lost(format!("the question ended: {error}")))),
+        }
+    }
+}
+
+async fn ask(
+    shared: Arc<Shared>,
+    asker: Option<Arc<Asker>>,
+) -> (Option<Arc<Asker>>, Result<Seen, Trouble>) {
+    if let Some(asker) = asker {
+        let result = asker.ask().await;
+        match &result {
+            // A broken connection says nothing about the server: ask again on a new one.
+            Err(Trouble::Lost(_)) => {}
+            _ => return (Some(asker), result),
+        }
+    }
+    match Asker::open(&shared.place).await {
+        Ok(asker) => {
+            let result = asker.ask().await;
+            if result.as_ref().is_ok_and(|seen| seen.in_recovery) {
+                start::keep_ready(&shared).await;
+            }
+            (Some(Arc::new(asker)), result)
+        }
+        Err(trouble) => (None, Err(trouble)),
+    }
+}
+
+async fn running(
+    shared: &Arc<Shared>,
+    watcher: &mut Watcher,
+    pid: i32,
+    free: u64,
+    fresh: bool,
+    end: Instant,
+    seen: &mut Observation,
+) {
+    if watcher.known.as_ref().is_none_or(|(known, _)| *known != pid) {
+        watcher.forget();
+        watcher.known = Some((pid, None));
+    }
+    if shared.role_changed.swap(false, Ordering::Relaxed) {
+        watcher.known = Some((pid, None));
+    }
+    let answer = watcher.ask(shared, end).await;
+    if answer
+        .as_ref()
+        .is_some_and(|answer| answer.as_ref().map_or_else(Trouble::is_answer, |_| true))
+    {
+        watcher.patience.answered();
+    }
+    let hung_after = shared.place.settings.hung_after;
+    let silent = watcher.patience.silent;
+    let mut condition = match &answer {
+        Some(Ok(_)) if fresh => Condition::Ok,
+        Some(Ok(_)) => Condition::Slow,
+        Some(Err(trouble)) => condition_of(shared, trouble, silent, hung_after),
+        None if silent >= hung_after => Condition::Hung(format!("no answer for {silent:?}")),
+        None => Condition::Slow,
+    };
+    if let Some(Ok(answer)) = answer {
+        shared.launcher.ready();
+        if !answer.in_recovery && free < LITTLE_SPACE {
+            condition = Condition::DiskFull(format!("{free} bytes of disk space left"));
+        }
+        remember(&mut watcher.known, pid, answer);
+    }
+    if let Some((_, Some(last))) = &watcher.known {
+        if last.in_recovery {
+            watcher.probe = Probe::default();
+        } else {
+            let step_limit = Duration::from_secs(1);
+            condition = match watcher.probe.check(shared, step_limit).await {
+                ProbeResult::Fine => condition,
+                ProbeResult::DiskFull(text) => Condition::DiskFull(text),
+                ProbeResult::Hung(text) => Condition::Hung(text),
+            };
+        }
+        fill(seen, last);
+    }
+    seen.condition = condition;
+}
+
+/// Keeps what was said; a standby's timeline does not go back when its receiver ends.
+fn remember(known: &mut Option<(i32, Option<Seen>)>, pid: i32, mut answer: Seen) {
+    if let Some((_, Some(last))) = known
+        && last.in_recovery
+        && answer.in_recovery
+    {
+        answer.timeline = answer.timeline.max(last.timeline);
+    }
+    *known = Some((pid, Some(answer)));
+}
+
+fn fill(seen: &mut Observation, last: &Seen) {
+    seen.process = if last.in_recovery { Process::RunningStandby } else { Process::RunningPrimary };
+    seen.system = last.system;
+    seen.timeline = last.timeline;
+    seen.lsn = last.lsn;
+    seen.replayed = last.replayed;
+    seen.streaming = last.streaming;
+    seen.upstream.clone_from(&last.upstream);
+    seen.standbys.clone_from(&last.standbys);
+}
+
+fn condition_of(
+    shared: &Shared,
+    trouble: &Trouble,
+    silent: Duration,
+    hung_after: Duration,
+) -> Condition {
+    let status = pid_file_status(&shared.place).unwrap_or_default();
+    match trouble {
+        Trouble::NotReady if status == "stopping" => Condition::Stopping,
+        Trouble::NotReady => Condition::Starting,
+        Trouble::Exhausted => Condition::ConnectionsExhausted,
+        Trouble::Denied(text) | Trouble::Answered(text) => Condition::Denied(text.clone()),
+        Trouble::DiskFull(text) => Condition::DiskFull(text.clone()),
+        Trouble::NotListening(_) if status == "stopping" => Condition::Stopping,
+        // Somebody removed the socket of a running server.
+        Trouble::NotListening(text) if status == "ready" => Condition::Denied(text.clone()),
+        Trouble::NotListening(_) => Condition::Starting,
+        Trouble::Lost(_) if status == "stopping" => Condition::Stopping,
+        Trouble::Lost(text) if silent >= hung_after => Condition::Hung(text.clone()),
+        Trouble::Lost(_) => Condition::Slow,
+    }
+}
+
+async fn stopped(shared: &Arc<Shared>, files: Files, end: Instant, seen: &mut Observation) {
+    let (process, condition) = match files {
+        Files::Absent => (Process::Absent, Condition::Stopped),
+        Files::Unusable(text) => (Process::Unusable, Condition::Broken(text)),
+        Files::Remnants(left) => {
+            tracing::debug!(left, "processes without a postmaster");
+            (Process::Remnants, Condition::Stopping)
+        }
+        Files::Unclear(text) | Files::Stopped { broken: Some(text), .. } => {
+            (Process::Unusable, Condition::Broken(text))
+        }
+        Files::Running { .. } => (Process::Running, Condition::Slow),
+        Files::Stopped { standby, broken: None, free } => {
+            let cancel = CancellationToken::new();
+            let read = shared.control.read(&shared.place, &cancel);
+            match tokio::time::timeout_at(end, read).await {
+                Ok(Ok(control)) => at_rest(shared, standby, free, &control, seen),
+                Ok(Err(Failure::Refused(text) | Failure::Unknown(text))) => {
+                    (Process::Unusable, Condition::Broken(text))
+                }
+                Ok(Err(Failure::Cancelled)) | Err(_) => {
+                    let process =
+                        if standby { Process::StoppedStandby } else { Process::StoppedPrimary };
+                    (process, Condition::Slow)
+                }
+            }
+        }
+    };
+    seen.process = process;
+    seen.condition = condition;
+}
+
+fn at_rest(
+    shared: &Shared,
+    standby: bool,
+    free: u64,
+    control: &Control,
+    seen: &mut Observation,
+) -> (Process, Condition) {
+    seen.system = Some(control.system);
+    seen.timeline = control.timeline;
+    seen.lsn = control.end();
+    seen.replayed = seen.lsn;
+    let standby = standby || control.in_recovery();
+    let process = if standby { Process::StoppedStandby } else { Process::StoppedPrimary };
+    let words = shared.launcher.last_words(&shared.place);
+    let full = !control.is_clean() && free < SPACE_TO_START;
+    let condition = match words {
+        Some(words) if words.text.contains("No space left on device") => {
+            Condition::DiskFull(words.text)
+        }
+        Some(words) if full => {
+            Condition::DiskFull(format!("{free} bytes of disk space left; {}", words.text))
+        }
+        None if full => Condition::DiskFull(format!("{free} bytes of disk space left")),
+        Some(words) if !words.was_ready => Condition::Broken(words.text),
+        Some(_) | None => Condition::Stopped,
+    };
+    (process, condition)
+}
+
+pub(super) fn look_at_files(shared: &Shared) -> Files {
+    let place = &shared.place;
+    let data_dir = place.data_dir();
+    let mut instance = shared.instance.lock().unwrap_or_else(PoisonError::into_inner);
+    match find(&shared.postmaster, &mut instance) {
+        Ok(Some(pid)) => return Files::Running { pid, free: free_space(shared) },
+        Ok(None) => {}
+        Err(error) => {
+            return Files::Unclear(format!("cannot look for the server's process: {error}"));
+        }
+    }
+    match instance.remnants() {
+        Ok(0) => {}
+        // A server that just started may not have written its file yet.
+        Ok(_) if shared.launcher.living().is_some() => {
+            return Files::Running { pid: 0, free: free_space(shared) };
+        }
+        Ok(left) => return Files::Remnants(left),
+        Err(error) => return Files::Unclear(format!("cannot look for processes: {error}")),
+    }
+    if shared.launcher.living().is_some() {
+        return Files::Running { pid: 0, free: free_space(shared) };
+    }
+    match fs::read_dir(data_dir).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => return Files::Absent,
+        Ok(false) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Files::Absent,
+        Err(error) => {
+            return Files::Unusable(format!("cannot read {}: {error}", data_dir.display()));
+        }
+    }
+    if let Some(why) = unusable(shared) {
+        return Files::Unusable(why);
+    }
+    let marks = ["standby.signal", "recovery.signal"];
+    Files::Stopped {
+        standby: marks.iter().any(|mark| data_dir.join(mark).exists()),
+        broken: place.wrong_owner(),
+        free: free_space(shared),
+    }
+}
+
+/// Why the non-empty data directory is none of ours to run.
+fn unusable(shared: &Shared) -> Option<String> {
+    let place = &shared.place;
+    let path = place.data_dir().join("PG_VERSION");
+    let version = match fs::read_to_string(&path) {
+        Ok(version) => version.trim().to_owned(),
+        Err(error) => {
+            return Some(format!(
+                "{} is not empty, but no database: cannot read {}: {error}",
+                place.data_dir().display(),
+                path.display()
+            ));
+        }
+    };
+    if version != place.major.to_string() {
+        return Some(format!(
+            "{} is of PostgreSQL {version:?}, the programs in {} are of {}",
+            place.data_dir().display(),
+            place.settings.bin_dir.display(),
+            place.major
+        ));
+    }
+    let missing = super::tool::missing(&place.settings.bin_dir, &super::PROGRAMS)?;
+    Some(format!("{} is missing: is PostgreSQL being upgraded?", missing.display()))
+}
+
+/// The running postmaster's number; keeps its descriptor for [`super::Local::died`].
+pub(super) fn find(
+    known: &Mutex<Option<Arc<Known>>>,
+    instance: &mut Instance,
+) -> std::io::Result<Option<i32>> {
+    let Some(found) = instance.postmaster()? else { return Ok(None) };
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.as_ref().is_none_or(|known| known.pid != found.pid) {
+        *known = Some(Arc::new(Known { pid: found.pid, pidfd: found.pidfd }));
+    }
+    Ok(Some(found.pid))
+}
+
+/// A postmaster somebody may wait for.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+}
+
+/// Bytes PostgreSQL can still write where its data and its WAL are.
+fn free_space(shared: &Shared) -> u64 {
+    let data_dir = shared.place.data_dir();
+    let free = |path| {
+        rustix::fs::statvfs(path).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
+    };
+    free(data_dir.to_path_buf()).min(free(data_dir.join("pg_wal")))
+}

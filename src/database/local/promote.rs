@@ -1,0 +1,93 @@
+//! Promotion and checkpoints: what is done to a running server by SQL.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::outcome::{Failure, Step};
+use super::sql::{Session, Trouble};
+use super::start::{ask, pause};
+use crate::core::event::Done;
+use crate::core::ids::{Lsn, TimelineId};
+
+/// How often a promotion is looked after. Each millisecond here is one more without a primary.
+const POLL: Duration = Duration::from_millis(1);
+
+/// Promotes the running standby and waits until it accepts writes.
+pub(super) async fn promote(shared: &Arc<Shared>, cancel: &CancellationToken) -> Step<Done> {
+    let refused = |trouble: Trouble| Failure::Refused(format!("cannot promote: {trouble}"));
+    let (asker, seen) = tokio::select! {
+        asked = ask(shared) => asked.map_err(refused)?,
+        () = cancel.cancelled() => {
+            return Err(Failure::Refused("cancelled before the promotion".to_owned()));
+        }
+    };
+    if seen.in_recovery {
+        shared.role_changed.store(true, Ordering::Relaxed);
+        let client = &asker.session.client;
+        let ask_again = client.prepare("select pg_is_in_recovery()").await;
+        let ask_again = ask_again.map_err(|error| refused(error.into()))?;
+        let lost = |error: tokio_postgres::Error| {
+            Failure::Unknown(format!("promotion began, but: {}", Trouble::from(error)))
+        };
+        tokio::select! {
+            told = client.batch_execute("select pg_promote(false)") => told.map_err(lost)?,
+            () = cancel.cancelled() => return Err(Failure::Cancelled),
+        }
+        loop {
+            let row = tokio::select! {
+                row = client.query_one(&ask_again, &[]) => row.map_err(lost)?,
+                () = cancel.cancelled() => return Err(Failure::Cancelled),
+            };
+            if !row.try_get::<_, bool>(0).map_err(lost)? {
+                break;
+            }
+            pause(POLL, cancel).await?;
+        }
+        shared.role_changed.store(true, Ordering::Relaxed);
+        // pg_rewind goes by the control file, which names the new timeline only after a checkpoint.
+        tokio::spawn(checkpoint_now(Arc::clone(shared)));
+    }
+    let (timeline, now) = match asker.ask().await {
+        Ok(seen) => (seen.timeline, seen.lsn),
+        Err(trouble) => return Err(Failure::Unknown(format!("promoted, but: {trouble}"))),
+    };
+    Ok(Done::Promoted { timeline, lsn: began_at(shared, timeline).unwrap_or(now) })
+}
+
+/// Where `timeline` began, as its history file says.
+fn began_at(shared: &Shared, timeline: TimelineId) -> Option<Lsn> {
+    let path = shared.place.data_dir().join(format!("pg_wal/{:08X}.history", timeline.0));
+    let text = fs::read_to_string(path).ok()?;
+    super::source::history(&text).last().map(|&(_, end)| end)
+}
+
+async fn checkpoint_now(shared: Arc<Shared>) {
+    let done = async {
+        let session = Session::open(&shared.place).await?;
+        session.client.batch_execute("checkpoint").await.map_err(Trouble::from)
+    };
+    if let Err(trouble) = done.await {
+        tracing::warn!(%trouble, "the checkpoint after the promotion failed");
+    }
+}
+
+/// Writes dirty pages out.
+pub(super) async fn checkpoint(shared: &Arc<Shared>, cancel: &CancellationToken) -> Step<Done> {
+    let done = async {
+        let session = Session::open(&shared.place).await?;
+        session.client.batch_execute("checkpoint").await.map_err(Trouble::from)
+    };
+    tokio::select! {
+        done = done => match done {
+            Ok(()) => Ok(Done::Done),
+            Err(trouble @ Trouble::Lost(_)) => Err(Failure::Unknown(trouble.to_string())),
+            Err(trouble) => Err(Failure::Refused(trouble.to_string())),
+        },
+        () = cancel.cancelled() => Err(Failure::Cancelled),
+    }
+}

@@ -1,0 +1,323 @@
+//! Runs what the core asks for: every operation is a task with a deadline and a cancellation token,
+//! and ends in exactly one completion, also when it is cancelled, late, or panics.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::state_dir::FloorWriter;
+use crate::core::event::{
+    Action, ActionOutcome, Done, Event, FenceProof, Floor, Ladder, ReadFailure, StoreWrite,
+    WriteOutcome,
+};
+use crate::core::ids::{Epoch, OpId};
+use crate::core::{self, Identity};
+use crate::database::Database;
+use crate::store::{self, Expected, ReadError, Store, codec};
+
+/// How long a cancelled action may take to say what became of it.
+const CANCEL_GRACE: Duration = Duration::from_secs(2);
+
+/// Beyond its own limit a store gets this much before it is given up from outside.
+const STORE_GRACE: Duration = Duration::from_millis(50);
+
+/// What kind of completion an operation ends in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Write,
+    Act,
+    Remember,
+}
+
+#[derive(Debug)]
+struct Operation {
+    op: OpId,
+    kind: Kind,
+    epoch: Epoch,
+    token: CancellationToken,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Executor {
+    id: Identity,
+    database: Arc<dyn Database>,
+    floor: FloorWriter,
+    tasks: JoinSet<Event>,
+    operations: BTreeMap<Id, Operation>,
+    root: CancellationToken,
+    epochs: BTreeMap<Epoch, CancellationToken>,
+    /// Held by the action under way, so that two never run together.
+    acting: Arc<Mutex<()>>,
+}
+
+impl Executor {
+    /// An executor for one member.
+    pub fn new(id: Identity, database: Arc<dyn Database>, floor: FloorWriter) -> Self {
+        Self {
+            id,
+            database,
+            floor,
+            tasks: JoinSet::new(),
+            operations: BTreeMap::new(),
+            root: CancellationToken::new(),
+            epochs: BTreeMap::new(),
+            acting: Arc::new(Mutex::new(())),
+        }
+    }
+
+    fn track(&mut self, id: Id, op: OpId, kind: Kind, epoch: Epoch, token: CancellationToken) {
+        self.operations.insert(id, Operation { op, kind, epoch, token });
+    }
+
+    /// Reads all records.
+    pub fn read(&mut self, op: OpId, store: Option<Arc<dyn Store>>, limit: Duration) {
+        let token = self.root.child_token();
+        let task = async move {
+            let Some(store) = store else {
+                return Event::Read(op, Err(ReadFailure::Unavailable("not connected".to_owned())));
+            };
+            let answer = match timeout(limit + STORE_GRACE, store.list(limit)).await {
+                Ok(Ok(listing)) => Ok(codec::snapshot(&listing, &store.incarnation())),
+                Ok(Err(ReadError::Unavailable(why))) => Err(ReadFailure::Unavailable(why)),
+                Ok(Err(ReadError::Rejected(why))) => Err(ReadFailure::Rejected(why.to_string())),
+                Err(_) => Err(ReadFailure::Unavailable("no answer in time".to_owned())),
+            };
+            Event::Read(op, answer)
+        };
+        let handle = self.tasks.spawn(task);
+        self.track(handle.id(), op, Kind::Read, Epoch(0), token);
+    }
+
+    /// Writes one record.
+    pub fn write(
+        &mut self,
+        op: OpId,
+        store: Option<Arc<dyn Store>>,
+        write: StoreWrite,
+        limit: Duration,
+    ) {
+        let token = self.root.child_token();
+        let id = self.id.clone();
+        let task = async move {
+            let Some(store) = store else {
+                let cause = "not connected".to_owned();
+                return Event::Written(op, WriteOutcome::Unknown { may_land: false, cause });
+            };
+            let write = encode(&id, store.as_ref(), &write);
+            let outcome =
+                match timeout(limit + STORE_GRACE, store.compare_and_set(&write, limit)).await {
+                    Ok(outcome) => translate(outcome),
+                    Err(_) => {
+                        let cause = "no answer in time".to_owned();
+                        WriteOutcome::Unknown { may_land: true, cause }
+                    }
+                };
+            Event::Written(op, outcome)
+        };
+        let handle = self.tasks.spawn(task);
+        self.track(handle.id(), op, Kind::Write, Epoch(0), token);
+    }
+
+    /// Does something to the database in the name of `epoch`.
+    pub fn act(&mut self, op: OpId, action: Action, epoch: Epoch, limit: Duration) {
+        let root = &self.root;
+        let token = self.epochs.entry(epoch).or_insert_with(|| root.child_token()).child_token();
+        let task = act(
+            op,
+            action,
+            limit,
+            Arc::clone(&self.database),
+            Arc::clone(&self.acting),
+            token.clone(),
+        );
+        let handle = self.tasks.spawn(task);
+        self.track(handle.id(), op, Kind::Act, epoch, token);
+    }
+
+    /// Writes the floor to disk.
+    pub fn remember(&mut self, op: OpId, floor: Floor) {
+        let writer = self.floor.clone();
+        let handle = self.tasks.spawn_blocking(move || {
+            let written = writer.write(&floor);
+            if let Err(error) = &written {
+                tracing::error!(%error, "floor not written");
+            }
+            Event::Remembered(op, written.is_ok())
+        });
+        let token = self.root.child_token();
+        self.track(handle.id(), op, Kind::Remember, Epoch(0), token);
+    }
+
+    /// Stops an action; it still answers.
+    pub fn cancel(&mut self, op: OpId) {
+        for operation in self.operations.values().filter(|operation| operation.op == op) {
+            operation.token.cancel();
+        }
+    }
+
+    /// Stops every action done in the name of an epoch before `current`. Epoch 0 is nobody's name.
+    pub fn epoch_ended(&mut self, current: Epoch) {
+        let ended = |epoch: &Epoch| *epoch > Epoch(0) && *epoch < current;
+        self.epochs.retain(|epoch, token| {
+            if ended(epoch) {
+                token.cancel();
+            }
+            !ended(epoch)
+        });
+    }
+
+    /// The next completion; pending while nothing runs.
+    pub async fn next(&mut self) -> Event {
+        match self.tasks.join_next_with_id().await {
+            Some(Ok((id, event))) => {
+                self.operations.remove(&id);
+                event
+            }
+            Some(Err(error)) => self.broken(&error),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// A task that panicked or was aborted is an outcome nobody knows.
+    fn broken(&mut self, error: &JoinError) -> Event {
+        tracing::error!(%error, "task broke");
+        let why = format!("task broke: {error}");
+        match self.operations.remove(&error.id()) {
+            Some(Operation { op, kind: Kind::Read, .. }) => {
+                Event::Read(op, Err(ReadFailure::Unavailable(why)))
+            }
+            Some(Operation { op, kind: Kind::Write, .. }) => {
+                Event::Written(op, WriteOutcome::Unknown { may_land: true, cause: why })
+            }
+            Some(Operation { op, kind: Kind::Act, .. }) => {
+                Event::Acted(op, ActionOutcome::Unknown(why))
+            }
+            Some(Operation { op, kind: Kind::Remember, .. }) => Event::Remembered(op, false),
+            None => Event::Tick,
+        }
+    }
+
+    /// Actions under way, for logs at the end.
+    pub fn acting(&self) -> usize {
+        let acts = |operation: &&Operation| operation.kind == Kind::Act;
+        self.operations.values().filter(acts).map(|operation| operation.epoch).count()
+    }
+
+    /// Cancels everything and waits, at most for `limit`.
+    pub async fn close(&mut self, limit: Duration) {
+        self.root.cancel();
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(limit, drained).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "operations still running at exit");
+        }
+    }
+}
+
+fn encode(id: &Identity, store: &dyn Store, write: &StoreWrite) -> store::Write {
+    let header = core::header(id, &store.incarnation(), write.number);
+    store::Write {
+        key: write.key.clone(),
+        expected: write.expected.map_or(Expected::Absent, Expected::Revision),
+        value: codec::encode(&header, &write.record),
+        operation: header.operation,
+    }
+}
+
+fn translate(outcome: store::WriteOutcome) -> WriteOutcome {
+    match outcome {
+        store::WriteOutcome::Applied { revision } => WriteOutcome::Applied(revision),
+        store::WriteOutcome::Refused { .. } => WriteOutcome::Refused,
+        store::WriteOutcome::Unknown { cause } => WriteOutcome::Unknown { may_land: true, cause },
+        store::WriteOutcome::NotSent { cause } => WriteOutcome::Unknown { may_land: false, cause },
+        store::WriteOutcome::Rejected(why) => {
+            WriteOutcome::Unknown { may_land: false, cause: why.to_string() }
+        }
+    }
+}
+
+async fn act(
+    op: OpId,
+    action: Action,
+    limit: Duration,
+    database: Arc<dyn Database>,
+    acting: Arc<Mutex<()>>,
+    token: CancellationToken,
+) -> Event {
+    let outcome = match action {
+        Action::Fence { .. } => fence(&action, limit, database.as_ref(), acting, &token).await,
+        Action::Bootstrap
+        | Action::Clone { .. }
+        | Action::Follow { .. }
+        | Action::Rejoin { .. }
+        | Action::StartPrimary
+        | Action::Promote
+        | Action::Checkpoint => {
+            // The one before was cancelled: this one begins when that one has ended.
+            tokio::select! {
+                _guard = acting.lock_owned() => {
+                    bounded(&action, limit, database.as_ref(), &token).await
+                }
+                () = token.cancelled() => ActionOutcome::Refused("cancelled before it began".to_owned()),
+                () = sleep(limit) => ActionOutcome::Refused("the action before did not end".to_owned()),
+            }
+        }
+    };
+    Event::Acted(op, outcome)
+}
+
+async fn bounded(
+    action: &Action,
+    limit: Duration,
+    database: &dyn Database,
+    token: &CancellationToken,
+) -> ActionOutcome {
+    let inner = token.child_token();
+    let mut running = database.act(action, inner.clone());
+    tokio::select! {
+        outcome = &mut running => return outcome,
+        () = token.cancelled() => {}
+        () = sleep(limit) => inner.cancel(),
+    }
+    match timeout(CANCEL_GRACE, running).await {
+        Ok(outcome) => outcome,
+        Err(_) => ActionOutcome::Unknown("did not end after having been cancelled".to_owned()),
+    }
+}
+
+/// A fence starts at once, whatever else runs. Its proof counts only when nothing that could start
+/// the database again is left: after waiting for that, it is proven once more.
+async fn fence(
+    action: &Action,
+    limit: Duration,
+    database: &dyn Database,
+    acting: Arc<Mutex<()>>,
+    token: &CancellationToken,
+) -> ActionOutcome {
+    if let Ok(_guard) = Arc::clone(&acting).try_lock_owned() {
+        return bounded(action, limit, database, token).await;
+    }
+    let first = bounded(action, limit, database, token).await;
+    let ActionOutcome::Applied(Done::Fenced(first)) = first else { return first };
+    let Ok(_guard) = timeout(limit, acting.lock_owned()).await else {
+        return ActionOutcome::Unknown("an earlier action does not end".to_owned());
+    };
+    let kill = Action::Fence { ladder: Ladder { fast: Duration::ZERO, immediate: Duration::ZERO } };
+    match bounded(&kill, limit, database, token).await {
+        ActionOutcome::Applied(Done::Fenced(proof)) => {
+            ActionOutcome::Applied(Done::Fenced(FenceProof {
+                clean: first.clean && proof.clean,
+                ..proof
+            }))
+        }
+        other @ (ActionOutcome::Applied(_)
+        | ActionOutcome::Refused(_)
+        | ActionOutcome::Unknown(_)) => other,
+    }
+}

@@ -1,0 +1,18 @@
+//! The only place where time passes.
+//!
+//! ```text
+//!   signals ─┐                       ┌─► executor ─► store · database · state directory
+//!   store ───┤  Event    ┌───────┐   │      │
+//!   database ┼──────────►│ agent │ Effect   └─► completion (exactly one) ─► Event
+//!   watchdog ┤  driver   └───────┘   ├─► watchdog
+//!   clock ───┘                       └─► logs · metrics · status
+//! ```
+
+pub mod clock;
+pub mod driver;
+pub mod executor;
+pub mod recorder;
+pub mod show;
+pub mod start;
+pub mod state_dir;
+pub mod watchdog;

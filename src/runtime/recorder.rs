@@ -1,0 +1,211 @@
+//! What happened, as log lines and metrics: fed by the driver with every event and effect, so that
+//! neither the core nor the adapters count anything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::core::event::{
+    Action, ActionOutcome, Done, Effect, Event, Guard, Reason, State, StoreWrite, Transition,
+    WriteOutcome,
+};
+use crate::core::ids::{MemberId, OpId};
+use crate::core::records::{Key, Record};
+use crate::core::status::Status;
+use crate::core::time::Instant;
+use crate::metrics::{Metrics, Phase, StoreOperation};
+use crate::telemetry;
+
+/// An operation under way, and when it began.
+#[derive(Debug)]
+enum Started {
+    Read(Instant),
+    Write(Instant, Purpose),
+    Act(Instant, Action),
+}
+
+/// What a write is for, as metrics tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Acquire,
+    Heartbeat,
+    Other,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Recorder {
+    member: MemberId,
+    metrics: Metrics,
+    started: BTreeMap<OpId, Started>,
+    /// When the driver last took something in; shared with the health check.
+    beat: Arc<AtomicU64>,
+    /// When this member became a primary and has not been seen writable since.
+    promoted: Option<Instant>,
+    /// Since when the lease has been silent, as the core last said.
+    silent_since: Option<Instant>,
+}
+
+impl Recorder {
+    /// A recorder for `member`.
+    pub fn new(member: MemberId, metrics: Metrics) -> Self {
+        let (started, beat) = (BTreeMap::new(), Arc::default());
+        Self { member, metrics, started, beat, promoted: None, silent_since: None }
+    }
+
+    /// When the driver last took something in, in nanoseconds of the boot clock.
+    pub fn beat(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.beat)
+    }
+
+    /// Takes in what happened.
+    pub fn event(&mut self, now: Instant, event: &Event) {
+        self.beat.store(now.as_nanos(), Ordering::Relaxed);
+        match event {
+            Event::Read(op, answer) => {
+                let outcome = if answer.is_ok() { "ok" } else { "failed" };
+                if let Err(failure) = answer {
+                    tracing::debug!(?failure, "store not read");
+                }
+                if let Some(Started::Read(began)) = self.started.remove(op) {
+                    self.metrics.store_operation(StoreOperation::Read(outcome), now.since(began));
+                }
+            }
+            Event::Written(op, outcome) => self.written(now, *op, outcome),
+            Event::Acted(op, outcome) => self.acted(now, *op, outcome),
+            Event::Died => tracing::warn!(member = %self.member, "postmaster ended"),
+            Event::Watchdog(status) => {
+                tracing::debug!(?status, "watchdog");
+                self.metrics.set_watchdog(*status);
+            }
+            Event::Shutdown(mode) => tracing::info!(member = %self.member, ?mode, "told to stop"),
+            Event::Reconfigured(_) => tracing::info!(member = %self.member, "settings read again"),
+            Event::Tick | Event::Changed | Event::Remembered(..) | Event::Observed(_) => {}
+        }
+    }
+
+    fn written(&mut self, now: Instant, op: OpId, outcome: &WriteOutcome) {
+        if let WriteOutcome::Unknown { cause, may_land } = outcome {
+            tracing::debug!(cause, may_land, "write not confirmed");
+        }
+        let Some(Started::Write(began, purpose)) = self.started.remove(&op) else { return };
+        let took = now.since(began);
+        self.metrics.store_operation(StoreOperation::written(outcome), took);
+        match purpose {
+            Purpose::Heartbeat => self.metrics.heartbeat(outcome),
+            Purpose::Acquire => self.metrics.phase(Phase::Acquire, took),
+            Purpose::Other => {}
+        }
+    }
+
+    fn acted(&mut self, now: Instant, op: OpId, outcome: &ActionOutcome) {
+        let Some(Started::Act(began, action)) = self.started.remove(&op) else { return };
+        let took = now.since(began);
+        self.metrics.action(&action, outcome);
+        let ms = took.as_millis();
+        let name = action.name();
+        match outcome {
+            ActionOutcome::Applied(Done::Fenced(proof)) => {
+                tracing::info!(member = %self.member, action = name, ms, rung = proof.rung, clean = proof.clean, lsn = %proof.lsn, boottime = seconds(now), "action done");
+            }
+            ActionOutcome::Applied(done) => {
+                tracing::info!(member = %self.member, action = name, ms, result = ?done, boottime = seconds(now), "action done");
+            }
+            ActionOutcome::Refused(why) | ActionOutcome::Unknown(why) => {
+                tracing::warn!(member = %self.member, action = name, ms, why, boottime = seconds(now), "action failed");
+            }
+        }
+        if !matches!(outcome, ActionOutcome::Applied(_)) {
+            return;
+        }
+        match action {
+            Action::Promote => self.metrics.phase(Phase::Promote, took),
+            Action::Fence { .. } => self.metrics.phase(Phase::Fence, took),
+            Action::Rejoin { .. } | Action::Clone { .. } => self.metrics.phase(Phase::Rejoin, took),
+            Action::Bootstrap
+            | Action::Follow { .. }
+            | Action::StartPrimary
+            | Action::Checkpoint => {}
+        }
+    }
+
+    /// Takes in what is about to be done.
+    pub fn effect(&mut self, now: Instant, effect: &Effect) {
+        match effect {
+            Effect::Read(op, _) => {
+                self.started.insert(*op, Started::Read(now));
+            }
+            Effect::Write(op, write, _) => {
+                let purpose = self.purpose(now, write);
+                self.started.insert(*op, Started::Write(now, purpose));
+            }
+            Effect::Act(op, action, epoch, _) => {
+                tracing::info!(member = %self.member, action = action.name(), epoch = epoch.0, boottime = seconds(now), "action begins");
+                self.started.insert(*op, Started::Act(now, action.clone()));
+            }
+            Effect::Became(transition) => self.became(now, transition),
+            Effect::Alarm(alarm) => {
+                self.metrics.alarm(*alarm);
+                telemetry::alarm(&self.member, *alarm);
+            }
+            Effect::Guard(Guard::Until(..) | Guard::Released)
+            | Effect::Cancel(_)
+            | Effect::EpochEnded(_)
+            | Effect::Observe
+            | Effect::Remember(..)
+            | Effect::Exit(_) => {}
+        }
+    }
+
+    fn purpose(&self, now: Instant, write: &StoreWrite) -> Purpose {
+        match (&write.key, &write.record) {
+            (Key::Lease, Record::Lease(lease)) if lease.released.is_some() => {
+                let to = lease.released.as_ref().and_then(|release| release.to.as_ref());
+                tracing::info!(member = %self.member, event = "release_sent", to = to.map(ToString::to_string), boottime = seconds(now), "lease");
+                Purpose::Other
+            }
+            (Key::Lease, Record::Lease(lease)) if lease.seq == 0 => {
+                if let Some(since) = self.silent_since {
+                    self.metrics.phase(Phase::Detect, now.since(since));
+                }
+                tracing::info!(member = %self.member, event = "acquire_sent", epoch = lease.epoch.0, boottime = seconds(now), "lease");
+                Purpose::Acquire
+            }
+            (Key::Lease | Key::Heartbeat(_), _) => Purpose::Heartbeat,
+            (Key::ClusterState, _) => Purpose::Other,
+        }
+    }
+
+    fn became(&mut self, now: Instant, transition: &Transition) {
+        telemetry::transition(&self.member, transition, seconds(now));
+        self.metrics.transition(transition);
+        if transition.to == State::PrimaryHealthy && transition.reason == Reason::Promoted {
+            self.promoted = Some(now);
+        }
+    }
+
+    /// Takes in the status after the step.
+    pub fn status(&mut self, now: Instant, status: &Status) {
+        self.metrics.set_state(status.state);
+        if let Some(lease) = &status.lease {
+            self.metrics.set_epoch(lease.epoch);
+        }
+        let left = status.writable_until.map_or(Duration::ZERO, |until| until.since(now));
+        self.metrics.set_lease(left, status.staleness.unwrap_or_default());
+        self.silent_since = status.staleness.map(|age| now - age);
+        let own = status.members.iter().find(|member| member.member == status.member);
+        self.metrics.set_replication_lag(own.map_or(0, |own| own.lag));
+        let seen = status.database.as_ref().map(|seen| seen.process);
+        if seen == Some(crate::core::event::Process::RunningPrimary) {
+            if let Some(promoted) = self.promoted.take() {
+                self.metrics.phase(Phase::FirstWrite, now.since(promoted));
+            }
+        }
+    }
+}
+
+/// The boot clock in seconds, for lines of several agents of one machine to be compared.
+fn seconds(now: Instant) -> f64 {
+    Duration::from_nanos(now.as_nanos()).as_secs_f64()
+}

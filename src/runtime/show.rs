@@ -1,0 +1,91 @@
+//! The core's status as the view that `/status` shows.
+
+use crate::core::event::{Process, WatchdogStatus};
+use crate::core::ids::{ClusterId, Epoch};
+use crate::core::status::{MemberStatus, Status};
+use crate::core::time::Instant;
+use crate::http::view::{
+    LeaseView, MemberView, Role, StoreView, TransitionView, View, WatchdogView,
+};
+
+/// What the view says besides the core's status.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The store's backend.
+    pub backend: String,
+    /// A watchdog is wanted.
+    pub watchdog_wanted: bool,
+    /// When the agent started.
+    pub started: Instant,
+}
+
+/// The view of `status` at `now`.
+pub fn view(setting: &Setting, status: &Status, store: StoreView, now: Instant) -> View {
+    let left = status.writable_until.map(|until| until.since(now).as_secs_f64());
+    let lease = status.lease.as_ref();
+    let holds = left.is_some_and(|left| left > 0.0);
+    let primary = status
+        .database
+        .as_ref()
+        .is_some_and(|database| database.process == Process::RunningPrimary);
+    View {
+        member: status.member.clone(),
+        cluster_id: setting.cluster.clone(),
+        state: status.state,
+        epoch: lease.map_or(Epoch(0), |lease| lease.epoch),
+        is_primary: holds && primary,
+        writable: holds && primary,
+        lease: LeaseView {
+            holder: lease.filter(|lease| !lease.released).map(|lease| lease.holder.clone()),
+            seconds_left: left,
+            epoch: lease.map_or(Epoch(0), |lease| lease.epoch),
+            revision: lease.map(|lease| lease.revision),
+        },
+        staleness_seconds: status.staleness.map(|age| age.as_secs_f64()),
+        store,
+        database: status.database.clone(),
+        watchdog: watchdog(setting, status.watchdog),
+        members: status.members.iter().map(member).collect(),
+        last_transition: status.last_transition.as_ref().map(|(transition, at)| TransitionView {
+            from: transition.from,
+            to: transition.to,
+            reason: transition.reason,
+            seconds_ago: now.since(*at).as_secs_f64(),
+        }),
+        takeover: status.takeover.clone(),
+        alarms: status.alarms.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: now.since(setting.started).as_secs_f64(),
+    }
+}
+
+fn watchdog(setting: &Setting, status: WatchdogStatus) -> WatchdogView {
+    match status {
+        WatchdogStatus::Down if !setting.watchdog_wanted => WatchdogView::Off,
+        WatchdogStatus::Down => WatchdogView::Down,
+        WatchdogStatus::Idle => WatchdogView::Idle,
+        WatchdogStatus::Armed(_) => WatchdogView::Armed,
+    }
+}
+
+fn member(status: &MemberStatus) -> MemberView {
+    let role = match (status.holder, status.state) {
+        (true, _) => Role::Primary,
+        (false, Some(_)) => Role::Replica,
+        (false, None) => Role::Unknown,
+    };
+    MemberView {
+        member: status.member.clone(),
+        role,
+        state: status.state,
+        priority: status.priority,
+        lag: Some(status.lag),
+        timeline: Some(status.database.timeline),
+        lsn: Some(status.database.lsn),
+        ineligible: status.ineligible.clone(),
+        age_seconds: status.age.map(|age| age.as_secs_f64()),
+        address: Some(status.address.clone()),
+    }
+}

@@ -1,0 +1,300 @@
+//! Puts an agent together from its configuration and runs it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use super::clock;
+use super::driver::{self, Parts, Watchdog};
+use super::executor::Executor;
+use super::recorder::Recorder;
+use super::show::{self, Setting};
+use super::state_dir::{StateDir, StateDirError};
+use super::watchdog::client;
+use crate::config::{self, Config};
+use crate::core::event::{Event, Exit, Guard, WatchdogStatus};
+use crate::core::ids::{BootId, InvalidId};
+use crate::core::policy::WatchdogMode;
+use crate::core::status::Status;
+use crate::core::{Agent, Identity};
+use crate::database::Database;
+use crate::database::local::{self, Local};
+use crate::http::{self, view::StoreView};
+use crate::metrics::Metrics;
+use crate::store::{self, OpenError, Store};
+use crate::telemetry::Telemetry;
+
+/// Limit of one try to open the store.
+const OPEN_LIMIT: Duration = Duration::from_secs(3);
+
+/// Time between two tries to open a store that did not answer; longer when it refused.
+const OPEN_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long the start waits for the watchdog: a former one may hold a deadline that we must know.
+const WATCHDOG_LIMIT: Duration = Duration::from_millis(300);
+
+/// Where an agent comes from.
+pub struct Inputs {
+    /// The checked configuration.
+    pub config: Config,
+    /// Reads it again, for SIGHUP.
+    pub reload: Box<dyn Fn() -> Result<Config, String> + Send>,
+    /// Changes the level of logs.
+    pub telemetry: Telemetry,
+    /// This program, for the watchdog process.
+    pub program: PathBuf,
+}
+
+impl std::fmt::Debug for Inputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inputs").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Why an agent could not start, or stopped on its own.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// The database's settings or programs.
+    #[error(transparent)]
+    Database(#[from] local::SetupError),
+    /// The HTTP listener.
+    #[error("http.listen = {address}: {source}; choose an address and port that are free")]
+    Listen {
+        /// As configured.
+        address: std::net::SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("signals: {0}")]
+    Signals(std::io::Error),
+    /// A made-up name was refused.
+    #[error(transparent)]
+    Name(#[from] InvalidId),
+    /// Another agent with this member name is alive.
+    #[error("{0}; give every member a name of its own")]
+    NameTaken(String),
+}
+
+/// Runs the agent until it was told to stop and is done.
+///
+/// # Errors
+/// It could not start, or must not go on.
+pub async fn run(inputs: Inputs) -> Result<(), RunError> {
+    let config = &inputs.config;
+    let config::Database::Local(database) = &config.database;
+    let state_dir =
+        StateDir::open(&config.state_dir, &database.data_dir, &config.cluster_id, &config.member)?;
+    let floor = state_dir.read_floor()?;
+    let listener = TcpListener::bind(config.http_listen)
+        .await
+        .map_err(|source| RunError::Listen { address: config.http_listen, source })?;
+    let data_dir = database.data_dir.clone();
+    let database: Arc<dyn Database> = Arc::new(Local::new(database.clone())?);
+    let watchdog = start_watchdog(&inputs, &state_dir, data_dir).await;
+    let identity = Identity {
+        member: config.member.clone(),
+        boot: uuid::Uuid::new_v4().to_string().parse::<BootId>()?,
+        instance: state_dir.instance().clone(),
+        address: config.address.clone(),
+    };
+    let agent = Agent::new(identity.clone(), config.policy.clone(), floor, clock::now());
+    let executor = Executor::new(identity, Arc::clone(&database), state_dir.floor_writer());
+    let metrics = Metrics::new();
+    let recorder = Recorder::new(config.member.clone(), metrics.clone());
+    let (status, shown) = watch::channel(Arc::new(agent.status()));
+    let store = open_store(config);
+    serve(config, listener, metrics, &recorder, shown, store.clone());
+    let leave = watchdog.clone();
+    let parts = Parts {
+        agent,
+        executor,
+        database,
+        store,
+        watchdog: watchdog.map(|client| Box::new(client) as Box<dyn Watchdog>),
+        orders: orders(inputs)?,
+        status,
+        recorder,
+    };
+    let exit = driver::run(parts).await;
+    drop(leave);
+    match exit {
+        Exit::Asked => Ok(()),
+        Exit::NameTaken(why) => Err(RunError::NameTaken(why)),
+    }
+}
+
+/// The watchdog's client, shared by the driver and the end of the program.
+#[derive(Clone, Debug)]
+struct Handle(Arc<client::Client>);
+
+impl Watchdog for Handle {
+    fn guard(&self, guard: Guard) {
+        self.0.arm(guard);
+    }
+
+    fn status(&self) -> watch::Receiver<WatchdogStatus> {
+        self.0.status()
+    }
+}
+
+/// Starts the watchdog, or finds the one that a former agent left, unless it is off.
+async fn start_watchdog(
+    inputs: &Inputs,
+    state_dir: &StateDir,
+    data_dir: PathBuf,
+) -> Option<Handle> {
+    if inputs.config.policy.watchdog == WatchdogMode::Off {
+        return None;
+    }
+    let exe = inputs.program.clone();
+    let socket = state_dir.watchdog_socket();
+    let client = client::Client::start(client::Settings { exe, socket, data_dir });
+    let mut status = client.status();
+    let answered = status.wait_for(|status| *status != WatchdogStatus::Down);
+    if timeout(WATCHDOG_LIMIT, answered).await.is_err() {
+        tracing::warn!("the watchdog did not come up in time; going on without it for now");
+    }
+    Some(Handle(Arc::new(client)))
+}
+
+/// Opens the store in the background, for as long as it takes.
+fn open_store(config: &Config) -> watch::Receiver<Option<Arc<dyn Store>>> {
+    let (sender, receiver) = watch::channel(None);
+    let (cluster, member) = (config.cluster_id.clone(), config.member.clone());
+    let settings = match &config.store {
+        config::Store::Sqlite(settings) => store::Settings::Sqlite(settings.clone()),
+        config::Store::Nats(settings) => store::Settings::Nats(settings.clone()),
+    };
+    tokio::task::spawn(async move {
+        let mut said = String::new();
+        loop {
+            match store::open(&cluster, &member, &settings, OPEN_LIMIT).await {
+                Ok(store) => {
+                    tracing::info!(capabilities = ?store.capabilities(), "store opened");
+                    sender.send_replace(Some(store));
+                    return;
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    if said != text {
+                        tracing::warn!(error = text, "store not opened; trying again");
+                        said = text;
+                    }
+                    let refused = matches!(error, OpenError::Rejected(_));
+                    sleep(if refused { OPEN_AGAIN * 10 } else { OPEN_AGAIN }).await;
+                }
+            }
+            if sender.is_closed() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Shows status and metrics over HTTP.
+fn serve(
+    config: &Config,
+    listener: TcpListener,
+    metrics: Metrics,
+    recorder: &Recorder,
+    shown: watch::Receiver<Arc<Status>>,
+    store: watch::Receiver<Option<Arc<dyn Store>>>,
+) {
+    let setting = Setting {
+        cluster: config.cluster_id.clone(),
+        backend: config.store.backend().to_owned(),
+        watchdog_wanted: config.policy.watchdog != WatchdogMode::Off,
+        started: clock::now(),
+    };
+    let beat = recorder.beat();
+    let beat_age = move || {
+        let beat = crate::core::time::Instant::from_nanos(beat.load(Ordering::Relaxed));
+        clock::now().since(beat)
+    };
+    let beat_limit = (config.policy.heartbeat_interval * 4).max(Duration::from_secs(3));
+    let view = move || {
+        let status = shown.borrow().clone();
+        let opened = store.borrow().clone();
+        show::view(&setting, &status, store_view(&setting, opened.as_deref()), clock::now())
+    };
+    let (view, beat_age) = (Arc::new(view), Arc::new(beat_age));
+    let shared = http::Shared { view, beat_age, beat_limit, metrics };
+    tokio::task::spawn(async move {
+        if let Err(error) = http::serve(listener, shared, std::future::pending()).await {
+            tracing::error!(%error, "http listener ended");
+        }
+    });
+}
+
+fn store_view(setting: &Setting, store: Option<&dyn Store>) -> StoreView {
+    let health = store.map(|store| store.health().borrow().clone());
+    StoreView {
+        connected: health.as_ref().is_some_and(|health| health.connected),
+        trouble: match health {
+            Some(health) => health.trouble,
+            None => Some("not opened yet".to_owned()),
+        },
+        backend: setting.backend.clone(),
+        incarnation: store.map(Store::incarnation),
+    }
+}
+
+/// Signals as orders: SIGTERM and SIGINT stop the agent, SIGHUP reads the settings again.
+fn orders(inputs: Inputs) -> Result<mpsc::Receiver<Event>, RunError> {
+    let listen = |kind| signal(kind).map_err(RunError::Signals);
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let (sender, receiver) = mpsc::channel(8);
+    tokio::task::spawn(async move {
+        let mut on_sigterm = inputs.config.on_sigterm;
+        loop {
+            tokio::select! {
+                Some(()) = next(&mut terminate) => {}
+                Some(()) = next(&mut interrupt) => {}
+                Some(()) = next(&mut hangup) => {
+                    if let Some(config) = reload(&inputs) {
+                        on_sigterm = config.on_sigterm;
+                        let _ = sender.send(Event::Reconfigured(config.policy)).await;
+                    }
+                    continue;
+                }
+            }
+            if sender.send(Event::Shutdown(on_sigterm)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+async fn next(signal: &mut Signal) -> Option<()> {
+    signal.recv().await
+}
+
+/// The settings as they are now; bad ones are reported and change nothing.
+fn reload(inputs: &Inputs) -> Option<Config> {
+    match (inputs.reload)() {
+        Ok(config) => {
+            if let Err(error) = inputs.telemetry.set_level(&config.log_level) {
+                tracing::warn!(%error, "log level not changed");
+            }
+            Some(config)
+        }
+        Err(error) => {
+            tracing::error!(error, "settings not read again; going on with the old ones");
+            None
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Requests over one connection, each with a deadline. Replies are sorted out here and not by the
+//! client library, which keeps an entry for ever for each request that is never answered.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_nats::connection::State;
+use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
+use futures_util::StreamExt;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant as Deadline, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Settings;
+use super::connect::{self, News};
+use crate::core::ids::{ClusterId, MemberId};
+use crate::store::pulse::Pulse;
+use crate::store::{OpenError, ReadError, Rejection};
+
+/// The oldest server whose promises we count on: before it, two writers could win around a change
+/// of leader.
+const OLDEST_SERVER: (u64, u64) = (2, 11);
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unanswered {
+    /// It was not given to the connection, and never will be.
+    NotSent(String),
+    /// The server has nobody to answer it: no leader right now.
+    NobodyThere,
+    /// The server does not let us do this, or not in at all.
+    Denied(String),
+    /// It may have arrived.
+    Lost(String),
+}
+
+type Replies = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Message>>>>;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    client: Client,
+    news: watch::Receiver<News>,
+    inbox: String,
+    replies: Replies,
+    asked: AtomicU64,
+    _sorter: AbortOnDropHandle<()>,
+}
+
+/// Forgets a request that is no longer waited for.
+struct Waiting<'a> {
+    replies: &'a Replies,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+impl Link {
+    /// Connects, waiting until `deadline`.
+    pub(super) async fn connect(
+        cluster: &ClusterId,
+        member: &MemberId,
+        settings: &Settings,
+        pulse: Arc<Pulse>,
+        deadline: Deadline,
+    ) -> Result<Self, OpenError> {
+        let prefix = format!("_INBOX_{cluster}_{member}");
+        let (client, news) = connect::begin(cluster, member, &prefix, settings, pulse).await?;
+        let inbox = client.new_inbox();
+        let arrivals = client.subscribe(format!("{inbox}.*")).await;
+        let arrivals = arrivals.map_err(|error| OpenError::Unavailable(error.to_string()))?;
+        let replies = Replies::default();
+        let sorter =
+            AbortOnDropHandle::new(tokio::spawn(sort(arrivals, inbox.len(), replies.clone())));
+        let asked = AtomicU64::new(0);
+        let link = Self { client, news, inbox, replies, asked, _sorter: sorter };
+        link.connected(deadline).await.map_err(|unanswered| match unanswered {
+            Unanswered::Denied(text) => OpenError::Rejected(Rejection::Permission(text)),
+            other @ (Unanswered::NotSent(_) | Unanswered::NobodyThere | Unanswered::Lost(_)) => {
+                OpenError::Unavailable(format!("{} ({})", other, settings.servers.join(", ")))
+            }
+        })?;
+        link.check_server()?;
+        Ok(link)
+    }
+
+    /// Version of the server connected to.
+    pub(super) fn version(&self) -> String {
+        self.client.server_info().version
+    }
+
+    /// Whether the server is one that we may count on.
+    pub(super) fn check_server(&self) -> Result<(), Rejection> {
+        let version = self.version();
+        let mut parts = version.split(['.', '-']).map_while(|part| part.parse::<u64>().ok());
+        let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        if found >= OLDEST_SERVER {
+            return Ok(());
+        }
+        let (major, minor) = OLDEST_SERVER;
+        Err(Rejection::Other(format!(
+            "the NATS server has version {version}, which can lose writes; upgrade it to \
+             {major}.{minor} or later, best 2.15 or later"
+        )))
+    }
+
+    /// What the connection tells about itself.
+    pub(super) fn news(&self) -> watch::Receiver<News> {
+        self.news.clone()
+    }
+
+    /// Listens to a subject; the client library subscribes again after each reconnect.
+    pub(super) async fn subscribe(&self, subject: String) -> Result<Subscriber, Unanswered> {
+        let subscribed = self.client.subscribe(subject).await;
+        subscribed.map_err(|error| Unanswered::NotSent(error.to_string()))
+    }
+
+    /// Waits until connected.
+    pub(super) async fn connected(&self, deadline: Deadline) -> Result<(), Unanswered> {
+        let mut news = self.news.clone();
+        let connected = timeout_at(deadline, news.wait_for(|news| news.connected)).await;
+        if matches!(connected, Ok(Ok(_))) {
+            return Ok(());
+        }
+        match self.news.borrow().refused.clone() {
+            Some(refused) => Err(Unanswered::Denied(refused)),
+            None => Err(Unanswered::NotSent("not connected".to_owned())),
+        }
+    }
+
+    /// Sends `payload` and waits for the answer until `deadline`. Nothing is handed to a broken
+    /// connection: it would be kept, and sent after the next reconnect.
+    pub(super) async fn request(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Vec<u8>,
+        deadline: Deadline,
+    ) -> Result<Message, Unanswered> {
+        let mut news = self.news.clone();
+        let before = news.borrow_and_update().clone();
+        if !before.connected || self.client.connection_state() != State::Connected {
+            return match before.refused {
+                Some(refused) => Err(Unanswered::Denied(refused)),
+                None => Err(Unanswered::NotSent("not connected".to_owned())),
+            };
+        }
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        let (sender, reply) = oneshot::channel();
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner).insert(number, sender);
+        let _waiting = Waiting { replies: &self.replies, number };
+        let inbox = format!("{}.{number}", self.inbox);
+        let publish = self.client.publish_with_reply_and_headers(
+            subject.to_owned(),
+            inbox,
+            headers,
+            payload.into(),
+        );
+        match timeout_at(deadline, publish).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(Unanswered::NotSent(error.to_string())),
+            Err(_) => return Err(Unanswered::NotSent("the connection is busy".to_owned())),
+        }
+        let answer = timeout_at(deadline, async {
+            tokio::select! {
+                biased;
+                reply = reply => reply.map_err(|_| Unanswered::Lost("closed".to_owned())),
+                why = self.broken(&mut news, &before, subject) => Err(why),
+            }
+        });
+        let message = answer.await.unwrap_or_else(|_| Err(Unanswered::Lost("no answer".into())))?;
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            return Err(Unanswered::NobodyThere);
+        }
+        Ok(message)
+    }
+
+    /// Ends when no answer can come any more.
+    async fn broken(
+        &self,
+        news: &mut watch::Receiver<News>,
+        before: &News,
+        subject: &str,
+    ) -> Unanswered {
+        loop {
+            if news.changed().await.is_err() {
+                return Unanswered::Lost("closed".to_owned());
+            }
+            let now = news.borrow_and_update();
+            if now.denials != before.denials
+                && (now.denied.contains(&format!("\"{subject}\""))
+                    || now.denied.contains(&self.inbox))
+            {
+                return Unanswered::Denied(now.denied.clone());
+            }
+            if now.changes != before.changes {
+                return Unanswered::Lost("the connection broke".to_owned());
+            }
+        }
+    }
+}
+
+async fn sort(mut arrivals: Subscriber, inbox: usize, replies: Replies) {
+    while let Some(message) = arrivals.next().await {
+        let number = message.subject.get(inbox + 1..).and_then(|text| text.parse().ok());
+        let waiting = number.and_then(|number: u64| {
+            replies.lock().unwrap_or_else(PoisonError::into_inner).remove(&number)
+        });
+        if let Some(waiting) = waiting {
+            let _gone = waiting.send(message);
+        }
+    }
+}
+
+impl std::fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotSent(text) | Self::Lost(text) | Self::Denied(text) => f.write_str(text),
+            Self::NobodyThere => f.write_str("no leader answers"),
+        }
+    }
+}
+
+impl From<Unanswered> for ReadError {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Denied(text) => Self::Rejected(Rejection::Permission(text)),
+            other @ (Unanswered::NotSent(_) | Unanswered::NobodyThere | Unanswered::Lost(_)) => {
+                Self::Unavailable(other.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! One thread that owns the connection, because SQLite blocks. A job given up while it was still
+//! waiting is not begun; one given up afterwards may have landed.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::bell;
+use super::database::Database;
+use crate::core::ids::{ClusterId, Incarnation};
+use crate::core::time::Instant;
+use crate::store::pulse::{Pulse, boot_time};
+use crate::store::{Hint, OpenError, ReadError, Write, WriteOutcome};
+
+/// Jobs that may wait. An agent has a handful at once; more means that the disk hangs.
+const QUEUE: usize = 64;
+
+type Job = Box<dyn FnOnce(&mut Database) + Send>;
+
+const WAITING: u8 = 0;
+const BEGUN: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+/// Decides the race between a caller who gives up and a job about to begin.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Claim(Arc<AtomicU8>);
+
+impl Claim {
+    /// The job's: from here on it may land. False when its caller has given up.
+    pub(super) fn begin(&self) -> bool {
+        self.settle(BEGUN)
+    }
+
+    /// The caller's: true when the job will not run.
+    fn give_up(&self) -> bool {
+        self.settle(GIVEN_UP)
+    }
+
+    fn settle(&self, to: u8) -> bool {
+        match self.0.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(settled) => settled == to,
+        }
+    }
+}
+
+/// Gives up when the caller's future is dropped.
+struct Waiting(Claim);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
+}
+
+/// The thread's other end. The thread ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Worker {
+    // The mutex only makes it Sync; it is held for a `try_send`.
+    jobs: Mutex<SyncSender<Job>>,
+    path: Arc<PathBuf>,
+    pulse: Arc<Pulse>,
+}
+
+impl Worker {
+    /// Starts the thread and has it open the file.
+    pub(super) async fn start(
+        path: PathBuf,
+        cluster: ClusterId,
+        pulse: Arc<Pulse>,
+        timeout: Duration,
+    ) -> Result<(Self, Incarnation), OpenError> {
+        let (jobs, queue) = sync_channel(QUEUE);
+        let (opened, opening) = oneshot::channel();
+        let (shared_path, thread_path) = (Arc::new(path.clone()), path);
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .stack_size(512 * 1024)
+            .spawn(move || run(&thread_path, &cluster, timeout, opened, &queue))
+            .map_err(|error| OpenError::Unavailable(format!("cannot start its thread: {error}")))?;
+        let incarnation = match tokio::time::timeout(timeout, opening).await {
+            Ok(Ok(answer)) => answer?,
+            Ok(Err(_)) => return Err(OpenError::Unavailable("its thread ended".to_owned())),
+            Err(_) => return Err(OpenError::Unavailable(late(timeout))),
+        };
+        Ok((Self { jobs: Mutex::new(jobs), path: shared_path, pulse }, incarnation))
+    }
+
+    /// Asks a question, waiting at most `timeout` for the answer.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        question: impl FnOnce(&mut Database) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let (answer, answered) = oneshot::channel();
+        let claim = Claim::default();
+        let _waiting = Waiting(claim.clone());
+        let deadline = boot_time() + timeout;
+        let queued = self.enqueue(Box::new(move |database| {
+            database.wait_for_locks(deadline);
+            if claim.begin() {
+                let _gone = answer.send(question(database));
+            }
+        }));
+        let result = match queued {
+            Err(cause) => Err(ReadError::Unavailable(cause)),
+            Ok(()) => match tokio::time::timeout(timeout, answered).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(ReadError::Unavailable("its thread ended".to_owned())),
+                Err(_) => Err(ReadError::Unavailable(late(timeout))),
+            },
+        };
+        self.pulse.read(&result);
+        result
+    }
+
+    /// Writes, waiting at most `timeout` for the outcome.
+    pub(super) async fn write(&self, write: Write, timeout: Duration) -> WriteOutcome {
+        let (answer, answered) = oneshot::channel();
+        let claim = Claim::default();
+        let waiting = Waiting(claim.clone());
+        let deadline = boot_time() + timeout;
+        let path = Arc::clone(&self.path);
+        let pulse = Arc::clone(&self.pulse);
+        let queued = self.enqueue(Box::new(move |database| {
+            database.wait_for_locks(deadline);
+            let outcome = database.write(&write, &claim);
+            let applied = matches!(outcome, WriteOutcome::Applied { .. });
+            let _gone = answer.send(outcome);
+            if applied {
+                announce(database, &pulse);
+                bell::ring(&path);
+            }
+        }));
+        let outcome = match queued {
+            Err(cause) => WriteOutcome::NotSent { cause },
+            Ok(()) => match tokio::time::timeout(timeout, answered).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) | Err(_) if waiting.0.give_up() => {
+                    WriteOutcome::NotSent { cause: late(timeout) }
+                }
+                Ok(Err(_)) | Err(_) => WriteOutcome::Unknown { cause: late(timeout) },
+            },
+        };
+        self.pulse.written(&outcome);
+        outcome
+    }
+
+    /// What the bell does: has the thread tell which keys changed.
+    pub(super) fn announcer(&self) -> impl Fn() + Send + 'static {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let pulse = Arc::clone(&self.pulse);
+        move || {
+            let told = Arc::clone(&pulse);
+            let job: Job = Box::new(move |database| {
+                database.wait_for_locks(Instant::ZERO);
+                announce(database, &told);
+            });
+            if jobs.try_send(job).is_err() {
+                pulse.hint(Hint::Resync);
+            }
+        }
+    }
+
+    fn enqueue(&self, job: Job) -> Result<(), String> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => format!("{QUEUE} operations wait for the disk already"),
+            TrySendError::Disconnected(_) => "its thread ended".to_owned(),
+        })
+    }
+}
+
+fn announce(database: &mut Database, pulse: &Pulse) {
+    match database.changed() {
+        Some(keys) => keys.into_iter().for_each(|key| pulse.hint(Hint::Changed(key))),
+        None => pulse.hint(Hint::Resync),
+    }
+}
+
+fn late(timeout: Duration) -> String {
+    format!("no answer within {} ms", timeout.as_millis())
+}
+
+fn run(
+    path: &std::path::Path,
+    cluster: &ClusterId,
+    wait: Duration,
+    opened: oneshot::Sender<Result<Incarnation, OpenError>>,
+    queue: &Receiver<Job>,
+) {
+    let mut database = match Database::open(path, cluster, boot_time() + wait) {
+        Ok(database) => database,
+        Err(error) => {
+            let _gone = opened.send(Err(error));
+            return;
+        }
+    };
+    if opened.send(Ok(database.incarnation().clone())).is_err() {
+        return;
+    }
+    while let Ok(job) = queue.recv() {
+        job(&mut database);
+    }
+}

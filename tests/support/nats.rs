@@ -1,0 +1,207 @@
+//! Real NATS servers: one, or a cluster of three, on 127.0.0.1, ended when dropped.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// The server's binary.
+pub(crate) fn binary() -> PathBuf {
+    tool("HARMONY_NATS_SERVER", "target/tools/bin/nats-server")
+}
+
+/// A server too old for us (2.9).
+pub(crate) fn old_binary() -> PathBuf {
+    tool("HARMONY_NATS_SERVER_29", "target/tools29/usr/sbin/nats-server")
+}
+
+fn tool(variable: &str, otherwise: &str) -> PathBuf {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join(otherwise);
+    let path = std::env::var_os(variable).map_or_else(default, PathBuf::from);
+    assert!(path.is_file(), "{} is missing: run ./tests/run, or set {variable}", path.display());
+    path
+}
+
+/// `count` ports that were free a moment ago.
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+/// One server and its data.
+pub(crate) struct Server {
+    binary: PathBuf,
+    directory: TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// Starts a single server with JetStream; `extra` is added to its configuration.
+    pub(crate) fn start(extra: &str) -> Self {
+        Self::start_binary(binary(), &format!("jetstream_sync\n{extra}"))
+    }
+
+    /// Starts a single server of another version, without settings it may not know.
+    pub(crate) fn start_binary(binary: PathBuf, extra: &str) -> Self {
+        let mut server = Self::new(binary, free_ports(1)[0], "single", extra);
+        server.spawn();
+        server.await_ready();
+        server
+    }
+
+    fn new(binary: PathBuf, port: u16, name: &str, extra: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        let (sync, extra) = match extra.strip_prefix("jetstream_sync\n") {
+            Some(rest) => ("sync_interval: always", rest),
+            None => ("", extra),
+        };
+        let config = format!(
+            "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\n\
+             jetstream {{ store_dir: {data:?}, max_mem: 64MB, max_file: 1GB\n{sync} }}\n{extra}\n"
+        );
+        fs::write(directory.path().join("server.conf"), config).unwrap();
+        Self { binary, directory, port, child: None }
+    }
+
+    /// Where clients connect.
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The port that clients connect to.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where the data is.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// What the server wrote to its log.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Starts it, not waiting until it answers.
+    pub(crate) fn spawn(&mut self) {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("log"))
+            .unwrap();
+        let child = Command::new(&self.binary)
+            .arg("-c")
+            .arg(self.directory.path().join("server.conf"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+    }
+
+    /// Waits until it greets clients.
+    pub(crate) fn await_ready(&mut self) {
+        for _ in 0..600 {
+            if let Ok(stream) = TcpStream::connect(("127.0.0.1", self.port)) {
+                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let mut line = String::new();
+                let read = BufReader::new(stream).read_line(&mut line);
+                if read.is_ok() && line.starts_with("INFO") {
+                    return;
+                }
+            }
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
+            assert!(ended.is_none(), "nats-server ended: {}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("nats-server does not answer: {}", self.log());
+    }
+
+    /// Ends it at once, as a crash does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Asks it to end, and waits until it did.
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        if let Some(mut child) = self.child.take() {
+            child.wait().unwrap();
+        }
+    }
+
+    /// Stops its processor time; its sockets stay open.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(child) = &self.child {
+            kill_process(Pid::from_child(child), signal).unwrap();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ended_already = child.kill();
+            let _ended_already = child.wait();
+        }
+    }
+}
+
+/// Three servers that replicate to each other.
+pub(crate) struct Cluster {
+    /// The servers.
+    pub(crate) servers: Vec<Server>,
+}
+
+impl Cluster {
+    /// Starts three servers.
+    pub(crate) fn start() -> Self {
+        let ports = free_ports(6);
+        let (clients, routes) = ports.split_at(3);
+        let known: Vec<_> =
+            routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+        let known = known.join(", ");
+        let mut servers: Vec<_> = clients
+            .iter()
+            .zip(routes)
+            .enumerate()
+            .map(|(number, (client, route))| {
+                let extra = format!(
+                    "jetstream_sync\nping_interval: \"2s\"\nping_max: 2\nwrite_deadline: \"2s\"\n\
+                     cluster {{ name: c, listen: \"127.0.0.1:{route}\", no_advertise: true, \
+                     ping_interval: \"2s\", ping_max: 2, routes: [{known}] }}"
+                );
+                Server::new(binary(), *client, &format!("s{number}"), &extra)
+            })
+            .collect();
+        servers.iter_mut().for_each(Server::spawn);
+        servers.iter_mut().for_each(Server::await_ready);
+        Self { servers }
+    }
+
+    /// Where clients connect.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(Server::url).collect()
+    }
+}
