@@ -193,7 +193,7 @@ proptest! {
         use harmony_agent::core::time::Instant;
         if policy_problems(&policy).is_empty() {
             let sent = Instant::from_millis(1_000_000);
-            let until = policy.lease_until(sent);
+            let until = policy.lease_until(sent, policy.lease_duration);
             let failed = sent + policy.heartbeat_interval + policy.heartbeat_timeout * policy.failure_threshold;
             prop_assert!(failed <= policy.fence_at(until));
             prop_assert!(policy.fence_at(until) < policy.guard_at(until));
