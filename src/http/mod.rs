@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_millis(500);
 /// What the listener answers from.
 #[derive(Clone)]
 pub struct Shared {
-    /// Makes the view as of now from what the driver last published.
+    /// Makes the view as of now, ages and remaining times included, from what the driver last published.
     pub view: Arc<dyn Fn() -> View + Send + Sync>,
     /// Time since the driver's loop last beat, by the driver's clock.
     pub beat_age: Arc<dyn Fn() -> Duration + Send + Sync>,
@@ -53,11 +53,6 @@ impl Shared {
         (age > self.beat_limit).then(|| {
             format!("the driver's loop has not beaten for {age:?}, more than {:?}", self.beat_limit)
         })
-    }
-
-    /// The view as of now.
-    fn current(&self) -> View {
-        (self.view)().aged((self.beat_age)().as_secs_f64())
     }
 }
 
@@ -104,7 +99,7 @@ async fn livez(State(shared): State<Shared>) -> Response {
 }
 
 async fn readyz(State(shared): State<Shared>) -> Response {
-    let view = shared.current();
+    let view = (shared.view)();
     let unready = shared.stuck().or_else(|| view.unready());
     let about =
         json!({ "member": view.member, "state": view.state, "is_primary": view.is_primary });
@@ -112,7 +107,7 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 }
 
 async fn status(State(shared): State<Shared>) -> Response {
-    Json(shared.current()).into_response()
+    Json((shared.view)()).into_response()
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {

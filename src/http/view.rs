@@ -194,19 +194,4 @@ impl View {
         }
         (!database.streaming).then(|| "no WAL arrives from the primary".to_owned())
     }
-
-    /// The same view `seconds` later, when nothing new has become known: leases have shrunk,
-    /// everything else is older.
-    pub(super) fn aged(mut self, seconds: f64) -> Self {
-        let older = |age: &mut Option<f64>| *age = age.map(|age| age + seconds);
-        self.lease.seconds_left = self.lease.seconds_left.map(|left| (left - seconds).max(0.0));
-        older(&mut self.staleness_seconds);
-        self.members.iter_mut().for_each(|member| older(&mut member.age_seconds));
-        if let Some(transition) = &mut self.last_transition {
-            transition.seconds_ago += seconds;
-        }
-        self.uptime_seconds += seconds;
-        self.writable &= !self.is_primary || self.lease.seconds_left.is_some_and(|left| left > 0.0);
-        self
-    }
 }

@@ -120,22 +120,6 @@ async fn readyz_wants_a_writable_primary_or_a_following_replica() {
 }
 
 #[tokio::test]
-async fn a_view_that_ages_loses_its_lease() {
-    let mut view = primary_view();
-    view.lease.seconds_left = Some(2.0);
-    let agent = Agent::start(view).await;
-    agent.beat(1_500);
-    let (_, status) = agent.json("/status").await;
-    assert_eq!(status["lease"]["seconds_left"], 0.5);
-    assert_eq!(status["writable"], true);
-    agent.beat(2_500);
-    let (_, status) = agent.json("/status").await;
-    assert_eq!(status["lease"]["seconds_left"], 0.0);
-    assert_eq!(status["writable"], false);
-    assert_eq!(agent.json("/readyz").await.0, 503);
-}
-
-#[tokio::test]
 async fn status_reads_back() {
     let agent = Agent::start(primary_view()).await;
     let (code, body) = agent.get("/status").await;
