@@ -1,4 +1,6 @@
 //! Helpers shared by the integration tests.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails right there")]
+
 pub(crate) mod nats;
 pub(crate) mod proxy;
