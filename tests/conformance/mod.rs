@@ -21,6 +21,8 @@
 //!
 //! 21 and 25 are about agents and sites, and are tested there.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails right there")]
+
 mod latency;
 mod local;
 mod nats_faults;
