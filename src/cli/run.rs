@@ -3,6 +3,7 @@
 use super::Settings;
 use super::exit::{Code, Failure};
 use crate::runtime::start::{self, Inputs, RunError};
+use crate::runtime::state_dir::StateDirError;
 use crate::telemetry;
 
 /// Arguments of `run`.
@@ -39,8 +40,10 @@ pub fn run(_arguments: Arguments, settings: &Settings) -> Result<(), Failure> {
 
 fn code(error: &RunError) -> Code {
     match error {
-        RunError::StateDir(_) | RunError::NameTaken(_) => Code::CannotCreate,
-        RunError::Database(_) => Code::Config,
+        RunError::StateDir(StateDirError::Locked { .. }) => Code::Temporary,
+        RunError::StateDir(StateDirError::Damaged { .. }) => Code::Data,
+        RunError::StateDir(StateDirError::Io { .. }) => Code::CannotCreate,
+        RunError::Database(_) | RunError::NameTaken(_) => Code::Config,
         RunError::Listen { .. } => Code::Unavailable,
         RunError::Signals(_) | RunError::Name(_) => Code::Internal,
     }

@@ -302,9 +302,7 @@ fn strike(
         if known || held.len() + 1 >= HELD {
             continue;
         }
-        let is_child = || {
-            matches!(table.process(child), Ok(Some(p)) if p.parent == pid && p.is_live_postgres())
-        };
+        let is_child = || matches!(table.process(child), Ok(Some(p)) if p.parent == pid && p.is_live_postgres());
         if let Some(pidfd) = pin(child, is_child, round) {
             shoot(Held { pid: child, pidfd }, held, round);
         }

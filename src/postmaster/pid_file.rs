@@ -120,7 +120,8 @@ fn truncate(key: u64) -> u32 {
 mod tests {
     use super::*;
 
-    const FILE: &[u8] = b"4711\n/data\n1763683200\n5432\n/tmp\nlocalhost\n  4194567890   32769\nready\n";
+    const FILE: &[u8] =
+        b"4711\n/data\n1763683200\n5432\n/tmp\nlocalhost\n  4194567890   32769\nready\n";
 
     #[test]
     fn the_segment_is_found_by_key_id_and_creator() {

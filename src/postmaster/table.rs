@@ -101,8 +101,7 @@ impl Table {
         while let Some(entry) = listing.next() {
             let entry = entry?;
             let Some(pid) = number(entry.file_name().to_bytes()) else { continue };
-            if self.is_home(pid, home)?
-                && self.process(pid)?.is_some_and(Process::is_live_postgres)
+            if self.is_home(pid, home)? && self.process(pid)?.is_some_and(Process::is_live_postgres)
             {
                 each(self, pid);
             }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::clock;
 use super::executor::Executor;
 use super::recorder::Recorder;
-use crate::core::event::{Action, Effect, Event, Exit, Guard, Observation, WatchdogStatus};
+use crate::core::event::{Effect, Event, Exit, Guard, Observation, WatchdogStatus};
 use crate::core::status::Status;
 use crate::core::{Agent, Deadline};
 use crate::database::Database;
@@ -77,8 +77,8 @@ struct Driver {
     _no_watchdog: Option<watch::Sender<WatchdogStatus>>,
 }
 
-/// Runs the agent until it may stop; says why it did.
-pub async fn run(parts: Parts) -> Exit {
+/// Runs the agent until it may stop; says why it did, and whether the database is known to be down.
+pub async fn run(parts: Parts) -> (Exit, bool) {
     let mut driver = Driver::new(parts);
     loop {
         let wake = driver.next().await;
@@ -89,7 +89,8 @@ pub async fn run(parts: Parts) -> Exit {
         if let Some(exit) = driver.start(now, effects) {
             driver.publish();
             driver.parts.executor.close(CLOSE_LIMIT).await;
-            return exit;
+            let look = driver.parts.database.observe(CLOSE_LIMIT).await;
+            return (exit, !look.process.is_running());
         }
         driver.publish();
     }
@@ -212,7 +213,9 @@ impl Driver {
                     let store = self.parts.store.borrow().clone();
                     self.parts.executor.write(op, store, write, limit);
                 }
-                Effect::Act(op, action, epoch, limit) => self.act(op, action, epoch, limit),
+                Effect::Act(op, action, epoch, limit) => {
+                    self.parts.executor.act(op, action, epoch, limit);
+                }
                 Effect::Cancel(op) => self.parts.executor.cancel(op),
                 Effect::EpochEnded(epoch) => self.parts.executor.epoch_ended(epoch),
                 Effect::Observe => self.abandon_look(),
@@ -227,16 +230,6 @@ impl Driver {
             }
         }
         exit
-    }
-
-    fn act(
-        &mut self,
-        op: crate::core::ids::OpId,
-        action: Action,
-        epoch: crate::core::ids::Epoch,
-        limit: Duration,
-    ) {
-        self.parts.executor.act(op, action, epoch, limit);
     }
 
     fn publish(&mut self) {

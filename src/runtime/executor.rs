@@ -23,8 +23,11 @@ use crate::store::{self, Expected, ReadError, Store, codec};
 /// How long a cancelled action may take to say what became of it.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
 
-/// Beyond its own limit a store gets this much before it is given up from outside.
-const STORE_GRACE: Duration = Duration::from_millis(50);
+/// The share of an operation's limit after which the store itself gives up, so that it can still
+/// say what it knows; at the whole limit it is given up from outside.
+fn store_limit(limit: Duration) -> Duration {
+    limit / 10 * 9
+}
 
 /// What kind of completion an operation ends in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +86,7 @@ impl Executor {
             let Some(store) = store else {
                 return Event::Read(op, Err(ReadFailure::Unavailable("not connected".to_owned())));
             };
-            let answer = match timeout(limit + STORE_GRACE, store.list(limit)).await {
+            let answer = match timeout(limit, store.list(store_limit(limit))).await {
                 Ok(Ok(listing)) => Ok(codec::snapshot(&listing, &store.incarnation())),
                 Ok(Err(ReadError::Unavailable(why))) => Err(ReadFailure::Unavailable(why)),
                 Ok(Err(ReadError::Rejected(why))) => Err(ReadFailure::Rejected(why.to_string())),
@@ -112,7 +115,7 @@ impl Executor {
             };
             let write = encode(&id, store.as_ref(), &write);
             let outcome =
-                match timeout(limit + STORE_GRACE, store.compare_and_set(&write, limit)).await {
+                match timeout(limit, store.compare_and_set(&write, store_limit(limit))).await {
                     Ok(outcome) => translate(outcome),
                     Err(_) => {
                         let cause = "no answer in time".to_owned();

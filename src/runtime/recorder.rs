@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::core::event::{
-    Action, ActionOutcome, Done, Effect, Event, Guard, Reason, State, StoreWrite, Transition,
-    WriteOutcome,
+    Action, ActionOutcome, Done, Effect, Event, Guard, ReadFailure, Reason, State, StoreWrite,
+    Transition, WriteOutcome,
 };
 use crate::core::ids::{MemberId, OpId};
 use crate::core::records::{Key, Record};
@@ -64,7 +64,11 @@ impl Recorder {
         self.beat.store(now.as_nanos(), Ordering::Relaxed);
         match event {
             Event::Read(op, answer) => {
-                let outcome = if answer.is_ok() { "ok" } else { "failed" };
+                let outcome = match answer {
+                    Ok(_) => "ok",
+                    Err(ReadFailure::Unavailable(_)) => "unavailable",
+                    Err(ReadFailure::Rejected(_)) => "rejected",
+                };
                 if let Err(failure) = answer {
                     tracing::debug!(?failure, "store not read");
                 }

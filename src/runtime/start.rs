@@ -1,5 +1,7 @@
 //! Puts an agent together from its configuration and runs it.
 
+use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +21,7 @@ use super::state_dir::{StateDir, StateDirError};
 use super::watchdog::client;
 use crate::config::{self, Config};
 use crate::core::event::{Event, Exit, Guard, WatchdogStatus};
-use crate::core::ids::{BootId, InvalidId};
+use crate::core::ids::{BootId, ClusterId, InvalidId, MemberId};
 use crate::core::policy::WatchdogMode;
 use crate::core::status::Status;
 use crate::core::{Agent, Identity};
@@ -44,7 +46,7 @@ pub struct Inputs {
     /// The checked configuration.
     pub config: Config,
     /// Reads it again, for SIGHUP.
-    pub reload: Box<dyn Fn() -> Result<Config, String> + Send>,
+    pub reload: Box<dyn Fn() -> Result<Config, String> + Send + Sync>,
     /// Changes the level of logs.
     pub telemetry: Telemetry,
     /// This program, for the watchdog process.
@@ -70,7 +72,7 @@ pub enum RunError {
     #[error("http.listen = {address}: {source}; choose an address and port that are free")]
     Listen {
         /// As configured.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// What the operating system said.
         source: std::io::Error,
     },
@@ -95,9 +97,7 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
     let state_dir =
         StateDir::open(&config.state_dir, &database.data_dir, &config.cluster_id, &config.member)?;
     let floor = state_dir.read_floor()?;
-    let listener = TcpListener::bind(config.http_listen)
-        .await
-        .map_err(|source| RunError::Listen { address: config.http_listen, source })?;
+    let listener = listen(config.http_listen)?;
     let data_dir = database.data_dir.clone();
     let database: Arc<dyn Database> = Arc::new(Local::new(database.clone())?);
     let watchdog = start_watchdog(&inputs, &state_dir, data_dir).await;
@@ -125,12 +125,25 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
         status,
         recorder,
     };
-    let exit = driver::run(parts).await;
-    drop(leave);
+    let (exit, down) = driver::run(parts).await;
+    if let Some(Handle(watchdog)) = leave.filter(|_| down) {
+        // Nothing is left to guard: do not leave a process behind.
+        if let Some(client) = Arc::into_inner(watchdog) {
+            client.quit(WATCHDOG_LIMIT).await;
+        }
+    }
     match exit {
         Exit::Asked => Ok(()),
         Exit::NameTaken(why) => Err(RunError::NameTaken(why)),
     }
+}
+
+fn listen(address: SocketAddr) -> Result<std::net::TcpListener, RunError> {
+    let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|source| RunError::Listen { address, source })
 }
 
 /// The watchdog's client, shared by the driver and the end of the program.
@@ -175,37 +188,60 @@ fn open_store(config: &Config) -> watch::Receiver<Option<Arc<dyn Store>>> {
         config::Store::Sqlite(settings) => store::Settings::Sqlite(settings.clone()),
         config::Store::Nats(settings) => store::Settings::Nats(settings.clone()),
     };
-    tokio::task::spawn(async move {
-        let mut said = String::new();
-        loop {
-            match store::open(&cluster, &member, &settings, OPEN_LIMIT).await {
-                Ok(store) => {
-                    tracing::info!(capabilities = ?store.capabilities(), "store opened");
-                    sender.send_replace(Some(store));
-                    return;
-                }
-                Err(error) => {
-                    let text = error.to_string();
-                    if said != text {
-                        tracing::warn!(error = text, "store not opened; trying again");
-                        said = text;
-                    }
-                    let refused = matches!(error, OpenError::Rejected(_));
-                    sleep(if refused { OPEN_AGAIN * 10 } else { OPEN_AGAIN }).await;
-                }
-            }
-            if sender.is_closed() {
-                return;
-            }
-        }
+    let sender = Arc::new(sender);
+    supervise("store opener", move || {
+        keep_opening(cluster.clone(), member.clone(), settings.clone(), Arc::clone(&sender))
     });
     receiver
+}
+
+async fn keep_opening(
+    cluster: ClusterId,
+    member: MemberId,
+    settings: store::Settings,
+    sender: Arc<watch::Sender<Option<Arc<dyn Store>>>>,
+) {
+    let mut said = String::new();
+    while !sender.is_closed() {
+        match store::open(&cluster, &member, &settings, OPEN_LIMIT).await {
+            Ok(store) => {
+                tracing::info!(capabilities = ?store.capabilities(), "store opened");
+                sender.send_replace(Some(store));
+                return sender.closed().await;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if said != text {
+                    tracing::warn!(error = text, "store not opened; trying again");
+                    said = text;
+                }
+                let refused = matches!(error, OpenError::Rejected(_));
+                sleep(if refused { OPEN_AGAIN * 10 } else { OPEN_AGAIN }).await;
+            }
+        }
+    }
+}
+
+/// Runs a service for as long as the program: one that breaks is reported and started again.
+fn supervise<F>(name: &'static str, mut service: impl FnMut() -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::task::spawn(async move {
+        while let Err(error) = tokio::task::spawn(service()).await {
+            if error.is_cancelled() {
+                return;
+            }
+            tracing::error!(service = name, %error, "service broke; starting it again");
+            sleep(OPEN_AGAIN).await;
+        }
+    });
 }
 
 /// Shows status and metrics over HTTP.
 fn serve(
     config: &Config,
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     metrics: Metrics,
     recorder: &Recorder,
     shown: watch::Receiver<Arc<Status>>,
@@ -230,9 +266,17 @@ fn serve(
     };
     let (view, beat_age) = (Arc::new(view), Arc::new(beat_age));
     let shared = http::Shared { view, beat_age, beat_limit, metrics };
-    tokio::task::spawn(async move {
-        if let Err(error) = http::serve(listener, shared, std::future::pending()).await {
-            tracing::error!(%error, "http listener ended");
+    supervise("http listener", move || {
+        let listener = listener.try_clone().and_then(TcpListener::from_std);
+        let shared = shared.clone();
+        async move {
+            let served = match listener {
+                Ok(listener) => http::serve(listener, shared, std::future::pending()).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = served {
+                tracing::error!(%error, "http listener ended");
+            }
         }
     });
 }
@@ -252,43 +296,74 @@ fn store_view(setting: &Setting, store: Option<&dyn Store>) -> StoreView {
 
 /// Signals as orders: SIGTERM and SIGINT stop the agent, SIGHUP reads the settings again.
 fn orders(inputs: Inputs) -> Result<mpsc::Receiver<Event>, RunError> {
-    let listen = |kind| signal(kind).map_err(RunError::Signals);
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut hangup = listen(SignalKind::hangup())?;
+    // Listened to before anything else happens; a service that breaks listens again.
+    let mut first = Some(Signals::listen().map_err(RunError::Signals)?);
     let (sender, receiver) = mpsc::channel(8);
-    tokio::task::spawn(async move {
-        let mut on_sigterm = inputs.config.on_sigterm;
-        loop {
-            tokio::select! {
-                Some(()) = next(&mut terminate) => {}
-                Some(()) = next(&mut interrupt) => {}
-                Some(()) = next(&mut hangup) => {
-                    if let Some(config) = reload(&inputs) {
-                        on_sigterm = config.on_sigterm;
-                        let _ = sender.send(Event::Reconfigured(config.policy)).await;
-                    }
-                    continue;
-                }
-            }
-            if sender.send(Event::Shutdown(on_sigterm)).await.is_err() {
-                return;
-            }
-        }
+    let inputs = Arc::new(inputs);
+    supervise("signals", move || {
+        let signals = first.take().map_or_else(Signals::listen, Ok);
+        take_orders(Arc::clone(&inputs), signals, sender.clone())
     });
     Ok(receiver)
 }
 
-async fn next(signal: &mut Signal) -> Option<()> {
-    signal.recv().await
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+async fn take_orders(
+    inputs: Arc<Inputs>,
+    signals: std::io::Result<Signals>,
+    sender: mpsc::Sender<Event>,
+) {
+    let mut signals = match signals {
+        Ok(signals) => signals,
+        Err(error) => return tracing::error!(%error, "signals cannot be received"),
+    };
+    let mut on_sigterm = inputs.config.on_sigterm;
+    while !sender.is_closed() {
+        let order = tokio::select! {
+            _ = signals.terminate.recv() => Some(Event::Shutdown(on_sigterm)),
+            _ = signals.interrupt.recv() => Some(Event::Shutdown(on_sigterm)),
+            _ = signals.hangup.recv() => reload(&inputs).map(|config| {
+                on_sigterm = config.on_sigterm;
+                Event::Reconfigured(config.policy)
+            }),
+        };
+        if let Some(order) = order {
+            if sender.send(order).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// The settings as they are now; bad ones are reported and change nothing.
 fn reload(inputs: &Inputs) -> Option<Config> {
     match (inputs.reload)() {
-        Ok(config) => {
+        Ok(mut config) => {
             if let Err(error) = inputs.telemetry.set_level(&config.log_level) {
                 tracing::warn!(%error, "log level not changed");
+            }
+            // The watchdog is started, or not, once.
+            let watchdog = inputs.config.policy.watchdog;
+            if config.policy.watchdog != watchdog {
+                tracing::warn!(
+                    "watchdog.mode needs a restart of the agent; going on with the old one"
+                );
+                config.policy.watchdog = watchdog;
             }
             Some(config)
         }
