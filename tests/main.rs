@@ -5,6 +5,7 @@
 mod cli;
 mod config;
 mod conformance;
+mod live;
 mod local;
 mod support;
 mod watchdog;

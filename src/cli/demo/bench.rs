@@ -26,6 +26,8 @@ const STEADY: Duration = Duration::from_secs(2);
 const AFTER: Duration = Duration::from_secs(1);
 /// Commits of the following client in this time mean that it is served.
 const SERVED: (Duration, usize) = (Duration::from_millis(500), 10);
+/// A client still with the old primary so long after somebody took over will not move by itself.
+const ASTRAY: Duration = Duration::from_secs(2);
 /// Beyond lease and margin, how long the service may be away before the demo gives up.
 const AWAY: Duration = Duration::from_secs(60);
 /// Clients go on for so long when every member follows again: a late acknowledgement would show.
@@ -200,13 +202,16 @@ impl<'a> Bench<'a> {
         let mut back = None;
         loop {
             let failover = ledger.lock().first_after_failover(injected.at);
+            let taken_over = ledger.lock().first_taken_over(injected.at);
             if back.is_none() {
                 back = self.back(injected, failover.is_some()).await;
             }
             let end = now();
-            let is_over = match failover {
-                Some(first) => end > first.at + AFTER,
-                None => end > quiet && !self.must_fail_over(),
+            let is_over = match (failover, taken_over) {
+                (Some(first), _) => end > first.at + AFTER,
+                // The client never left the old primary although there is a new one: two of them.
+                (None, Some(other)) => end > other.at + ASTRAY,
+                (None, None) => end > quiet && !self.must_fail_over(),
             };
             if is_over && is_served(ledger) {
                 return Ok(Outcome { failover, back, end });

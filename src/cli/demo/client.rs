@@ -231,11 +231,8 @@ async fn pinned(member: usize, host: &Host, mut pen: Pen) {
     let config = host.config();
     loop {
         if let Ok(Ok(client)) = timeout(CONNECT, open(&config)).await {
-            loop {
-                match pen.write(&client, member).await {
-                    Written::Acknowledged | Written::ReadOnly => sleep(PINNED_PACE).await,
-                    Written::Broken => break,
-                }
+            while let Written::Acknowledged | Written::ReadOnly = pen.write(&client, member).await {
+                sleep(PINNED_PACE).await;
             }
         }
         sleep(PINNED_PACE).await;

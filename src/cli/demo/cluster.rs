@@ -232,24 +232,24 @@ fn secret(path: &Path) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    fn said(state: &str, leads: bool, streaming: bool) -> Option<Said> {
+    fn said(state: &str, leads: bool, streaming: bool) -> Said {
         let text = format!(
             r#"{{"state":"{state}","epoch":1,"is_primary":{leads},"writable":{leads},
                 "database":{{"streaming":{streaming}}}}}"#
         );
-        Some(serde_json::from_str(&text).unwrap())
+        serde_json::from_str(&text).unwrap()
     }
 
     #[test]
     fn settled_is_one_that_leads_and_all_others_streaming() {
-        let leader = || said("primary_healthy", true, false);
-        let follower = || said("replica_watching", false, true);
+        let leader = || Some(said("primary_healthy", true, false));
+        let follower = || Some(said("replica_watching", false, true));
         assert_eq!(settled(&[follower(), leader()]), Some(1));
         assert_eq!(settled(&[leader()]), Some(0));
         assert_eq!(settled(&[leader(), leader()]), None);
         assert_eq!(settled(&[follower(), follower()]), None);
         assert_eq!(settled(&[leader(), None]), None);
-        assert_eq!(settled(&[leader(), said("replica_watching", false, false)]), None);
-        assert_eq!(settled(&[leader(), said("replica_initializing", false, true)]), None);
+        assert_eq!(settled(&[leader(), Some(said("replica_watching", false, false))]), None);
+        assert_eq!(settled(&[leader(), Some(said("replica_initializing", false, true))]), None);
     }
 }

@@ -68,6 +68,12 @@ impl Ledger {
         self.following().find(|ack| ack.at > fault && ack.timeline > before).copied()
     }
 
+    /// The first commit after `fault` on a later timeline, of any client: somebody took over.
+    pub(super) fn first_taken_over(&self, fault: Instant) -> Option<Ack> {
+        let before = self.timeline_before(fault);
+        self.acks.iter().find(|ack| ack.at > fault && ack.timeline > before).copied()
+    }
+
     /// The following client's commits after `from`.
     pub(super) fn count_since(&self, from: Instant) -> usize {
         self.following().rev().take_while(|ack| ack.at > from).count()

@@ -1,0 +1,39 @@
+# One recipe per habit. `just` without arguments lists them.
+
+_default:
+    @just --list --unsorted
+
+# Look, change nothing: layout, lints, unit tests
+check:
+    ./tests/run fmt lint unit
+
+# Rewrite what can be rewritten by machine
+fix:
+    cargo clippy --fix --allow-dirty --allow-staged --all-targets
+    cargo fmt
+
+# All tests, or the suites named
+test *suites:
+    ./tests/run {{ suites }}
+
+# A failover on this machine
+demo *arguments:
+    ./deploy/demo {{ arguments }}
+
+# The figures of one fault: just bench node-kill
+bench fault="node-kill" runs="10":
+    ./deploy/demo --fault {{ fault }} --runs {{ runs }} --report json
+
+# The figures of every fault
+bench-all runs="10":
+    for fault in none node-kill pg-kill agent-kill agent-freeze agent-restart agent-term; do \
+        ./deploy/demo --fault $fault --runs {{ runs }} --report json || exit 1; \
+    done
+
+# The binary as it is shipped
+build:
+    cargo build --release --locked
+
+# The documentation of the code
+doc:
+    cargo doc --no-deps --open

@@ -1,0 +1,3 @@
+//! Real agents, real PostgreSQL, real time.
+
+mod demo;
