@@ -74,7 +74,12 @@ impl Drop for Home {
         if !left.is_empty() {
             complain(&format!("processes {left:?} of {} cannot be killed", self.path.display()));
         }
-        if let Err(error) = fs::remove_dir_all(&self.path) {
+        // A process that was being started when the others were killed may have written meanwhile.
+        let removed = fs::remove_dir_all(&self.path).or_else(|_| {
+            kill_all(&self.path);
+            fs::remove_dir_all(&self.path)
+        });
+        if let Err(error) = removed {
             complain(&format!("directory {} cannot be removed: {error}", self.path.display()));
         }
         if let Some(above) = &self.above {
@@ -125,10 +130,24 @@ fn belongs(pid: Pid, dir: &Path) -> bool {
         return true;
     }
     let Ok(environment) = fs::read(proc.join("environ")) else { return false };
-    environment.split(|byte| *byte == 0).any(|variable| {
+    let is_marked = environment.split(|byte| *byte == 0).any(|variable| {
         let value = variable.strip_prefix(MARK.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
         value.is_some_and(|value| is_within(Path::new(std::ffi::OsStr::from_bytes(value)), dir))
-    })
+    });
+    is_marked || is_tool_on(&proc, dir)
+}
+
+/// A tool of PostgreSQL that an agent ran on `dir`: it works elsewhere, with an environment of its
+/// own. The argument decides; the kind of program spares a pager that reads a log of ours.
+fn is_tool_on(proc: &Path, dir: &Path) -> bool {
+    const TOOLS: [&str; 4] = ["initdb", "pg_basebackup", "pg_rewind", "postgres"];
+    let is_tool = fs::read_link(proc.join("exe")).is_ok_and(|exe| {
+        exe.file_name().is_some_and(|name| TOOLS.iter().any(|tool| name == *tool))
+    });
+    let line =
+        if is_tool { fs::read(proc.join("cmdline")).unwrap_or_default() } else { Vec::new() };
+    line.split(|byte| matches!(byte, 0 | b'='))
+        .any(|argument| is_within(Path::new(std::ffi::OsStr::from_bytes(argument)), dir))
 }
 
 /// The system says of a directory that was removed: `/path (deleted)`.
