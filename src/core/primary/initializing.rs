@@ -158,7 +158,7 @@ impl Initializing {
         match Self::claim(cx) {
             Claim::Others => Self::deposed(unproven, cx),
             Claim::Ours if !cx.watchdog_missing() && !cx.name_contested() => {
-                let expected = cx.view.lease_slot().revision();
+                let expected = cx.newest_lease_revision();
                 cx.acquire(State::PrimaryInitializing, expected);
                 Next::stay(Primary::Initializing(Self { step: Step::Acquiring, unproven }))
             }

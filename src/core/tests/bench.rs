@@ -361,7 +361,12 @@ impl Bench {
             self.step(Event::Changed);
             self.reading().expect("a read after a hint")
         });
-        self.step(Event::Read(op, answer));
+        self.step(Event::Read(op, answer.clone()));
+        // One that was begun before a refusal does not count: the next follows at once.
+        if self.effects.iter().any(|effect| matches!(effect, Effect::Read(..))) {
+            let op = self.reading().expect("just asked for");
+            self.step(Event::Read(op, answer));
+        }
     }
 
     pub(super) fn observe(&mut self, process: Process) {
@@ -403,11 +408,10 @@ impl Bench {
     }
 
     pub(super) fn remember(&mut self) {
-        let op = self.take(|effect| match effect {
+        while let Some(op) = self.take(|effect| match effect {
             Effect::Remember(op, _) => Some(*op),
             _ => None,
-        });
-        if let Some(op) = op {
+        }) {
             self.step(Event::Remembered(op, true));
         }
     }

@@ -180,6 +180,7 @@ fn foreign_data_is_left_alone() {
 #[test]
 fn the_last_holder_writes_a_damaged_lease_again_after_a_failover_time() {
     let mut bench = Bench::healthy();
+    bench.read();
     bench.store.damage(Key::Lease);
     bench.advance_ms(1_000);
     bench.apply(&Key::Lease);

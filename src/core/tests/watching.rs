@@ -336,7 +336,6 @@ fn heartbeats_that_fail_end_candidacy_and_recovery_restores_it() {
         bench.advance_ms(1_000);
         bench.answer(&own, unknown());
     }
-    bench.step(Event::Tick);
     assert_eq!(bench.became(), Some((State::ReplicaFailed, Reason::HeartbeatsFailed)));
     bench.assert_no_storm();
     for _ in 0..4 {
