@@ -1,5 +1,7 @@
 use super::bench::*;
-use crate::core::event::{Action, ActionOutcome, Event, Process, Reason, State, WriteOutcome};
+use crate::core::event::{
+    Action, ActionOutcome, Effect, Event, Process, Reason, State, WriteOutcome,
+};
 use crate::core::ids::Epoch;
 use crate::core::records::Key;
 
@@ -49,6 +51,9 @@ fn nobody_to_follow_is_waited_for_without_a_storm_and_not_for_ever() {
         bench.quiet_seconds(1);
         if bench.agent.state() == State::ReplicaInitializing {
             return;
+        }
+        if bench.open.iter().any(|effect| matches!(effect, Effect::Act(..))) {
+            bench.acted(ActionOutcome::Refused("b is gone".to_owned()));
         }
     }
     panic!("{:?}", bench.agent.state());
