@@ -86,7 +86,7 @@ impl Initializing {
             Step::Acquiring => cx.renewal_due(None).map(|at| Deadline::at(at, "acquisition retry")),
             Step::Bootstrapping(held) => held.deadline(cx),
             Step::Starting(held, limit, _) => {
-                Deadline::earliest([held.deadline(cx), wake(*limit, "start limit")])
+                Deadline::earliest([held.deadline(cx), Some(wake(*limit, "start limit"))])
             }
         };
         Deadline::earliest([grace, step])

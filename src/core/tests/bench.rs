@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::core::agent::Agent;
 use crate::core::event::{
     Action, ActionOutcome, Condition, Done, Effect, Event, FenceProof, Floor, Observation, Process,
-    Reason, State, StoreWrite, WatchdogStatus, WriteOutcome,
+    Reason, State, StoreWrite, WriteOutcome,
 };
 use crate::core::ids::{Epoch, Incarnation, Lsn, MemberId, OpId, Revision, SystemId, TimelineId};
 use crate::core::policy::{Policy, Reaction, WatchdogMode};
@@ -66,13 +66,15 @@ pub(super) fn policy() -> Policy {
     }
 }
 
+type Value = (Result<(Record, Header), Invalid>, Revision, StoreTime);
+
 /// The store: one slot per key with its revision, and a clock.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     pub(super) incarnation: Incarnation,
     pub(super) revision: u64,
     pub(super) clock: i64,
-    slots: BTreeMap<Key, (Result<(Record, Header), Invalid>, Revision, StoreTime)>,
+    slots: BTreeMap<Key, Value>,
 }
 
 impl Store {
@@ -134,10 +136,11 @@ impl Store {
     pub(super) fn write(&mut self, id: &Identity, write: &StoreWrite) -> WriteOutcome {
         let header = header(id, &self.incarnation, write.number);
         let found = self.slots.get(&write.key);
-        if let Some((Ok((_, known)), revision, _)) = found {
-            if known.operation == header.operation {
+        match found {
+            Some((Ok((_, known)), revision, _)) if known.operation == header.operation => {
                 return WriteOutcome::Applied(*revision);
             }
+            _ => {}
         }
         if found.map(|(_, revision, _)| *revision) != write.expected {
             return WriteOutcome::Refused;
@@ -493,9 +496,5 @@ impl Bench {
             revision: Revision(revision),
             system: Some(SYSTEM),
         }
-    }
-
-    pub(super) fn watchdog(&mut self, status: WatchdogStatus) {
-        self.step(Event::Watchdog(status));
     }
 }

@@ -186,11 +186,11 @@ fn a_required_watchdog_that_stays_away_ends_leadership() {
     bench.observe(Process::RunningPrimary);
     bench.step(Event::Tick);
     assert!(bench.lease_written().is_none(), "no leadership without a watchdog");
-    bench.watchdog(WatchdogStatus::Idle);
+    bench.step(Event::Watchdog(WatchdogStatus::Idle));
     assert!(bench.lease_written().is_some());
     bench.apply(&Key::Lease);
     assert_eq!(bench.agent.state(), State::PrimaryHealthy);
-    bench.watchdog(WatchdogStatus::Down);
+    bench.step(Event::Watchdog(WatchdogStatus::Down));
     for _ in 0..14 {
         bench.advance_ms(1_000);
         bench.apply(&Key::Lease);

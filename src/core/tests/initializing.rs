@@ -59,7 +59,7 @@ fn a_postmaster_that_says_nothing_counts_as_a_primary() {
 #[test]
 fn the_watchdogs_deadline_is_the_grace() {
     let mut bench = restarted(Process::RunningPrimary, "a");
-    bench.watchdog(WatchdogStatus::Armed(bench.now + seconds(10)));
+    bench.step(Event::Watchdog(WatchdogStatus::Armed(bench.now + seconds(10))));
     bench.advance_ms(9_999);
     assert_eq!(bench.agent.state(), State::PrimaryInitializing);
     bench.advance_ms(1);

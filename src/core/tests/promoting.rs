@@ -9,7 +9,7 @@ use crate::core::records::{Key, Release};
 fn promoting_with(policy: Policy) -> Bench {
     let mut bench = Bench::watching_with(policy, |_| {});
     if bench.agent.policy().watchdog == WatchdogMode::Required {
-        bench.watchdog(WatchdogStatus::Idle);
+        bench.step(Event::Watchdog(WatchdogStatus::Idle));
     }
     let release = Release {
         to: Some(member("a")),
@@ -40,7 +40,7 @@ fn nothing_is_promoted_before_a_required_watchdog_is_armed() {
     bench.remember();
     assert!(bench.actions().is_empty());
     let until = bench.now + seconds(10);
-    bench.watchdog(WatchdogStatus::Armed(until));
+    bench.step(Event::Watchdog(WatchdogStatus::Armed(until)));
     assert_eq!(bench.actions(), [Action::Promote]);
 }
 
