@@ -351,6 +351,7 @@ pub enum ShutdownMode {
 }
 
 /// Something happened.
+#[allow(clippy::large_enum_variant, reason = "one value at a time passes through the driver")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// The deadline passed.
@@ -365,9 +366,11 @@ pub enum Event {
     Acted(OpId, ActionOutcome),
     /// Answer to [`Effect::Remember`]: false when the file could not be written.
     Remembered(OpId, bool),
-    /// A look at the database.
+    /// A look at the database. One that was begun before the last completion handed in as
+    /// [`Event::Acted`] must not be handed in after it: what it saw is not so any more.
     Observed(Observation),
-    /// The postmaster ended.
+    /// The postmaster ended. At most once for each one; not for one that had ended before the last
+    /// completed action.
     Died,
     /// The watchdog's state changed.
     Watchdog(WatchdogStatus),
@@ -378,6 +381,7 @@ pub enum Event {
 }
 
 /// Something to do. Effects of one step start in order; "after" is never expressed by order.
+#[allow(clippy::large_enum_variant, reason = "few, and soon taken apart")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Read all records.

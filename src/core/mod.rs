@@ -36,5 +36,8 @@ pub mod status;
 pub mod time;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use agent::{Agent, Deadline};
 pub use shared::{Identity, header, operation};

@@ -52,7 +52,7 @@ impl Failed {
         self.limit = cx.now + limit;
     }
 
-    pub(super) fn deadline(&self, _cx: &Shared) -> Option<Deadline> {
+    pub(super) fn deadline(&self, _cx: &Shared) -> Deadline {
         wake(self.limit, "fence limit")
     }
 

@@ -86,7 +86,7 @@ impl Initializing {
             Step::Acquiring => cx.renewal_due(None).map(|at| Deadline::at(at, "acquisition retry")),
             Step::Bootstrapping(held) => held.deadline(cx),
             Step::Starting(held, limit, _) => {
-                Deadline::earliest([held.deadline(cx), wake(*limit, "start limit")])
+                Deadline::earliest([held.deadline(cx), Some(wake(*limit, "start limit"))])
             }
         };
         Deadline::earliest([grace, step])
@@ -158,7 +158,7 @@ impl Initializing {
         match Self::claim(cx) {
             Claim::Others => Self::deposed(unproven, cx),
             Claim::Ours if !cx.watchdog_missing() && !cx.name_contested() => {
-                let expected = cx.view.lease_slot().revision();
+                let expected = cx.newest_lease_revision();
                 cx.acquire(State::PrimaryInitializing, expected);
                 Next::stay(Primary::Initializing(Self { step: Step::Acquiring, unproven }))
             }

@@ -63,7 +63,7 @@ impl Primary {
         match self {
             Self::Initializing(state) => state.deadline(cx),
             Self::Healthy(state) => state.deadline(cx),
-            Self::Failed(state) => state.deadline(cx),
+            Self::Failed(state) => Some(state.deadline(cx)),
             Self::Fenced(state) => state.deadline(cx),
             Self::Yielding(state) => state.deadline(cx),
         }
@@ -138,6 +138,6 @@ pub(super) fn superseded(cx: &Shared, epoch: Epoch) -> bool {
     cx.view.lease().is_some_and(|lease| lease.epoch > epoch)
 }
 
-pub(super) fn wake(at: Instant, why: &'static str) -> Option<Deadline> {
-    Some(Deadline::at(at, why))
+pub(super) fn wake(at: Instant, why: &'static str) -> Deadline {
+    Deadline::at(at, why)
 }

@@ -83,7 +83,7 @@ impl Yielding {
             Step::Releasing { .. } => {
                 cx.renewal_due(None).map(|at| Deadline::at(at, "release retry"))
             }
-            Step::Awaiting { until, .. } => wake(*until, "nobody took the lease"),
+            Step::Awaiting { until, .. } => Some(wake(*until, "nobody took the lease")),
             Step::Rejoining { since, retry } => Self::rejoin_due(*since, *retry, cx),
         }
     }
@@ -94,7 +94,7 @@ impl Yielding {
             return None;
         }
         if cx.upstream().is_some() || cx.holder_gone(since) {
-            return wake(retry.max(cx.now), "rejoin");
+            return Some(wake(retry.max(cx.now), "rejoin"));
         }
         let gone = cx.holder_gone_at(since);
         (gone > cx.now).then(|| Deadline::at(gone, "nobody to follow"))
@@ -154,7 +154,11 @@ impl Yielding {
         };
         let after = match After::for_reason(reason) {
             After::Reopen if cx.shutdown.is_some() => After::Release,
-            after => after,
+            after @ (After::Reopen
+            | After::HandOverOrReopen
+            | After::StepBack
+            | After::Release
+            | After::Rejoin) => after,
         };
         let failed = Failed::enter(cx, reason, Some(held.clone()), after);
         Some(Next::to(Primary::Failed(failed), reason))

@@ -30,12 +30,10 @@ impl Failed {
         if cx.shutdown.is_some() {
             return stop(cx, &signal, Workflow::Replica(Replica::Failed(self)));
         }
-        if let Some(seen) = &cx.database {
-            if seen.process == Process::RunningPrimary {
-                let reason = Reason::StrayPrimary;
-                let failed = primary::Failed::enter(cx, reason, None, primary::After::Rejoin);
-                return Next::to(Primary::Failed(failed), reason);
-            }
+        if cx.database.as_ref().is_some_and(|seen| seen.process == Process::RunningPrimary) {
+            let reason = Reason::StrayPrimary;
+            let failed = primary::Failed::enter(cx, reason, None, primary::After::Rejoin);
+            return Next::to(Primary::Failed(failed), reason);
         }
         if cx.busy()
             || cx.now < self.retry

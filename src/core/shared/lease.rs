@@ -40,6 +40,13 @@ impl Shared {
         lease.holder == self.id.member && lease.instance == self.id.instance
     }
 
+    /// The lease's revision as of the last read or of our own last applied write, whichever is newer:
+    /// a holder that opens again does not wait for a read of what it wrote itself.
+    pub(in crate::core) fn newest_lease_revision(&self) -> Option<Revision> {
+        let written = self.floor.as_ref().map(|floor| floor.revision);
+        self.view.lease_slot().revision().map(|shown| written.map_or(shown, |own| shown.max(own)))
+    }
+
     /// Somebody else to follow.
     pub(in crate::core) fn upstream(&self) -> Option<Upstream> {
         self.live_holder().filter(|upstream| upstream.member != self.id.member)

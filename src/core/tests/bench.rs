@@ -1,0 +1,500 @@
+//! One agent, a store as data, and the other end of every effect in the test's hands.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::core::agent::Agent;
+use crate::core::event::{
+    Action, ActionOutcome, Condition, Done, Effect, Event, FenceProof, Floor, Observation, Process,
+    Reason, State, StoreWrite, WriteOutcome,
+};
+use crate::core::ids::{Epoch, Incarnation, Lsn, MemberId, OpId, Revision, SystemId, TimelineId};
+use crate::core::policy::{Policy, Reaction, WatchdogMode};
+use crate::core::records::{
+    Address, ClusterState, Header, Heartbeat, Invalid, Key, Lease, MemberSettings, Position,
+    Record, Slot, Snapshot,
+};
+use crate::core::shared::{Identity, header};
+use crate::core::time::{Instant, StoreTime};
+
+pub(super) const SYSTEM: SystemId = SystemId(7);
+
+pub(super) fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub(super) fn member(name: &str) -> MemberId {
+    name.parse().unwrap()
+}
+
+pub(super) fn address(name: &str) -> Address {
+    Address { host: name.to_owned(), port: 5432, http: None }
+}
+
+pub(super) fn identity(name: &str, boot: u32) -> Identity {
+    Identity {
+        member: member(name),
+        boot: format!("boot-{name}-{boot}").parse().unwrap(),
+        instance: format!("instance-{name}").parse().unwrap(),
+        address: address(name),
+    }
+}
+
+pub(super) fn policy() -> Policy {
+    Policy {
+        heartbeat_interval: seconds(1),
+        heartbeat_timeout: seconds(1),
+        failure_threshold: 3,
+        fence_timeout: seconds(4),
+        safety_margin: seconds(1),
+        lease_duration: seconds(15),
+        clock_drift_ppm: 10_000,
+        takeover_step: seconds(1),
+        maximum_lag_on_failover: 1_000,
+        priority: 1,
+        may_bootstrap: true,
+        cool_down: seconds(60),
+        hand_over_timeout: seconds(20),
+        stop_timeout: seconds(30),
+        start_timeout: seconds(60),
+        promote_timeout: seconds(30),
+        rejoin_timeout: seconds(600),
+        watchdog: WatchdogMode::Off,
+        on_hung: Reaction::FailOver,
+        on_disk_full: Reaction::Alert,
+        shutdown_timeout: seconds(50),
+    }
+}
+
+type Value = (Result<(Record, Header), Invalid>, Revision, StoreTime);
+
+/// The store: one slot per key with its revision, and a clock.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    pub(super) incarnation: Incarnation,
+    pub(super) revision: u64,
+    pub(super) clock: i64,
+    slots: BTreeMap<Key, Value>,
+}
+
+impl Store {
+    pub(super) fn new() -> Self {
+        let incarnation = "life-1".parse().unwrap();
+        Self { incarnation, revision: 0, clock: 0, slots: BTreeMap::new() }
+    }
+
+    fn slot<T>(&self, key: &Key, pick: impl Fn(&Record) -> T) -> Slot<T> {
+        match self.slots.get(key) {
+            None => Slot::Absent,
+            Some((Ok((record, header)), revision, created)) => Slot::Valid {
+                record: pick(record),
+                header: header.clone(),
+                revision: *revision,
+                created: *created,
+            },
+            Some((Err(why), revision, _)) => {
+                Slot::Invalid { revision: *revision, why: why.clone() }
+            }
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let lease = |record: &Record| match record {
+            Record::Lease(lease) => lease.clone(),
+            other => panic!("not a lease: {other:?}"),
+        };
+        let cluster = |record: &Record| match record {
+            Record::ClusterState(cluster) => cluster.clone(),
+            other => panic!("not a cluster state: {other:?}"),
+        };
+        let heartbeat = |record: &Record| match record {
+            Record::Heartbeat(heartbeat) => heartbeat.clone(),
+            other => panic!("not a heartbeat: {other:?}"),
+        };
+        let members = self.slots.keys().filter_map(|key| match key {
+            Key::Heartbeat(member) => Some(member.clone()),
+            Key::Lease | Key::ClusterState => None,
+        });
+        Snapshot {
+            incarnation: Some(self.incarnation.clone()),
+            lease: self.slot(&Key::Lease, lease),
+            cluster: self.slot(&Key::ClusterState, cluster),
+            heartbeats: members
+                .map(|m| (m.clone(), self.slot(&Key::Heartbeat(m), heartbeat)))
+                .collect(),
+        }
+    }
+
+    pub(super) fn put(&mut self, key: Key, value: Result<(Record, Header), Invalid>) -> Revision {
+        self.revision += 1;
+        let (revision, created) = (Revision(self.revision), StoreTime(self.clock));
+        self.slots.insert(key, (value, revision, created));
+        revision
+    }
+
+    /// Compare-and-set; the identical operation sent again is answered as the first time.
+    pub(super) fn write(&mut self, id: &Identity, write: &StoreWrite) -> WriteOutcome {
+        let header = header(id, &self.incarnation, write.number);
+        let found = self.slots.get(&write.key);
+        match found {
+            Some((Ok((_, known)), revision, _)) if known.operation == header.operation => {
+                return WriteOutcome::Applied(*revision);
+            }
+            _ => {}
+        }
+        if found.map(|(_, revision, _)| *revision) != write.expected {
+            return WriteOutcome::Refused;
+        }
+        WriteOutcome::Applied(self.put(write.key.clone(), Ok((write.record.clone(), header))))
+    }
+
+    pub(super) fn lease(&self) -> Lease {
+        match self.snapshot().lease {
+            Slot::Valid { record, .. } => record,
+            other => panic!("no valid lease: {other:?}"),
+        }
+    }
+
+    /// A lease written by another member (or another life of ours).
+    pub(super) fn put_lease(&mut self, by: &Identity, change: impl FnOnce(&mut Lease)) -> Revision {
+        let mut lease = Lease {
+            holder: by.member.clone(),
+            boot: by.boot.clone(),
+            instance: by.instance.clone(),
+            epoch: Epoch(5),
+            seq: 0,
+            status: State::PrimaryHealthy,
+            lease_duration: seconds(15),
+            database: Position {
+                system: Some(SYSTEM),
+                timeline: TimelineId(1),
+                lsn: Lsn(5_000),
+                replayed: Lsn(5_000),
+            },
+            address: by.address.clone(),
+            released: None,
+        };
+        change(&mut lease);
+        let header = header(by, &self.incarnation, self.revision + 1_000);
+        self.put(Key::Lease, Ok((Record::Lease(lease), header)))
+    }
+
+    pub(super) fn put_cluster(&mut self, by: &Identity, change: impl FnOnce(&mut ClusterState)) {
+        let settings = MemberSettings { address: by.address.clone(), priority: 1 };
+        let mut cluster = ClusterState {
+            epoch: Epoch(5),
+            primary: by.member.clone(),
+            system: Some(SYSTEM),
+            timeline: TimelineId(1),
+            members: BTreeMap::from([(by.member.clone(), settings)]),
+            paused: None,
+            synchronous: Vec::new(),
+            last_transition: String::new(),
+        };
+        change(&mut cluster);
+        let header = header(by, &self.incarnation, self.revision + 1_000);
+        self.put(Key::ClusterState, Ok((Record::ClusterState(cluster), header)));
+    }
+
+    /// A heartbeat of a replica that would take over.
+    pub(super) fn put_heartbeat(&mut self, by: &Identity, change: impl FnOnce(&mut Heartbeat)) {
+        let mut heartbeat = Heartbeat {
+            boot: by.boot.clone(),
+            instance: by.instance.clone(),
+            seq: self.revision,
+            status: State::ReplicaWatching,
+            epoch: Epoch(5),
+            database: Position {
+                system: Some(SYSTEM),
+                timeline: TimelineId(1),
+                lsn: Lsn(5_000),
+                replayed: Lsn(5_000),
+            },
+            address: by.address.clone(),
+            priority: 1,
+            streaming: true,
+            lag: 0,
+            ineligible: None,
+        };
+        change(&mut heartbeat);
+        let header = header(by, &self.incarnation, self.revision + 1_000);
+        let key = Key::Heartbeat(by.member.clone());
+        self.put(key, Ok((Record::Heartbeat(heartbeat), header)));
+    }
+
+    pub(super) fn damage(&mut self, key: Key) -> Revision {
+        self.put(key, Err(Invalid::Damaged("not a record".to_owned())))
+    }
+}
+
+pub(super) fn seen(process: Process) -> Observation {
+    let condition = if process.is_running() { Condition::Ok } else { Condition::Stopped };
+    let system = (process != Process::Absent).then_some(SYSTEM);
+    Observation {
+        process,
+        condition,
+        system,
+        timeline: TimelineId(1),
+        lsn: Lsn(5_000),
+        replayed: Lsn(5_000),
+        streaming: process == Process::RunningStandby,
+        upstream: (process == Process::RunningStandby).then(|| ("b".to_owned(), 5432)),
+        standbys: Vec::new(),
+    }
+}
+
+pub(super) fn fenced() -> ActionOutcome {
+    let (lsn, timeline) = (Lsn(5_000), TimelineId(1));
+    ActionOutcome::Applied(Done::Fenced(FenceProof { clean: true, lsn, timeline, rung: "fast" }))
+}
+
+pub(super) fn done() -> ActionOutcome {
+    ActionOutcome::Applied(Done::Done)
+}
+
+pub(super) fn unknown() -> WriteOutcome {
+    WriteOutcome::Unknown { may_land: true, cause: "timeout".to_owned() }
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub(super) struct Bench {
+    pub(super) agent: Agent,
+    pub(super) now: Instant,
+    pub(super) store: Store,
+    /// Everything asked for in the latest step.
+    pub(super) effects: Vec<Effect>,
+    /// Everything asked for and not answered yet.
+    pub(super) open: Vec<Effect>,
+}
+
+impl Bench {
+    /// Agent `a`, just started beside `store`.
+    pub(super) fn start(store: Store) -> Self {
+        Self::start_as(identity("a", 1), policy(), None, store)
+    }
+
+    pub(super) fn start_as(
+        id: Identity,
+        policy: Policy,
+        floor: Option<Floor>,
+        store: Store,
+    ) -> Self {
+        let now = Instant::from_millis(1_000_000);
+        let agent = Agent::new(id, policy, floor, now);
+        let mut bench = Self { agent, now, store, effects: Vec::new(), open: Vec::new() };
+        bench.step(Event::Tick);
+        bench
+    }
+
+    /// Agent `a`, whose lease (epoch 6, just applied) and database are well.
+    pub(super) fn healthy() -> Self {
+        Self::healthy_with(policy())
+    }
+
+    pub(super) fn healthy_with(policy: Policy) -> Self {
+        let mut store = Store::new();
+        let a = identity("a", 1);
+        store.put_lease(&a, |_| {});
+        store.put_cluster(&a, |_| {});
+        let mut bench = Self::start_as(a, policy, None, store);
+        bench.read();
+        bench.observe(Process::RunningPrimary);
+        bench.step(Event::Tick);
+        bench.apply(&Key::Lease);
+        bench.remember();
+        assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+        bench
+    }
+
+    /// Agent `a`, following `b`, whose lease was just renewed.
+    pub(super) fn watching() -> Self {
+        Self::watching_with(policy(), |_| {})
+    }
+
+    pub(super) fn watching_with(policy: Policy, change: impl FnOnce(&mut Store)) -> Self {
+        let mut store = Store::new();
+        let b = identity("b", 1);
+        store.put_lease(&b, |_| {});
+        store.put_cluster(&b, |_| {});
+        change(&mut store);
+        let mut bench = Self::start_as(identity("a", 1), policy, None, store);
+        bench.observe(Process::RunningStandby);
+        bench.read();
+        if bench.agent.state() != State::ReplicaWatching {
+            bench.step(Event::Tick);
+        }
+        assert_eq!(bench.agent.state(), State::ReplicaWatching);
+        bench.settle();
+        bench
+    }
+
+    pub(super) fn step(&mut self, event: Event) -> &[Effect] {
+        self.effects = self.agent.step(self.now, event);
+        self.open.extend(self.effects.iter().cloned());
+        &self.effects
+    }
+
+    pub(super) fn advance_ms(&mut self, milliseconds: u64) {
+        self.now = self.now + Duration::from_millis(milliseconds);
+        self.store.clock += i64::try_from(milliseconds).unwrap() * 1_000_000;
+        self.step(Event::Tick);
+    }
+
+    fn take<T>(&mut self, pick: impl Fn(&Effect) -> Option<T>) -> Option<T> {
+        let at = self.open.iter().position(|effect| pick(effect).is_some())?;
+        pick(&self.open.remove(at))
+    }
+
+    fn reading(&mut self) -> Option<OpId> {
+        self.take(|effect| match effect {
+            Effect::Read(op, _) => Some(*op),
+            _ => None,
+        })
+    }
+
+    /// A successful read arrives, asked for by a hint when none was under way.
+    pub(super) fn read(&mut self) {
+        let snapshot = self.store.snapshot();
+        self.read_as(Ok(snapshot));
+    }
+
+    pub(super) fn read_as(&mut self, answer: Result<Snapshot, crate::core::event::ReadFailure>) {
+        let op = self.reading().unwrap_or_else(|| {
+            self.step(Event::Changed);
+            self.reading().expect("a read after a hint")
+        });
+        self.step(Event::Read(op, answer.clone()));
+        // One that was begun before a refusal does not count: the next follows at once.
+        if self.effects.iter().any(|effect| matches!(effect, Effect::Read(..))) {
+            let op = self.reading().expect("just asked for");
+            self.step(Event::Read(op, answer));
+        }
+    }
+
+    pub(super) fn observe(&mut self, process: Process) {
+        self.step(Event::Observed(seen(process)));
+    }
+
+    pub(super) fn writing(&mut self, key: &Key) -> Option<(OpId, StoreWrite)> {
+        self.take(|effect| match effect {
+            Effect::Write(op, write, _) if write.key == *key => Some((*op, write.clone())),
+            _ => None,
+        })
+    }
+
+    /// The open write to `key` reaches the store and is answered.
+    pub(super) fn apply(&mut self, key: &Key) -> WriteOutcome {
+        let (op, write) = self.writing(key).expect("a write under way");
+        let id = self.agent.identity().clone();
+        let outcome = self.store.write(&id, &write);
+        self.step(Event::Written(op, outcome.clone()));
+        outcome
+    }
+
+    /// The open write to `key` is answered without reaching the store.
+    pub(super) fn answer(&mut self, key: &Key, outcome: WriteOutcome) -> StoreWrite {
+        let (op, write) = self.writing(key).expect("a write under way");
+        self.step(Event::Written(op, outcome));
+        write
+    }
+
+    /// The action that was started last and not cancelled is answered.
+    pub(super) fn acted(&mut self, outcome: ActionOutcome) {
+        let op = self
+            .take(|effect| match effect {
+                Effect::Act(op, ..) => Some(*op),
+                _ => None,
+            })
+            .expect("an action under way");
+        self.step(Event::Acted(op, outcome));
+    }
+
+    pub(super) fn remember(&mut self) {
+        while let Some(op) = self.take(|effect| match effect {
+            Effect::Remember(op, _) => Some(*op),
+            _ => None,
+        }) {
+            self.step(Event::Remembered(op, true));
+        }
+    }
+
+    /// Answers what is open but does not matter to a story: heartbeats, floor, cluster description.
+    pub(super) fn settle(&mut self) {
+        self.remember();
+        let own = Key::Heartbeat(self.agent.identity().member.clone());
+        for key in [own, Key::ClusterState] {
+            if self.open.iter().any(|e| matches!(e, Effect::Write(_, w, _) if w.key == key)) {
+                self.apply(&key);
+            }
+        }
+    }
+
+    /// Time passes in steps of a second, with a working store and nothing else.
+    pub(super) fn quiet_seconds(&mut self, count: u64) {
+        for _ in 0..count {
+            self.advance_ms(1_000);
+            self.settle();
+            self.read();
+            self.settle();
+        }
+    }
+
+    /// The actions asked for in the latest step.
+    pub(super) fn actions(&self) -> Vec<Action> {
+        self.effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Act(_, action, ..) => Some(action.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub(super) fn fences(&self) -> bool {
+        self.actions().iter().any(|action| matches!(action, Action::Fence { .. }))
+    }
+
+    /// The lease written in the latest step.
+    pub(super) fn lease_written(&self) -> Option<Lease> {
+        self.effects.iter().find_map(|effect| match effect {
+            Effect::Write(_, StoreWrite { record: Record::Lease(lease), .. }, _) => {
+                Some(lease.clone())
+            }
+            _ => None,
+        })
+    }
+
+    pub(super) fn became(&self) -> Option<(State, Reason)> {
+        self.effects.iter().find_map(|effect| match effect {
+            Effect::Became(transition) => Some((transition.to, transition.reason)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn exits(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, Effect::Exit(_)))
+    }
+
+    /// Nothing answers any more: the agent must not ask for ticks in a circle.
+    pub(super) fn assert_no_storm(&self) {
+        let mut bench = self.clone();
+        let end = bench.now + seconds(120);
+        let mut ticks = 0;
+        while let Some(deadline) = bench.agent.deadline().filter(|deadline| deadline.at <= end) {
+            bench.now = bench.now.max(deadline.at);
+            bench.step(Event::Tick);
+            ticks += 1;
+            assert!(ticks < 400, "tick storm: {deadline:?} in {:?}", bench.agent.state());
+        }
+    }
+
+    pub(super) fn floor(&self, epoch: u64, revision: u64) -> Floor {
+        Floor {
+            incarnation: self.store.incarnation.clone(),
+            epoch: Epoch(epoch),
+            revision: Revision(revision),
+            system: Some(SYSTEM),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+use super::bench::*;
+use crate::core::candidate::{Candidate, line};
+use crate::core::ids::{Lsn, TimelineId};
+use crate::core::time::Instant;
+use crate::core::view::View;
+use proptest::prelude::*;
+use std::time::Duration;
+
+fn order(store: &Store, now: u64) -> Vec<Candidate> {
+    let mut view = View::default();
+    let now = Instant::from_millis(now);
+    view.update(now, store.snapshot(), None, seconds(3));
+    line(&view, now, seconds(15))
+}
+
+proptest! {
+    /// Best first by synchronous set, timeline, position, priority, name, whoever looks and whatever
+    /// the order in which heartbeats came.
+    #[test]
+    fn everybody_sees_the_same_line(
+        members in proptest::collection::vec((0u32..3, 0u64..3, 0u8..3, any::<bool>()), 1..6),
+        turn in 0usize..6,
+    ) {
+        let names = ["a", "b", "c", "d", "e"];
+        let fill = |order: Vec<usize>| {
+            let mut store = Store::new();
+            let synchronous = |i: &usize| members[*i].3;
+            store.put_cluster(&identity("z", 1), |cluster| {
+                cluster.synchronous = (0..members.len())
+                    .filter(synchronous)
+                    .map(|i| member(names[i]))
+                    .collect();
+            });
+            for i in order {
+                let (timeline, lsn, priority, _) = members[i];
+                store.put_heartbeat(&identity(names[i], 1), |heartbeat| {
+                    heartbeat.database.timeline = TimelineId(timeline);
+                    heartbeat.database.lsn = Lsn(lsn);
+                    heartbeat.priority = priority;
+                });
+            }
+            store
+        };
+        let mut other: Vec<usize> = (0..members.len()).collect();
+        other.rotate_left(turn % members.len());
+        let one = order(&fill((0..members.len()).collect()), 1_000);
+        prop_assert_eq!(&one, &order(&fill(other), 999_000));
+        prop_assert_eq!(one.len(), members.len());
+        for pair in one.windows(2) {
+            let rank = |c: &Candidate| (c.synchronous, c.timeline, c.lsn, c.priority);
+            let better = rank(&pair[0]) > rank(&pair[1]);
+            let tie = rank(&pair[0]) == rank(&pair[1]) && pair[0].member < pair[1].member;
+            prop_assert!(better || tie);
+        }
+    }
+}
+
+#[test]
+fn the_silent_and_the_holder_are_not_in_line() {
+    let mut store = Store::new();
+    store.put_lease(&identity("b", 1), |_| {});
+    for name in ["b", "c", "d"] {
+        store.put_heartbeat(&identity(name, 1), |heartbeat| {
+            heartbeat.ineligible = (name == "d").then(|| "behind".to_owned());
+        });
+    }
+    let mut view = View::default();
+    let now = Instant::from_millis(1_000);
+    view.update(now, store.snapshot(), None, seconds(3));
+    let names = |at: Instant| -> Vec<String> {
+        line(&view, at, seconds(15)).iter().map(|c| c.member.to_string()).collect()
+    };
+    assert_eq!(names(now), ["c"]);
+    assert!(names(now + Duration::from_millis(15_001)).is_empty());
+}

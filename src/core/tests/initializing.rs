@@ -1,0 +1,200 @@
+use super::bench::*;
+use crate::core::event::{Action, Condition, Event, Process, Reason, State, WatchdogStatus};
+use crate::core::ids::Epoch;
+use crate::core::records::Key;
+use std::time::Duration;
+
+fn restarted(process: Process, by: &str) -> Bench {
+    let mut store = Store::new();
+    store.put_lease(&identity(by, 0), |_| {});
+    store.put_cluster(&identity(by, 0), |_| {});
+    let mut bench = Bench::start(store);
+    bench.observe(process);
+    bench
+}
+
+#[test]
+fn a_restarted_agent_acquires_as_soon_as_it_has_read_and_seen() {
+    let mut bench = restarted(Process::RunningPrimary, "a");
+    bench.read();
+    assert_eq!(bench.lease_written().unwrap().epoch, Epoch(6));
+    assert!(bench.actions().is_empty(), "PostgreSQL goes on");
+    bench.apply(&Key::Lease);
+    assert_eq!(bench.became(), Some((State::PrimaryHealthy, Reason::LeaseApplied)));
+}
+
+#[test]
+fn a_running_primary_beside_somebody_elses_lease_is_killed() {
+    let mut bench = restarted(Process::RunningPrimary, "b");
+    bench.read();
+    assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::StrayPrimary)));
+    assert!(bench.fences());
+}
+
+#[test]
+fn a_running_primary_without_a_store_is_fenced_when_its_grace_is_over() {
+    let mut bench = restarted(Process::RunningPrimary, "a");
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+    bench.advance_ms(2_999);
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+    bench.advance_ms(1);
+    assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::LeaseExpiring)));
+    assert!(bench.fences());
+    bench.assert_no_storm();
+}
+
+#[test]
+fn a_postmaster_that_says_nothing_counts_as_a_primary() {
+    let mut store = Store::new();
+    store.put_lease(&identity("b", 0), |_| {});
+    let mut bench = Bench::start(store);
+    bench.step(Event::Observed(crate::core::event::Observation {
+        condition: Condition::Hung(String::new()),
+        ..seen(Process::Running)
+    }));
+    bench.advance_ms(3_000);
+    assert!(bench.fences());
+}
+
+#[test]
+fn the_watchdogs_deadline_is_the_grace() {
+    let mut bench = restarted(Process::RunningPrimary, "a");
+    bench.step(Event::Watchdog(WatchdogStatus::Armed(bench.now + seconds(10))));
+    bench.advance_ms(9_999);
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+    bench.advance_ms(1);
+    assert!(bench.fences());
+}
+
+#[test]
+fn a_stopped_primary_waits_for_the_store_without_a_storm() {
+    let mut bench = restarted(Process::StoppedPrimary, "a");
+    bench.assert_no_storm();
+    bench.advance_ms(60_000);
+    assert!(bench.actions().is_empty());
+    bench.read();
+    bench.step(Event::Tick);
+    assert!(bench.lease_written().is_some());
+    assert!(bench.actions().is_empty());
+    bench.apply(&Key::Lease);
+    assert_eq!(bench.actions(), [Action::StartPrimary]);
+}
+
+#[test]
+fn a_refused_acquisition_starts_nothing() {
+    let mut bench = restarted(Process::StoppedPrimary, "a");
+    bench.read();
+    bench.step(Event::Tick);
+    bench.store.put_lease(&identity("b", 1), |lease| lease.epoch = Epoch(6));
+    bench.apply(&Key::Lease);
+    assert!(bench.actions().is_empty());
+    bench.read();
+    assert_eq!(bench.agent.state(), State::PrimaryYielding);
+}
+
+#[test]
+fn an_acquisition_answered_too_late_opens_nothing() {
+    let mut bench = restarted(Process::StoppedPrimary, "a");
+    bench.read();
+    bench.step(Event::Tick);
+    bench.now = bench.now + seconds(30);
+    bench.apply(&Key::Lease);
+    assert!(bench.actions().is_empty());
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+}
+
+#[test]
+fn a_stopped_primary_beside_a_live_holder_rejoins_it() {
+    let mut bench = restarted(Process::StoppedPrimary, "b");
+    bench.read();
+    assert!(matches!(bench.actions()[..], [Action::Rejoin { .. }]));
+}
+
+#[test]
+fn the_first_member_founds_the_cluster_by_an_applied_acquisition() {
+    let mut bench = Bench::start(Store::new());
+    bench.observe(Process::Absent);
+    bench.read();
+    assert_eq!(bench.lease_written().unwrap().epoch, Epoch(1));
+    assert!(bench.actions().is_empty());
+    bench.apply(&Key::Lease);
+    assert_eq!(bench.became(), Some((State::PrimaryInitializing, Reason::ClusterNew)));
+    assert_eq!(bench.actions(), [Action::Bootstrap]);
+    bench.acted(done());
+    assert_eq!(bench.actions(), [Action::StartPrimary]);
+    bench.acted(done());
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+}
+
+#[test]
+fn nobody_founds_a_cluster_beside_data() {
+    let mut store = Store::new();
+    store.put_heartbeat(&identity("b", 1), |_| {});
+    let mut bench = Bench::start(store);
+    bench.observe(Process::Absent);
+    bench.read();
+    bench.quiet_seconds(60);
+    assert!(bench.actions().is_empty() && bench.lease_written().is_none());
+
+    let mut store = Store::new();
+    store.put_cluster(&identity("b", 1), |_| {});
+    let mut bench = Bench::start(store);
+    bench.observe(Process::Absent);
+    bench.read();
+    assert!(bench.lease_written().is_none());
+
+    let mut store = Store::new();
+    store.damage(Key::Lease);
+    let mut bench = Bench::start(store);
+    bench.observe(Process::Absent);
+    bench.read();
+    bench.quiet_seconds(60);
+    assert!(bench.lease_written().is_none());
+}
+
+#[test]
+fn an_empty_directory_is_cloned_from_the_holder() {
+    let mut bench = restarted(Process::Absent, "b");
+    bench.read();
+    assert!(matches!(bench.actions()[..], [Action::Clone { .. }]));
+    bench.acted(done());
+    assert_eq!(bench.became(), Some((State::ReplicaWatching, Reason::Following)));
+}
+
+#[test]
+fn foreign_data_is_left_alone() {
+    let mut store = Store::new();
+    store.put_lease(&identity("b", 1), |_| {});
+    store.put_cluster(&identity("b", 1), |_| {});
+    let mut bench = Bench::start(store);
+    bench.step(Event::Observed(crate::core::event::Observation {
+        system: Some(crate::core::ids::SystemId(8)),
+        ..seen(Process::StoppedPrimary)
+    }));
+    bench.read();
+    assert_eq!(bench.became(), Some((State::ReplicaFailed, Reason::DatabaseUnfit)));
+    bench.quiet_seconds(30);
+    assert!(bench.actions().is_empty());
+}
+
+#[test]
+fn the_last_holder_writes_a_damaged_lease_again_after_a_failover_time() {
+    let mut bench = Bench::healthy();
+    bench.read();
+    bench.store.damage(Key::Lease);
+    bench.advance_ms(1_000);
+    bench.apply(&Key::Lease);
+    assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::LeaseTaken)));
+    bench.acted(fenced());
+    for _ in 0..80 {
+        bench.observe(Process::StoppedPrimary);
+        bench.quiet_seconds(1);
+        bench.now = bench.now + Duration::from_millis(1);
+        bench.step(Event::Tick);
+        if bench.writing(&Key::Lease).is_some() {
+            assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+            return;
+        }
+    }
+    panic!("no exit from {:?}", bench.agent.state());
+}

@@ -1,0 +1,105 @@
+use super::bench::*;
+use crate::core::event::{
+    Action, ActionOutcome, Effect, Event, Process, Reason, ShutdownMode, State,
+};
+use crate::core::records::Key;
+
+#[test]
+fn leaving_running_renews_once_more_and_goes() {
+    let mut bench = Bench::healthy();
+    bench.step(Event::Shutdown(ShutdownMode::LeaveRunning));
+    assert!(bench.lease_written().is_some());
+    assert!(!bench.exits());
+    bench.apply(&Key::Lease);
+    assert!(bench.exits());
+    assert!(bench.open.iter().all(|effect| !matches!(effect, Effect::Act(..))));
+}
+
+#[test]
+fn handing_over_drains_stops_releases_and_goes() {
+    let mut bench = Bench::healthy();
+    bench.store.put_heartbeat(&identity("b", 1), |_| {});
+    bench.read();
+    bench.step(Event::Shutdown(ShutdownMode::HandOver));
+    assert_eq!(bench.became(), Some((State::PrimaryYielding, Reason::Shutdown)));
+    assert_eq!(bench.actions(), [Action::Checkpoint]);
+    bench.acted(done());
+    assert!(bench.fences());
+    bench.acted(fenced());
+    assert_eq!(bench.lease_written().unwrap().released.unwrap().to, Some(member("b")));
+    bench.apply(&Key::Lease);
+    assert!(bench.exits());
+}
+
+#[test]
+fn a_replica_stops_its_database_once() {
+    let mut bench = Bench::watching();
+    bench.step(Event::Shutdown(ShutdownMode::HandOver));
+    assert!(bench.fences());
+    bench.acted(fenced());
+    assert!(bench.exits());
+    assert!(bench.actions().is_empty());
+}
+
+#[test]
+fn a_replica_that_cannot_be_stopped_goes_all_the_same() {
+    let mut bench = Bench::watching();
+    bench.step(Event::Shutdown(ShutdownMode::HandOver));
+    bench.acted(ActionOutcome::Refused("no".to_owned()));
+    assert!(bench.exits());
+}
+
+#[test]
+fn a_replica_left_running_goes_at_once() {
+    let mut bench = Bench::watching();
+    bench.step(Event::Shutdown(ShutdownMode::LeaveRunning));
+    assert!(bench.exits());
+    assert!(bench.actions().is_empty());
+}
+
+#[test]
+fn a_primary_that_was_not_confirmed_yet_is_fenced() {
+    let mut store = Store::new();
+    store.put_lease(&identity("a", 0), |_| {});
+    let mut bench = Bench::start(store);
+    bench.observe(Process::RunningPrimary);
+    bench.step(Event::Shutdown(ShutdownMode::HandOver));
+    assert!(bench.fences());
+    bench.acted(fenced());
+    bench.step(Event::Tick);
+    bench.step(Event::Tick);
+    assert!(bench.exits());
+}
+
+/// Whatever the state, whatever does not answer: it ends by the limit, without a storm.
+#[test]
+fn every_shutdown_ends_in_time() {
+    let mut dead = Bench::healthy();
+    dead.step(Event::Died);
+    let mut proven = dead.clone();
+    proven.acted(fenced());
+    let mut waiting = Bench::healthy();
+    waiting.advance_ms(1_000);
+    waiting.answer(&Key::Lease, crate::core::event::WriteOutcome::Refused);
+    waiting.acted(fenced());
+    waiting.step(Event::Tick);
+    let fresh = Bench::start(Store::new());
+    let benches = [Bench::healthy(), Bench::watching(), dead, proven, waiting, fresh];
+    for start in benches {
+        for mode in [ShutdownMode::HandOver, ShutdownMode::LeaveRunning] {
+            let mut bench = start.clone();
+            bench.assert_no_storm();
+            let state = bench.agent.state();
+            let end = bench.now + bench.agent.shutdown_limit();
+            bench.step(Event::Shutdown(mode));
+            bench.assert_no_storm();
+            let mut exited = bench.exits();
+            while let Some(deadline) = bench.agent.deadline().filter(|d| d.at <= end && !exited) {
+                bench.now = bench.now.max(deadline.at);
+                bench.step(Event::Tick);
+                exited = bench.exits();
+            }
+            assert!(exited, "{state:?} {mode:?}");
+        }
+    }
+}
