@@ -134,14 +134,14 @@ fn nobody_founds_a_cluster_beside_data() {
     bench.observe(Process::Absent);
     bench.read();
     bench.quiet_seconds(60);
-    assert!(bench.actions().is_empty() && bench.lease_written().is_none());
+    assert!(bench.writing(&Key::Lease).is_none());
 
     let mut store = Store::new();
     store.put_cluster(&identity("b", 1), |_| {});
     let mut bench = Bench::start(store);
     bench.observe(Process::Absent);
     bench.read();
-    assert!(bench.lease_written().is_none());
+    assert!(bench.writing(&Key::Lease).is_none());
 
     let mut store = Store::new();
     store.damage(Key::Lease);
@@ -149,7 +149,7 @@ fn nobody_founds_a_cluster_beside_data() {
     bench.observe(Process::Absent);
     bench.read();
     bench.quiet_seconds(60);
-    assert!(bench.lease_written().is_none());
+    assert!(bench.writing(&Key::Lease).is_none());
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn the_store_clock_can_delay_a_takeover() {
         bench.settle();
         bench.read();
         bench.settle();
-        assert!(bench.lease_written().is_none());
+        assert!(bench.writing(&Key::Lease).is_none());
     }
     bench.assert_no_storm();
 }
@@ -269,7 +269,7 @@ fn never_without_the_right_to() {
         let mut bench = Bench::watching_with(policy, change);
         release(&mut bench, Some("a"), 5_000);
         silent_for(&mut bench, 60_000);
-        assert!(bench.lease_written().is_none(), "{name}");
+        assert!(bench.writing(&Key::Lease).is_none(), "{name}");
         assert_eq!(bench.agent.state(), State::ReplicaWatching, "{name}");
     }
 }

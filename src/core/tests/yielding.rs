@@ -49,6 +49,7 @@ fn nobody_to_follow_is_waited_for_without_a_storm_and_not_for_ever() {
     bench.assert_no_storm();
     for _ in 0..40 {
         bench.quiet_seconds(1);
+        bench.assert_no_storm();
         if bench.agent.state() == State::ReplicaInitializing {
             return;
         }
