@@ -202,7 +202,7 @@ impl Metrics {
         for state in State::ALL {
             drop(self.state.get_or_create(&StateLabel { state: state.name() }));
         }
-        for outcome in ["applied", "refused", "unknown", "not_sent"] {
+        for outcome in ["applied", "refused", "unknown", "not_sent", "rejected"] {
             drop(self.heartbeats.get_or_create(&OutcomeLabel { outcome }));
         }
         for phase in Phase::ALL {
@@ -318,5 +318,6 @@ fn write_outcome(outcome: &WriteOutcome) -> &'static str {
         WriteOutcome::Refused => "refused",
         WriteOutcome::Unknown { may_land: true, .. } => "unknown",
         WriteOutcome::Unknown { may_land: false, .. } => "not_sent",
+        WriteOutcome::Rejected(_) => "rejected",
     }
 }

@@ -208,6 +208,9 @@ impl Agent {
             let transition = Transition { from, to, reason, epoch };
             self.last_transition = Some((transition.clone(), self.shared.now));
             self.shared.effects.push(Effect::Became(transition));
+            if from == State::PrimaryHealthy {
+                self.shared.clear_primary_alarms();
+            }
             self.shared.heartbeat_now();
         }
         let overdue = self.shared.shutdown.is_some_and(|shutdown| self.shared.now >= shutdown.by);
@@ -250,6 +253,12 @@ impl Agent {
 
     pub(super) fn workflow(&self) -> Option<&Workflow> {
         self.workflow.as_ref()
+    }
+
+    /// End of the right to write that this agent counts on, if it holds a lease.
+    pub fn writable_until(&self) -> Option<Instant> {
+        let held = self.workflow.as_ref().and_then(Workflow::held)?;
+        Some(held.until())
     }
 
     /// The settings it decides by.

@@ -295,6 +295,9 @@ pub enum WriteOutcome {
         /// What was seen, for logs.
         cause: String,
     },
+    /// It did not land, and trying again changes nothing until an operator mends the cause: the
+    /// store denies access, is full, or is another one. For the lease this is no better than unknown.
+    Rejected(String),
 }
 
 /// Why a read gave nothing.

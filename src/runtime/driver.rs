@@ -54,6 +54,7 @@ pub struct Parts {
 }
 
 /// What the loop waits for.
+#[expect(clippy::large_enum_variant, reason = "only one exists at a time")]
 enum Wake {
     Event(Event),
     Hint,
@@ -214,7 +215,8 @@ impl Driver {
                     self.parts.executor.write(op, store, write, limit);
                 }
                 Effect::Act(op, action, epoch, limit) => {
-                    self.parts.executor.act(op, action, epoch, limit);
+                    let right = self.parts.agent.writable_until();
+                    self.parts.executor.act(op, action, epoch, limit, right);
                 }
                 Effect::Cancel(op) => self.parts.executor.cancel(op),
                 Effect::EpochEnded(epoch) => self.parts.executor.epoch_ended(epoch),

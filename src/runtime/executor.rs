@@ -10,12 +10,14 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::clock;
 use super::state_dir::FloorWriter;
 use crate::core::event::{
     Action, ActionOutcome, Done, Event, FenceProof, Floor, Ladder, ReadFailure, StoreWrite,
     WriteOutcome,
 };
 use crate::core::ids::{Epoch, OpId};
+use crate::core::time::Instant;
 use crate::core::{self, Identity};
 use crate::database::Database;
 use crate::store::{self, Expected, ReadError, Store, codec};
@@ -128,14 +130,24 @@ impl Executor {
         self.track(handle.id(), op, Kind::Write, Epoch(0), token);
     }
 
-    /// Does something to the database in the name of `epoch`.
-    pub fn act(&mut self, op: OpId, action: Action, epoch: Epoch, limit: Duration) {
+    /// Does something to the database in the name of `epoch`. What would make it writable is not
+    /// begun when the right to write, which ends at `right`, has run out meanwhile (a freeze between
+    /// the decision and the act).
+    pub fn act(
+        &mut self,
+        op: OpId,
+        action: Action,
+        epoch: Epoch,
+        limit: Duration,
+        right: Option<Instant>,
+    ) {
         let root = &self.root;
         let token = self.epochs.entry(epoch).or_insert_with(|| root.child_token()).child_token();
         let task = act(
             op,
             action,
             limit,
+            right,
             Arc::clone(&self.database),
             Arc::clone(&self.acting),
             token.clone(),
@@ -207,12 +219,6 @@ impl Executor {
         }
     }
 
-    /// Actions under way, for logs at the end.
-    pub fn acting(&self) -> usize {
-        let acts = |operation: &&Operation| operation.kind == Kind::Act;
-        self.operations.values().filter(acts).map(|operation| operation.epoch).count()
-    }
-
     /// Cancels everything and waits, at most for `limit`.
     pub async fn close(&mut self, limit: Duration) {
         self.root.cancel();
@@ -239,9 +245,7 @@ fn translate(outcome: store::WriteOutcome) -> WriteOutcome {
         store::WriteOutcome::Refused { .. } => WriteOutcome::Refused,
         store::WriteOutcome::Unknown { cause } => WriteOutcome::Unknown { may_land: true, cause },
         store::WriteOutcome::NotSent { cause } => WriteOutcome::Unknown { may_land: false, cause },
-        store::WriteOutcome::Rejected(why) => {
-            WriteOutcome::Unknown { may_land: false, cause: why.to_string() }
-        }
+        store::WriteOutcome::Rejected(why) => WriteOutcome::Rejected(why.to_string()),
     }
 }
 
@@ -249,6 +253,7 @@ async fn act(
     op: OpId,
     action: Action,
     limit: Duration,
+    right: Option<Instant>,
     database: Arc<dyn Database>,
     acting: Arc<Mutex<()>>,
     token: CancellationToken,
@@ -265,6 +270,10 @@ async fn act(
             // The one before was cancelled: this one begins when that one has ended.
             tokio::select! {
                 _guard = acting.lock_owned() => {
+                    if has_run_out(&action, right) {
+                        let why = "the lease had run out before it began".to_owned();
+                        return Event::Acted(op, ActionOutcome::Refused(why));
+                    }
                     bounded(&action, limit, database.as_ref(), &token).await
                 }
                 () = token.cancelled() => ActionOutcome::Refused("cancelled before it began".to_owned()),
@@ -273,6 +282,19 @@ async fn act(
         }
     };
     Event::Acted(op, outcome)
+}
+
+/// The action would make the database writable, and the right to write has ended.
+fn has_run_out(action: &Action, right: Option<Instant>) -> bool {
+    match action {
+        Action::Promote | Action::StartPrimary => right.is_some_and(|end| clock::now() >= end),
+        Action::Bootstrap
+        | Action::Clone { .. }
+        | Action::Follow { .. }
+        | Action::Rejoin { .. }
+        | Action::Checkpoint
+        | Action::Fence { .. } => false,
+    }
 }
 
 async fn bounded(

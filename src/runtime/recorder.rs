@@ -90,8 +90,12 @@ impl Recorder {
     }
 
     fn written(&mut self, now: Instant, op: OpId, outcome: &WriteOutcome) {
-        if let WriteOutcome::Unknown { cause, may_land } = outcome {
-            tracing::debug!(cause, may_land, "write not confirmed");
+        match outcome {
+            WriteOutcome::Unknown { cause, may_land } => {
+                tracing::debug!(cause, may_land, "write not confirmed");
+            }
+            WriteOutcome::Rejected(cause) => tracing::warn!(cause, "write rejected by the store"),
+            WriteOutcome::Applied(_) | WriteOutcome::Refused => {}
         }
         let Some(Started::Write(began, purpose)) = self.started.remove(&op) else { return };
         let took = now.since(began);
@@ -201,10 +205,10 @@ impl Recorder {
         let own = status.members.iter().find(|member| member.member == status.member);
         self.metrics.set_replication_lag(own.map_or(0, |own| own.lag));
         let seen = status.database.as_ref().map(|seen| seen.process);
-        if seen == Some(crate::core::event::Process::RunningPrimary) {
-            if let Some(promoted) = self.promoted.take() {
-                self.metrics.phase(Phase::FirstWrite, now.since(promoted));
-            }
+        if seen == Some(crate::core::event::Process::RunningPrimary)
+            && let Some(promoted) = self.promoted.take()
+        {
+            self.metrics.phase(Phase::FirstWrite, now.since(promoted));
         }
     }
 }

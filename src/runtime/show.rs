@@ -1,6 +1,6 @@
 //! The core's status as the view that `/status` shows.
 
-use crate::core::event::{Process, WatchdogStatus};
+use crate::core::event::{Condition, Process, WatchdogStatus};
 use crate::core::ids::{ClusterId, Epoch};
 use crate::core::status::{MemberStatus, Status};
 use crate::core::time::Instant;
@@ -30,13 +30,17 @@ pub fn view(setting: &Setting, status: &Status, store: StoreView, now: Instant) 
         .database
         .as_ref()
         .is_some_and(|database| database.process == Process::RunningPrimary);
+    let answers = status
+        .database
+        .as_ref()
+        .is_some_and(|database| matches!(database.condition, Condition::Ok | Condition::Slow));
     View {
         member: status.member.clone(),
         cluster_id: setting.cluster.clone(),
         state: status.state,
         epoch: lease.map_or(Epoch(0), |lease| lease.epoch),
         is_primary: holds && primary,
-        writable: holds && primary,
+        writable: holds && primary && answers,
         lease: LeaseView {
             holder: lease.filter(|lease| !lease.released).map(|lease| lease.holder.clone()),
             seconds_left: left,

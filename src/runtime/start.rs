@@ -342,10 +342,10 @@ async fn take_orders(
                 Event::Reconfigured(config.policy)
             }),
         };
-        if let Some(order) = order {
-            if sender.send(order).await.is_err() {
-                return;
-            }
+        if let Some(order) = order
+            && sender.send(order).await.is_err()
+        {
+            return;
         }
     }
 }

@@ -60,7 +60,7 @@ impl Shared {
                 self.heartbeat.failures += 1;
                 self.changed();
             }
-            WriteOutcome::Unknown { .. } => {
+            WriteOutcome::Unknown { .. } | WriteOutcome::Rejected(_) => {
                 // Sent again it would say what is no longer true: read what became of it, write anew.
                 self.heartbeat.failures += 1;
                 self.changed();

@@ -1,7 +1,7 @@
 //! The lease as the store shows it, and our writes to it.
 
 use super::{Shared, Signal, operation};
-use crate::core::event::{Effect, State, StoreWrite, Upstream, WriteOutcome};
+use crate::core::event::{Alarm, Effect, State, StoreWrite, Upstream, WriteOutcome};
 use crate::core::ids::{Epoch, OpId, Revision};
 use crate::core::lease::{Held, Landed, LeaseAnswer, PendingLease, Purpose};
 use crate::core::records::{Invalid, Key, Lease, Record, Release, Slot};
@@ -14,7 +14,7 @@ impl Shared {
     pub(in crate::core) fn may_repair_lease(&self) -> bool {
         let damaged =
             matches!(self.view.lease_slot(), Slot::Invalid { why: Invalid::Damaged(_), .. });
-        let Some(last) = self.view.last_lease().filter(|last| last.holder == self.id.member) else {
+        let Some(last) = self.view.last_lease().filter(|last| self.is_ours(last)) else {
             return false;
         };
         let known = self.floor.as_ref().map_or(Epoch(0), |floor| floor.epoch);
@@ -180,6 +180,14 @@ impl Shared {
     }
 
     pub(in crate::core) fn written(&mut self, op: OpId, outcome: WriteOutcome) -> Signal {
+        match &outcome {
+            WriteOutcome::Applied(_) => self.writes_rejected = false,
+            WriteOutcome::Rejected(_) => {
+                self.writes_rejected = true;
+                self.raise(Alarm::StoreRejects);
+            }
+            WriteOutcome::Refused | WriteOutcome::Unknown { .. } => {}
+        }
         if self.pending.as_ref().is_some_and(|pending| pending.op == Some(op)) {
             return self.lease_written(outcome);
         }
@@ -204,6 +212,10 @@ impl Shared {
             }
             // Refused after an unknown try may mean that our own earlier try landed: read, compare.
             WriteOutcome::Refused => self.unresolved(pending),
+            WriteOutcome::Rejected(_) => {
+                pending.may_land = pending.first_sent != pending.last_sent;
+                self.unresolved(pending)
+            }
             WriteOutcome::Unknown { may_land, .. } => {
                 let first_try = pending.first_sent == pending.last_sent;
                 pending.may_land = may_land || !first_try;

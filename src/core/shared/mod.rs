@@ -86,6 +86,10 @@ pub(super) struct Shared {
     pub(super) stale_completions: u64,
     alarms: BTreeSet<Alarm>,
     guarded: Option<(Instant, Epoch)>,
+    /// The store rejected our latest write for a cause that an operator has to mend.
+    writes_rejected: bool,
+    /// Since when the watchdog has been told to guard.
+    guard_since: Option<Instant>,
     epoch_of_tasks: Epoch,
     next_op: u64,
     next_write: u64,
@@ -146,6 +150,8 @@ impl Shared {
             stale_completions: 0,
             alarms: BTreeSet::new(),
             guarded: None,
+            writes_rejected: false,
+            guard_since: None,
             epoch_of_tasks: Epoch(0),
             next_op: 0,
             next_write: 0,
@@ -187,6 +193,19 @@ impl Shared {
         }
     }
 
+    /// What was wrong with a primary says nothing once it is none.
+    pub(super) fn clear_primary_alarms(&mut self) {
+        for alarm in [
+            Alarm::DatabaseHung,
+            Alarm::DatabaseDiskFull,
+            Alarm::ConnectionsExhausted,
+            Alarm::DatabaseDenied,
+            Alarm::NoCandidate,
+        ] {
+            self.clear(alarm);
+        }
+    }
+
     pub(super) fn alarms(&self) -> &BTreeSet<Alarm> {
         &self.alarms
     }
@@ -196,6 +215,7 @@ impl Shared {
         let until = self.policy.guard_at(held.until());
         if self.guarded != Some((until, held.epoch)) {
             self.guarded = Some((until, held.epoch));
+            self.guard_since.get_or_insert(self.now);
             self.effects.push(Effect::Guard(Guard::Until(until, held.epoch)));
         }
     }
@@ -203,13 +223,21 @@ impl Shared {
     /// The instance is proven down or is no primary.
     pub(super) fn unguard(&mut self) {
         self.guarded = None;
+        self.guard_since = None;
         self.effects.push(Effect::Guard(Guard::Released));
     }
 
-    /// A watchdog guards the database, or is no condition: it may become writable.
+    /// A watchdog guards the database, or is no condition: it may become writable. One that runs
+    /// without being a condition is waited for, but not for longer than a store operation may take.
     pub(super) fn is_guarded(&self) -> bool {
-        self.policy.watchdog != WatchdogMode::Required
-            || matches!(self.watchdog, WatchdogStatus::Armed(until) if until > self.now)
+        let armed = matches!(self.watchdog, WatchdogStatus::Armed(until) if until > self.now);
+        let patience = self.policy.heartbeat_timeout;
+        let waited = self.guard_since.is_none_or(|since| self.now >= since + patience);
+        match self.policy.watchdog {
+            WatchdogMode::Off => true,
+            WatchdogMode::Automatic => armed || self.watchdog == WatchdogStatus::Down || waited,
+            WatchdogMode::Required => armed,
+        }
     }
 
     /// The watchdog is a condition of leadership and not there.

@@ -14,6 +14,8 @@ fn landed(sent: Instant, duration: Duration) -> Landed {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn fencing_is_over_before_the_earliest_takeover(
         lease_ms in 1_000u64..120_000,

@@ -14,6 +14,8 @@ fn order(store: &Store, now: u64) -> Vec<Candidate> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Best first by synchronous set, timeline, position, priority, name, whoever looks and whatever
     /// the order in which heartbeats came.
     #[test]
