@@ -40,7 +40,7 @@ pub fn run(_arguments: Arguments, settings: &Settings) -> Result<(), Failure> {
 
 fn code(error: &RunError) -> Code {
     match error {
-        RunError::StateDir(StateDirError::Locked { .. }) => Code::Temporary,
+        RunError::StateDir(StateDirError::Locked { .. }) | RunError::Overdue => Code::Temporary,
         RunError::StateDir(StateDirError::Damaged { .. }) => Code::Data,
         RunError::StateDir(StateDirError::Io { .. }) => Code::CannotCreate,
         RunError::Database(_) | RunError::NameTaken(_) => Code::Config,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::keys::{Key, Kind};
 use super::value::show_duration;
 use super::{Config, Database, Problem, Store};
+use crate::core::event::ShutdownMode;
 use crate::core::policy::{Policy, WatchdogMode};
 use crate::{database, store};
 
@@ -174,6 +175,15 @@ pub(super) fn relations(config: &Config, problems: &mut Vec<Problem>, warnings: 
     let mut broken = places(config, local);
     broken.extend(probes(local));
     broken.extend(words(config, local));
+    if config.on_sigterm == ShutdownMode::LeaveRunning
+        && config.policy.watchdog == WatchdogMode::Off
+    {
+        broken.push(
+            "shutdown.on_sigterm is leave_running and watchdog.mode is off: nothing would end PostgreSQL \
+             when the lease does; use watchdog.mode = \"automatic\""
+                .to_owned(),
+        );
+    }
     let mut questionable = doubts(config);
     match &config.store {
         Store::Sqlite(sqlite) => questionable.extend(sqlite_doubts(sqlite)),

@@ -89,6 +89,19 @@ impl Workflow {
         }
     }
 
+    /// The database may accept writes, as far as this workflow knows.
+    fn may_write(&self, cx: &Shared) -> bool {
+        match self.state() {
+            State::ReplicaInitializing | State::ReplicaWatching | State::ReplicaFailed => false,
+            State::PrimaryInitializing
+            | State::PrimaryHealthy
+            | State::PrimaryFailed
+            | State::PrimaryFenced
+            | State::PrimaryYielding
+            | State::ReplicaPromoting => !self.is_harmless(cx),
+        }
+    }
+
     fn witness_due(&self, cx: &Shared) -> Option<Instant> {
         match self {
             Self::Primary(_) => None,
@@ -214,8 +227,11 @@ impl Agent {
             self.shared.heartbeat_now();
         }
         let overdue = self.shared.shutdown.is_some_and(|shutdown| self.shared.now >= shutdown.by);
-        if next.exit || overdue {
+        if next.exit || overdue && !next.workflow.may_write(&self.shared) {
             self.exit(Exit::Asked);
+        } else if overdue && self.shared.is_armed() {
+            // The watchdog ends what could not be ended in time. Without it fencing goes on.
+            self.exit(Exit::Overdue);
         } else if self.shared.name_taken() && next.workflow.is_harmless(&self.shared) {
             let member = &self.shared.id.member;
             let text = format!("another agent with the member name {member} is alive");
@@ -242,7 +258,10 @@ impl Agent {
             .then(|| Deadline::at(cx.next_heartbeat(workflow.witness_due(cx)), "heartbeat due"))
             .filter(|_| cx.heartbeat_may_go());
         let housekeeping = cx.housekeeping_due().map(|at| Deadline::at(at, "store read due"));
-        let shutdown = cx.shutdown.map(|shutdown| Deadline::at(shutdown.by, "shutdown limit"));
+        let shutdown = cx
+            .shutdown
+            .filter(|shutdown| shutdown.by > cx.now)
+            .map(|shutdown| Deadline::at(shutdown.by, "shutdown limit"));
         Deadline::earliest([workflow.deadline(cx), heartbeat, housekeeping, shutdown])
     }
 

@@ -429,6 +429,8 @@ pub struct Transition {
 pub enum Exit {
     /// It was told to, and is done.
     Asked,
+    /// It was told to, and could not make sure in time that the database is down; the watchdog will.
+    Overdue,
     /// Another agent with this member name is alive elsewhere.
     NameTaken(String),
 }

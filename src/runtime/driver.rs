@@ -60,6 +60,7 @@ enum Wake {
     Hint,
     StoreOpened,
     Observed(Observation),
+    Blind,
     Died,
     Time,
 }
@@ -74,8 +75,8 @@ struct Driver {
     died: Died,
     hints: Option<broadcast::Receiver<Hint>>,
     watchdog: watch::Receiver<WatchdogStatus>,
-    /// Keeps the receiver above open when there is no watchdog.
-    _no_watchdog: Option<watch::Sender<WatchdogStatus>>,
+    /// Keeps the receiver above open when nobody speaks for a watchdog.
+    quiet: Option<watch::Sender<WatchdogStatus>>,
 }
 
 /// Runs the agent until it may stop; says why it did, and whether the database is known to be down.
@@ -100,7 +101,7 @@ pub async fn run(parts: Parts) -> (Exit, bool) {
 impl Driver {
     fn new(parts: Parts) -> Self {
         let died = watch_for_death(&parts.database);
-        let (watchdog, no_watchdog) = match &parts.watchdog {
+        let (watchdog, quiet) = match &parts.watchdog {
             Some(watchdog) => (watchdog.status(), None),
             None => {
                 let (sender, receiver) = watch::channel(WatchdogStatus::Down);
@@ -114,7 +115,7 @@ impl Driver {
             died,
             hints: None,
             watchdog,
-            _no_watchdog: no_watchdog,
+            quiet,
         };
         driver.watchdog.mark_changed();
         driver.parts.store.mark_changed();
@@ -128,20 +129,18 @@ impl Driver {
             self.observe();
         }
         let time = self.next_time();
-        let Self { parts, observing, died, hints, watchdog, .. } = self;
+        let Self { parts, observing, died, hints, watchdog, quiet, .. } = self;
         tokio::select! {
             biased;
             Some(order) = parts.orders.recv() => Wake::Event(order),
             () = died => Wake::Died,
-            Ok(()) = watchdog.changed() => {
-                Wake::Event(Event::Watchdog(*watchdog.borrow_and_update()))
-            }
+            status = news(watchdog, quiet) => Wake::Event(Event::Watchdog(status)),
             event = parts.executor.next() => Wake::Event(event),
             Ok(()) = parts.store.changed() => Wake::StoreOpened,
             () = hint(hints) => Wake::Hint,
             observation = finished(observing) => match observation {
                 Some(observation) => Wake::Observed(observation),
-                None => Wake::Time,
+                None => Wake::Blind,
             },
             () = tokio::time::sleep(time) => Wake::Time,
         }
@@ -177,6 +176,10 @@ impl Driver {
                 self.observing = None;
                 self.observe_at = clock::now() + self.parts.agent.policy().heartbeat_interval;
                 Event::Observed(observation)
+            }
+            Wake::Blind => {
+                self.observe_at = clock::now() + self.parts.agent.policy().heartbeat_interval;
+                Event::Tick
             }
             Wake::Died => {
                 self.abandon_look();
@@ -244,6 +247,23 @@ impl Driver {
 fn watch_for_death(database: &Arc<dyn Database>) -> Died {
     let database = Arc::clone(database);
     Box::pin(async move { database.died().await })
+}
+
+/// The watchdog's next state. When its keeper has ended nobody speaks for it any more: it is down.
+async fn news(
+    watchdog: &mut watch::Receiver<WatchdogStatus>,
+    quiet: &mut Option<watch::Sender<WatchdogStatus>>,
+) -> WatchdogStatus {
+    match watchdog.changed().await {
+        Ok(()) => *watchdog.borrow_and_update(),
+        Err(_) => {
+            tracing::error!("the watchdog's keeper has ended");
+            let (sender, gone) = watch::channel(WatchdogStatus::Down);
+            *watchdog = gone;
+            *quiet = Some(sender);
+            WatchdogStatus::Down
+        }
+    }
 }
 
 /// The next hint; missed ones count as one. Pending without a store.

@@ -44,7 +44,6 @@ enum Kind {
 struct Operation {
     op: OpId,
     kind: Kind,
-    epoch: Epoch,
     token: CancellationToken,
 }
 
@@ -77,8 +76,8 @@ impl Executor {
         }
     }
 
-    fn track(&mut self, id: Id, op: OpId, kind: Kind, epoch: Epoch, token: CancellationToken) {
-        self.operations.insert(id, Operation { op, kind, epoch, token });
+    fn track(&mut self, id: Id, op: OpId, kind: Kind, token: CancellationToken) {
+        self.operations.insert(id, Operation { op, kind, token });
     }
 
     /// Reads all records.
@@ -97,7 +96,7 @@ impl Executor {
             Event::Read(op, answer)
         };
         let handle = self.tasks.spawn(task);
-        self.track(handle.id(), op, Kind::Read, Epoch(0), token);
+        self.track(handle.id(), op, Kind::Read, token);
     }
 
     /// Writes one record.
@@ -127,7 +126,7 @@ impl Executor {
             Event::Written(op, outcome)
         };
         let handle = self.tasks.spawn(task);
-        self.track(handle.id(), op, Kind::Write, Epoch(0), token);
+        self.track(handle.id(), op, Kind::Write, token);
     }
 
     /// Does something to the database in the name of `epoch`. What would make it writable is not
@@ -153,7 +152,7 @@ impl Executor {
             token.clone(),
         );
         let handle = self.tasks.spawn(task);
-        self.track(handle.id(), op, Kind::Act, epoch, token);
+        self.track(handle.id(), op, Kind::Act, token);
     }
 
     /// Writes the floor to disk.
@@ -167,7 +166,7 @@ impl Executor {
             Event::Remembered(op, written.is_ok())
         });
         let token = self.root.child_token();
-        self.track(handle.id(), op, Kind::Remember, Epoch(0), token);
+        self.track(handle.id(), op, Kind::Remember, token);
     }
 
     /// Stops an action; it still answers.
@@ -225,6 +224,7 @@ impl Executor {
         let drained = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(limit, drained).await.is_err() {
             tracing::warn!(left = self.tasks.len(), "operations still running at exit");
+            self.tasks.abort_all();
         }
     }
 }

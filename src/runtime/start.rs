@@ -22,7 +22,7 @@ use super::watchdog::client;
 use crate::config::{self, Config};
 use crate::core::event::{Event, Exit, Guard, WatchdogStatus};
 use crate::core::ids::{BootId, ClusterId, InvalidId, MemberId};
-use crate::core::policy::WatchdogMode;
+use crate::core::policy::{Policy, WatchdogMode};
 use crate::core::status::Status;
 use crate::core::{Agent, Identity};
 use crate::database::Database;
@@ -82,6 +82,11 @@ pub enum RunError {
     /// A made-up name was refused.
     #[error(transparent)]
     Name(#[from] InvalidId),
+    /// The database could not be stopped in time.
+    #[error(
+        "told to stop, but PostgreSQL could not be proven down within timing.shutdown_timeout; the watchdog ends it at the end of the lease: check that it did"
+    )]
+    Overdue,
     /// Another agent with this member name is alive.
     #[error("{0}; give every member a name of its own")]
     NameTaken(String),
@@ -134,6 +139,7 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
     }
     match exit {
         Exit::Asked => Ok(()),
+        Exit::Overdue => Err(RunError::Overdue),
         Exit::NameTaken(why) => Err(RunError::NameTaken(why)),
     }
 }
@@ -365,11 +371,64 @@ fn reload(inputs: &Inputs) -> Option<Config> {
                 );
                 config.policy.watchdog = watchdog;
             }
+            if keep_lease_timings(&mut config.policy, &inputs.config.policy) {
+                tracing::warn!(
+                    "the timings of the lease need a restart of the agent; going on with the old ones"
+                );
+            }
             Some(config)
         }
         Err(error) => {
             tracing::error!(error, "settings not read again; going on with the old ones");
             None
         }
+    }
+}
+
+/// Timings that the lease's safety rests on change with a new epoch only, so with a restart: the
+/// watchdog and the candidates count by what was published before. True when there were changes.
+fn keep_lease_timings(new: &mut Policy, old: &Policy) -> bool {
+    let kept = Policy {
+        heartbeat_interval: old.heartbeat_interval,
+        heartbeat_timeout: old.heartbeat_timeout,
+        failure_threshold: old.failure_threshold,
+        fence_timeout: old.fence_timeout,
+        safety_margin: old.safety_margin,
+        lease_duration: old.lease_duration,
+        clock_drift_ppm: old.clock_drift_ppm,
+        ..new.clone()
+    };
+    let changed = *new != kept;
+    *new = kept;
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_changes_rules_but_not_the_timings_of_the_lease() {
+        let policy = |text: &str| {
+            let sources = config::Sources {
+                flags: text
+                    .split(' ')
+                    .filter_map(|pair| pair.split_once('='))
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .collect(),
+                ..config::Sources::default()
+            };
+            config::load(&sources).unwrap().config.policy
+        };
+        let base = "cluster_id=c member=a database.local.data_dir=/var/lib/postgresql/data";
+        let old = policy(base);
+        let mut new = policy(&format!("{base} profile=fast failover.priority=7"));
+        assert_ne!(new.lease_duration, old.lease_duration);
+        assert!(keep_lease_timings(&mut new, &old));
+        assert_eq!(new.lease_duration, old.lease_duration);
+        assert_eq!(new.fence_timeout, old.fence_timeout);
+        assert_eq!(new.priority, 7);
+        let mut same = policy(&format!("{base} failover.priority=9"));
+        assert!(!keep_lease_timings(&mut same, &old));
     }
 }

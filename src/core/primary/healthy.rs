@@ -19,12 +19,14 @@ pub(in crate::core) struct Healthy {
     unguarded_since: Option<Instant>,
     /// Leaving PostgreSQL running: the last renewal before the exit is on its way.
     leaving: bool,
+    /// That renewal was applied.
+    renewed: bool,
 }
 
 impl Healthy {
     pub(in crate::core) fn new(cx: &mut Shared, held: Held) -> Self {
         cx.guard(&held);
-        Self { held, since: cx.now, unguarded_since: None, leaving: false }
+        Self { held, since: cx.now, unguarded_since: None, leaving: false, renewed: false }
     }
 
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
@@ -138,7 +140,15 @@ impl Healthy {
                     Signal::Lease(LeaseAnswer::Applied(landed)) if landed.purpose == Purpose::Renew
                 );
                 if self.leaving && renewed {
+                    self.renewed = true;
+                }
+                if self.renewed && cx.is_armed() {
                     return Next::exit(Primary::Healthy(self));
+                }
+                if cx.hand_over_instead() {
+                    // Nothing would end the database after the lease: it is not left running.
+                    let yielding = Yielding::handing_over(cx, self.held, true);
+                    return Next::to(Primary::Yielding(yielding), Reason::Shutdown);
                 }
                 if !self.leaving {
                     // One last renewal gives the next agent the whole lease to come up in.

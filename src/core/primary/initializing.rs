@@ -121,7 +121,10 @@ impl Initializing {
     /// [`Self::reading`] would do something now.
     fn can_go_on(cx: &Shared) -> bool {
         let claim = match Self::claim(cx) {
-            Claim::Ours => !cx.watchdog_missing() && !cx.name_contested(),
+            Claim::Ours => {
+                let awaits_guard = cx.guards_too_late() && cx.asked_to_guard_earlier();
+                !cx.watchdog_missing() && !cx.name_contested() && !awaits_guard
+            }
             Claim::Others => true,
             Claim::Unclear => false,
         };
@@ -141,7 +144,8 @@ impl Initializing {
         }
         if let Some(shutdown) = cx.shutdown {
             let running = Self::grace(unproven, cx).is_some();
-            if running && shutdown.mode == ShutdownMode::HandOver {
+            let unguarded = running && !cx.is_armed();
+            if unguarded || running && shutdown.mode == ShutdownMode::HandOver {
                 let failed = Failed::enter(cx, Reason::Shutdown, None, After::Release);
                 return Next::to(Primary::Failed(failed), Reason::Shutdown);
             }
@@ -158,6 +162,12 @@ impl Initializing {
         match Self::claim(cx) {
             Claim::Others => Self::deposed(unproven, cx),
             Claim::Ours if !cx.watchdog_missing() && !cx.name_contested() => {
+                if Self::grace(unproven, cx).is_some() && cx.guards_too_late() {
+                    // A former agent's longer lease: the watchdog has to know the shorter one before
+                    // candidates do.
+                    cx.guard_earlier();
+                    return Next::stay(Primary::Initializing(stay));
+                }
                 let expected = cx.newest_lease_revision();
                 cx.acquire(State::PrimaryInitializing, expected);
                 Next::stay(Primary::Initializing(Self { step: Step::Acquiring, unproven }))

@@ -120,7 +120,8 @@ impl Yielding {
         if !matches!(signal, Signal::Acted(Action::Checkpoint, _)) {
             return Next::stay(Primary::Yielding(Self { step: Step::Draining(held) }));
         }
-        let limit = cx.policy.stop_timeout;
+        // The drain had the first half.
+        let limit = cx.policy.stop_timeout / 2;
         let ladder = Ladder { fast: limit / 2, immediate: limit / 4 * 3 };
         cx.act(Action::Fence { ladder }, held.epoch, limit);
         Next::stay(Primary::Yielding(Self { step: Step::Stopping(held) }))

@@ -1,7 +1,9 @@
 //! The lease as the store shows it, and our writes to it.
 
 use super::{Shared, Signal, operation};
-use crate::core::event::{Alarm, Effect, State, StoreWrite, Upstream, WriteOutcome};
+use crate::core::event::{
+    Alarm, Effect, Guard, State, StoreWrite, Upstream, WatchdogStatus, WriteOutcome,
+};
 use crate::core::ids::{Epoch, OpId, Revision};
 use crate::core::lease::{Held, Landed, LeaseAnswer, PendingLease, Purpose};
 use crate::core::records::{Invalid, Key, Lease, Record, Release, Slot};
@@ -117,11 +119,41 @@ impl Shared {
 
     /// Tries to become the holder: compare-and-set on `expected`, with an epoch above all known.
     pub(in crate::core) fn acquire(&mut self, status: State, expected: Option<Revision>) {
-        let known = self.floor.as_ref().map_or(Epoch(0), |floor| floor.epoch);
-        let shown = self.view.lease().map_or(Epoch(0), |lease| lease.epoch);
-        let epoch = known.max(shown).next();
+        let epoch = self.next_epoch();
         let lease = self.lease_record(epoch, 0, status, None);
         self.write_lease(Purpose::Acquire, expected, lease);
+    }
+
+    /// An epoch above all known.
+    pub(in crate::core) fn next_epoch(&self) -> Epoch {
+        let known = self.floor.as_ref().map_or(Epoch(0), |floor| floor.epoch);
+        let shown = self.view.lease().map_or(Epoch(0), |lease| lease.epoch);
+        known.max(shown).next()
+    }
+
+    /// When the watchdog would kill for a lease acquired now.
+    fn guard_at_for_new_lease(&self) -> Instant {
+        self.policy.guard_at(self.policy.lease_until(self.now, self.policy.lease_duration))
+    }
+
+    /// The watchdog holds a deadline later than a lease acquired now would allow.
+    pub(in crate::core) fn guards_too_late(&self) -> bool {
+        matches!(self.watchdog, WatchdogStatus::Armed(until) if until > self.guard_at_for_new_lease())
+    }
+
+    /// The watchdog was told so already; its answer is awaited.
+    pub(in crate::core) fn asked_to_guard_earlier(&self) -> bool {
+        self.guarded.is_some_and(|(_, epoch)| epoch == self.next_epoch())
+    }
+
+    /// Has the watchdog kill no later than a lease acquired now would allow.
+    pub(in crate::core) fn guard_earlier(&mut self) {
+        if self.asked_to_guard_earlier() {
+            return;
+        }
+        let (until, epoch) = (self.guard_at_for_new_lease(), self.next_epoch());
+        self.guarded = Some((until, epoch));
+        self.effects.push(Effect::Guard(Guard::Until(until, epoch)));
     }
 
     /// The lease is won, unless the answer came too late to be worth anything (a freeze, a resent

@@ -85,7 +85,7 @@ pub(super) struct Shared {
     /// Completions that nobody waited for any more.
     pub(super) stale_completions: u64,
     alarms: BTreeSet<Alarm>,
-    guarded: Option<(Instant, Epoch)>,
+    pub(super) guarded: Option<(Instant, Epoch)>,
     /// The store rejected our latest write for a cause that an operator has to mend.
     writes_rejected: bool,
     /// Since when the watchdog has been told to guard.
@@ -227,10 +227,29 @@ impl Shared {
         self.effects.push(Effect::Guard(Guard::Released));
     }
 
+    /// PostgreSQL was to be left running, half the time for that is over, and no watchdog is armed:
+    /// from now on the shutdown is a hand-over.
+    pub(super) fn hand_over_instead(&mut self) -> bool {
+        let armed = self.is_armed();
+        let (half, now) = (self.policy.shutdown_timeout / 2, self.now);
+        let Some(shutdown) = self.shutdown.as_mut() else { return false };
+        let late =
+            shutdown.mode == ShutdownMode::LeaveRunning && !armed && now + half >= shutdown.by;
+        if late {
+            shutdown.mode = ShutdownMode::HandOver;
+        }
+        late
+    }
+
+    /// The watchdog is armed with a deadline still to come.
+    pub(super) fn is_armed(&self) -> bool {
+        matches!(self.watchdog, WatchdogStatus::Armed(until) if until > self.now)
+    }
+
     /// A watchdog guards the database, or is no condition: it may become writable. One that runs
     /// without being a condition is waited for, but not for longer than a store operation may take.
     pub(super) fn is_guarded(&self) -> bool {
-        let armed = matches!(self.watchdog, WatchdogStatus::Armed(until) if until > self.now);
+        let armed = self.is_armed();
         let patience = self.policy.heartbeat_timeout;
         let waited = self.guard_since.is_none_or(|since| self.now >= since + patience);
         match self.policy.watchdog {

@@ -1,5 +1,7 @@
 use super::bench::*;
-use crate::core::event::{Action, Condition, Event, Process, Reason, State, WatchdogStatus};
+use crate::core::event::{
+    Action, Condition, Effect, Event, Guard, Process, Reason, State, WatchdogStatus,
+};
 use crate::core::ids::Epoch;
 use crate::core::records::Key;
 use std::time::Duration;
@@ -197,4 +199,26 @@ fn the_last_holder_writes_a_damaged_lease_again_after_a_failover_time() {
         }
     }
     panic!("no exit from {:?}", bench.agent.state());
+}
+
+/// A former agent counted on a longer lease than we publish: the watchdog has to kill by the shorter
+/// one before a candidate may count by it.
+#[test]
+fn a_shorter_lease_is_published_only_after_the_watchdog_knows_it() {
+    let mut bench = restarted(Process::RunningPrimary, "a");
+    let late = bench.now + seconds(3_600);
+    bench.step(Event::Watchdog(WatchdogStatus::Armed(late)));
+    bench.read();
+    assert!(bench.lease_written().is_none());
+    let guard = bench.effects.iter().find_map(|effect| match effect {
+        Effect::Guard(Guard::Until(until, epoch)) => Some((*until, *epoch)),
+        _ => None,
+    });
+    let (until, epoch) = guard.expect("the watchdog is told");
+    assert_eq!(epoch, Epoch(6));
+    let lease_end = bench.now + bench.agent.policy().lease_duration;
+    assert!(until < lease_end);
+    bench.assert_no_storm();
+    bench.step(Event::Watchdog(WatchdogStatus::Armed(until)));
+    assert_eq!(bench.lease_written().map(|lease| lease.epoch), Some(Epoch(6)));
 }

@@ -1,18 +1,63 @@
 use super::bench::*;
 use crate::core::event::{
-    Action, ActionOutcome, Effect, Event, Process, Reason, ShutdownMode, State,
+    Action, ActionOutcome, Effect, Event, Exit, Process, Reason, ShutdownMode, State,
+    WatchdogStatus,
 };
 use crate::core::records::Key;
 
 #[test]
 fn leaving_running_renews_once_more_and_goes() {
     let mut bench = Bench::healthy();
+    bench.step(armed_for(&bench, 60));
     bench.step(Event::Shutdown(ShutdownMode::LeaveRunning));
     assert!(bench.lease_written().is_some());
     assert!(!bench.exits());
     bench.apply(&Key::Lease);
     assert!(bench.exits());
     assert!(bench.open.iter().all(|effect| !matches!(effect, Effect::Act(..))));
+}
+
+fn armed_for(bench: &Bench, n: u64) -> Event {
+    Event::Watchdog(WatchdogStatus::Armed(bench.now + seconds(n)))
+}
+
+#[test]
+fn without_an_armed_watchdog_nothing_is_left_running() {
+    let mut bench = Bench::healthy();
+    bench.step(Event::Watchdog(WatchdogStatus::Down));
+    bench.step(Event::Shutdown(ShutdownMode::LeaveRunning));
+    bench.apply(&Key::Lease);
+    assert!(!bench.exits());
+    // It comes back within half the time: then it may go.
+    let mut back = bench.clone();
+    back.step(armed_for(&back, 60));
+    assert!(back.exits());
+    // It does not: the database is handed over instead.
+    let half = bench.agent.shutdown_limit() / 2;
+    let end = bench.now + half;
+    while bench.now < end && bench.actions().is_empty() {
+        bench.advance_ms(100);
+        if bench.lease_written().is_some() {
+            bench.apply(&Key::Lease);
+        }
+        assert!(!bench.exits());
+    }
+    assert_eq!(bench.actions(), [Action::Checkpoint]);
+}
+
+#[test]
+fn past_the_limit_a_database_that_may_write_is_left_to_an_armed_watchdog_only() {
+    let mut bench = Bench::healthy();
+    bench.step(Event::Died);
+    bench.step(Event::Watchdog(WatchdogStatus::Down));
+    bench.step(Event::Shutdown(ShutdownMode::HandOver));
+    bench.now = bench.now + bench.agent.shutdown_limit() + seconds(1);
+    bench.step(Event::Tick);
+    assert!(!bench.exits(), "it left a database that may accept writes");
+    bench.assert_no_storm();
+    let armed = armed_for(&bench, 60);
+    let overdue = Effect::Exit(Exit::Overdue);
+    assert!(bench.step(armed).contains(&overdue));
 }
 
 #[test]
@@ -88,6 +133,7 @@ fn every_shutdown_ends_in_time() {
     for start in benches {
         for mode in [ShutdownMode::HandOver, ShutdownMode::LeaveRunning] {
             let mut bench = start.clone();
+            bench.step(armed_for(&bench, 3_600));
             bench.assert_no_storm();
             let state = bench.agent.state();
             let end = bench.now + bench.agent.shutdown_limit();
