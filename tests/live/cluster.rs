@@ -1,7 +1,6 @@
 //! Agents of a test: real processes over a real store, each with a real PostgreSQL, all gone when
 //! dropped.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -75,7 +74,7 @@ impl Place {
     }
 
     /// Agents, watchdogs and servers of this place: they work in it, or their command line names it.
-    fn processes(&self) -> BTreeSet<Pid> {
+    fn processes(&self) -> Vec<Pid> {
         let name = self.path().to_str().unwrap();
         let ours = |path: &Path| {
             let cwd = fs::read_link(path.join("cwd")).unwrap_or_default();
