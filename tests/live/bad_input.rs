@@ -472,6 +472,44 @@ fn a_database_that_cannot_run_is_said_and_runs_once_it_can() {
     assert_sound(&mut [&mut a, &mut b]);
 }
 
+#[test]
+fn a_primary_that_cannot_start_is_said_and_starts_once_it_can() {
+    let place = Place::new();
+    let mut a = place.member("a");
+    // From the very beginning, and beside data.
+    for _ in 0..2 {
+        let listener = TcpListener::bind(("127.0.0.1", a.port)).unwrap();
+        a.start();
+        a.until_says(&format!("running on port {}", a.port));
+        a.until_alarm("database_broken");
+        assert!(a.runs());
+        drop(listener);
+        a.until_leads();
+        assert!(a.stop().success(), "{}", a.log());
+        fs::remove_file(a.dir.join("agent.log")).unwrap();
+    }
+    a.start();
+    a.until_leads();
+    assert_sound(&mut [&mut a]);
+}
+
+#[test]
+fn a_wrong_replication_password_is_said_and_mended() {
+    let place = Place::new();
+    let (mut a, mut b) = (place.member("a"), place.member("b"));
+    a.start();
+    a.until_leads();
+    let password = b.dir.join("password");
+    fs::write(&password, "wrong").unwrap();
+    b.settings["database"]["local"]["replication_password_file"] = json!(password);
+    b.start();
+    b.until_alarm("rejoin_failed");
+    b.until_says("password authentication failed");
+    fs::copy(place.path().join("password"), &password).unwrap();
+    b.until_follows();
+    assert_sound(&mut [&mut a, &mut b]);
+}
+
 fn assert_fails(ended: &Output, code: i32, words: &[&str]) {
     let text = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(code), "{text}");
