@@ -1,5 +1,7 @@
 use super::bench::*;
-use crate::core::event::{Action, Condition, Event, Process, Reason, State, WatchdogStatus};
+use crate::core::event::{
+    Action, ActionOutcome, Condition, Event, Process, Reason, State, WatchdogStatus,
+};
 use crate::core::ids::Epoch;
 use crate::core::records::Key;
 use std::time::Duration;
@@ -189,7 +191,7 @@ fn a_standby_that_failed_to_start_is_started_again_but_not_in_a_circle() {
     bench.acted(ActionOutcome::Refused("port taken".to_owned()));
     assert_eq!(bench.became(), Some((State::ReplicaFailed, Reason::DatabaseUnfit)));
     let broken = crate::core::event::Observation {
-        condition: crate::core::event::Condition::Broken("port taken".to_owned()),
+        condition: Condition::Broken("port taken".to_owned()),
         ..seen(Process::StoppedStandby)
     };
     let (mut tries, seconds) = (0, 60);
