@@ -280,6 +280,7 @@ fn the_second_agent_with_a_name_goes() {
     let mut second = place.member_as("b", "second");
     assert_fails(&second.run(), 78, &["give every member a name of its own"]);
 
+    std::thread::sleep(LONG);
     let (written, gap) = writer.stop();
     assert!(written > 10 && gap < Duration::from_secs(1), "{written} commits, {gap:?} without");
     assert_eq!(a.until_leads()["epoch"], epoch);

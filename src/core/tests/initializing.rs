@@ -180,35 +180,6 @@ fn foreign_data_is_left_alone() {
 }
 
 #[test]
-fn a_standby_that_failed_to_start_is_started_again_but_not_in_a_circle() {
-    let mut store = Store::new();
-    store.put_lease(&identity("b", 1), |_| {});
-    store.put_cluster(&identity("b", 1), |_| {});
-    let mut bench = Bench::start(store);
-    bench.observe(Process::StoppedStandby);
-    bench.read();
-    assert!(matches!(bench.actions()[..], [Action::Follow { .. }]));
-    bench.acted(ActionOutcome::Refused("port taken".to_owned()));
-    assert_eq!(bench.became(), Some((State::ReplicaFailed, Reason::DatabaseUnfit)));
-    let broken = crate::core::event::Observation {
-        condition: Condition::Broken("port taken".to_owned()),
-        ..seen(Process::StoppedStandby)
-    };
-    let (mut tries, seconds) = (0, 60);
-    for _ in 0..seconds {
-        bench.store.put_lease(&identity("b", 1), |_| {});
-        bench.advance_ms(1_000);
-        bench.step(Event::Observed(broken.clone()));
-        bench.read();
-        if matches!(bench.actions()[..], [Action::Follow { .. }]) {
-            tries += 1;
-            bench.acted(ActionOutcome::Refused("port taken".to_owned()));
-        }
-    }
-    assert!((1..=seconds / 10).contains(&tries), "{tries}");
-}
-
-#[test]
 fn the_last_holder_writes_a_damaged_lease_again_after_a_failover_time() {
     let mut bench = Bench::healthy();
     bench.read();
