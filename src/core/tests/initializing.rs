@@ -1,7 +1,5 @@
 use super::bench::*;
-use crate::core::event::{
-    Action, ActionOutcome, Condition, Event, Process, Reason, State, WatchdogStatus,
-};
+use crate::core::event::{Action, Condition, Event, Process, Reason, State, WatchdogStatus};
 use crate::core::ids::Epoch;
 use crate::core::records::Key;
 use std::time::Duration;
