@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::core::event::{
-    Action, ActionOutcome, Done, Effect, Event, Guard, ReadFailure, Reason, State, StoreWrite,
-    Transition, WriteOutcome,
+    Action, ActionOutcome, Condition, Done, Effect, Event, Guard, Observation, ReadFailure, Reason,
+    State, StoreWrite, Transition, WriteOutcome,
 };
 use crate::core::ids::{MemberId, OpId};
 use crate::core::records::{Key, Record};
@@ -45,13 +45,34 @@ pub struct Recorder {
     promoted: Option<Instant>,
     /// Since when the lease has been silent, as the core last said.
     silent_since: Option<Instant>,
+    /// What was last logged of troubles that stand, so that each is said once.
+    said: Said,
+}
+
+/// Troubles that stand, in words: an alarm only names them.
+#[derive(Debug, Default)]
+struct Said {
+    /// Why the store, or a record in it, is not obeyed.
+    not_obeyed: Vec<(String, String)>,
+    /// Why the store refuses to be read.
+    rejected: Option<String>,
+    /// Why the database cannot be run.
+    broken: Option<String>,
 }
 
 impl Recorder {
     /// A recorder for `member`.
     pub fn new(member: MemberId, metrics: Metrics) -> Self {
         let (started, beat) = (BTreeMap::new(), Arc::default());
-        Self { member, metrics, started, beat, promoted: None, silent_since: None }
+        Self {
+            member,
+            metrics,
+            started,
+            beat,
+            promoted: None,
+            silent_since: None,
+            said: Said::default(),
+        }
     }
 
     /// When the driver last took something in, in nanoseconds of the boot clock.
@@ -69,9 +90,7 @@ impl Recorder {
                     Err(ReadFailure::Unavailable(_)) => "unavailable",
                     Err(ReadFailure::Rejected(_)) => "rejected",
                 };
-                if let Err(failure) = answer {
-                    tracing::debug!(?failure, "store not read");
-                }
+                self.store_answered(answer.as_ref().err());
                 if let Some(Started::Read(began)) = self.started.remove(op) {
                     self.metrics.store_operation(StoreOperation::Read(outcome), now.since(began));
                 }
@@ -85,8 +104,41 @@ impl Recorder {
             }
             Event::Shutdown(mode) => tracing::info!(member = %self.member, ?mode, "told to stop"),
             Event::Reconfigured(_) => tracing::info!(member = %self.member, "settings read again"),
-            Event::Tick | Event::Changed | Event::Remembered(..) | Event::Observed(_) => {}
+            Event::Observed(seen) => self.observed(seen),
+            Event::Tick | Event::Changed | Event::Remembered(..) => {}
         }
+    }
+
+    fn store_answered(&mut self, failure: Option<&ReadFailure>) {
+        match failure {
+            None => self.said.rejected = None,
+            Some(ReadFailure::Unavailable(why)) => tracing::debug!(why, "store not read"),
+            Some(ReadFailure::Rejected(why)) => {
+                if self.said.rejected.as_ref() != Some(why) {
+                    tracing::warn!(member = %self.member, why, "store refuses to be read");
+                    self.said.rejected = Some(why.clone());
+                }
+            }
+        }
+    }
+
+    fn observed(&mut self, seen: &Observation) {
+        let broken = match &seen.condition {
+            Condition::Broken(why) => Some(why),
+            Condition::Ok
+            | Condition::Stopped
+            | Condition::Starting
+            | Condition::Stopping
+            | Condition::Hung(_)
+            | Condition::DiskFull(_)
+            | Condition::ConnectionsExhausted
+            | Condition::Denied(_)
+            | Condition::Slow => None,
+        };
+        if let Some(why) = broken.filter(|why| self.said.broken.as_ref() != Some(why)) {
+            tracing::warn!(member = %self.member, why, "database cannot be run");
+        }
+        self.said.broken = broken.cloned();
     }
 
     fn written(&mut self, now: Instant, op: OpId, outcome: &WriteOutcome) {
@@ -202,6 +254,7 @@ impl Recorder {
         let left = status.writable_until.map_or(Duration::ZERO, |until| until.since(now));
         self.metrics.set_lease(left, status.staleness.unwrap_or_default());
         self.silent_since = status.staleness.map(|age| now - age);
+        self.stands(status);
         let own = status.members.iter().find(|member| member.member == status.member);
         self.metrics.set_replication_lag(own.map_or(0, |own| own.lag));
         let seen = status.database.as_ref().map(|seen| seen.process);
@@ -210,6 +263,18 @@ impl Recorder {
         {
             self.metrics.phase(Phase::FirstWrite, now.since(promoted));
         }
+    }
+}
+
+impl Recorder {
+    /// Says what is not obeyed, and why, when that changed.
+    fn stands(&mut self, status: &Status) {
+        let store = status.not_obeyed.iter().map(|why| ("store".to_owned(), why.clone()));
+        let found: Vec<_> = store.chain(status.invalid.iter().cloned()).collect();
+        for (what, why) in found.iter().filter(|found| !self.said.not_obeyed.contains(found)) {
+            tracing::warn!(member = %self.member, what, why, "not obeyed");
+        }
+        self.said.not_obeyed = found;
     }
 }
 

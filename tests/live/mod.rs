@@ -1,3 +1,5 @@
 //! Real agents, real PostgreSQL, real time.
 
+mod bad_input;
+mod cluster;
 mod demo;

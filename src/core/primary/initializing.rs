@@ -4,7 +4,7 @@
 use super::{Failed, Fenced, Healthy, Primary, Standing, Yielding, wake};
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{
-    Action, ActionOutcome, FenceProof, Process, Reason, ShutdownMode, State, WatchdogStatus,
+    Action, ActionOutcome, Alarm, FenceProof, Process, Reason, ShutdownMode, State, WatchdogStatus,
 };
 use crate::core::ids::Epoch;
 use crate::core::lease::{Held, LeaseAnswer, Purpose};
@@ -278,6 +278,7 @@ impl Initializing {
                 Next::stay(Primary::Initializing(Self::start(cx, held)))
             }
             Signal::Acted(_, ActionOutcome::Refused(_) | ActionOutcome::Unknown(_)) => {
+                cx.raise(Alarm::DatabaseBroken);
                 let proof = nothing_there();
                 Next::to(
                     Primary::Fenced(Fenced::new(Some(held), proof, After::StepBack, cx.now)),
@@ -314,6 +315,10 @@ impl Initializing {
             Signal::Look | Signal::Died | Signal::Lease(_) => cx.now >= limit,
         };
         if failed || cx.shutdown.is_some() {
+            if failed {
+                // Cleared once it is seen to run, here or as a standby.
+                cx.raise(Alarm::DatabaseBroken);
+            }
             let reason = if failed { Reason::StartFailed } else { Reason::Shutdown };
             let after = if failed { After::StepBack } else { After::Release };
             let failed = Failed::enter(cx, reason, Some(held), after);

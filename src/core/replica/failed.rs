@@ -23,7 +23,14 @@ impl Failed {
     }
 
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
-        (self.retry > cx.now).then(|| Deadline::at(self.retry, "recovery retry"))
+        let at = if failed_to_start(cx) { self.start_again(cx) } else { self.retry };
+        (at > cx.now).then(|| Deadline::at(at, "recovery retry"))
+    }
+
+    /// When a database that failed to start is tried again. Only trying shows whether what was in
+    /// its way (a taken port, a setting) is gone.
+    fn start_again(&self, cx: &Shared) -> Instant {
+        self.retry + cx.policy.cool_down
     }
 
     pub(super) fn advance(self, cx: &mut Shared, signal: Signal) -> Next {
@@ -39,7 +46,7 @@ impl Failed {
             || cx.now < self.retry
             || cx.heartbeats_fail()
             || !cx.view_is_fresh()
-            || !usable(cx)
+            || !usable(cx, self.start_again(cx))
         {
             return Next::stay(Workflow::Replica(Replica::Failed(self)));
         }
@@ -48,8 +55,16 @@ impl Failed {
     }
 }
 
+/// The database is stopped, and its last start failed.
+fn failed_to_start(cx: &Shared) -> bool {
+    cx.database.as_ref().is_some_and(|seen| {
+        matches!(seen.process, Process::StoppedStandby | Process::StoppedPrimary)
+            && matches!(seen.condition, Condition::Broken(_))
+    })
+}
+
 /// The database is not in a condition that only a person can mend.
-fn usable(cx: &mut Shared) -> bool {
+fn usable(cx: &mut Shared, start_again: Instant) -> bool {
     let Some(seen) = cx.database.clone() else { return false };
     let broken =
         matches!(seen.condition, Condition::Broken(_)) || seen.process == Process::Unusable;
@@ -57,7 +72,7 @@ fn usable(cx: &mut Shared) -> bool {
         matches!((cx.system(), seen.system), (Some(cluster), Some(own)) if cluster != own);
     cx.set_alarm(Alarm::DatabaseBroken, broken);
     cx.set_alarm(Alarm::ForeignData, foreign);
-    !broken && !foreign
+    !foreign && (!broken || failed_to_start(cx) && cx.now >= start_again)
 }
 
 /// A replica's end: its database is stopped, or left running, as the shutdown says.

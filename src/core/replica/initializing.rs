@@ -62,6 +62,7 @@ impl Initializing {
         match signal {
             Signal::Acted(_, ActionOutcome::Applied(_)) => {
                 cx.clear(Alarm::RejoinFailed);
+                cx.clear(Alarm::DatabaseBroken);
                 cx.heartbeat_now();
                 return Next::to(
                     Workflow::Replica(Replica::Watching(Watching::new(cx))),

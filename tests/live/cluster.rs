@@ -1,0 +1,373 @@
+//! Agents of a test: real processes over a real store, each with a real PostgreSQL, all gone when
+//! dropped.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::postgres::{Scene, bin_dir, is_root};
+
+/// No wait of these tests is longer; what they wait for takes a small part of it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Waits until `found` finds something.
+pub(super) fn until<T>(what: &str, mut found: impl FnMut() -> Result<T, String>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match found() {
+            Ok(found) => return found,
+            Err(seen) if Instant::now() > end => panic!("{what}: not in {PATIENCE:?}\n{seen}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(25)),
+        }
+    }
+}
+
+/// A directory for one cluster; dropping it ends whatever was started in it.
+pub(super) struct Place {
+    scene: Scene,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < end {
+            let found = self.processes();
+            if found.is_empty() {
+                return;
+            }
+            for pid in found {
+                // It may have ended meanwhile.
+                let _ended = kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Place {
+    pub(super) fn new() -> Self {
+        let scene = Scene::new();
+        fs::create_dir(scene.path().join("store")).unwrap();
+        Self { scene }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.scene.path()
+    }
+
+    pub(super) fn give_away(&self, path: &Path) {
+        self.scene.give_away(path);
+    }
+
+    /// The SQLite store.
+    pub(super) fn store(&self) -> PathBuf {
+        self.path().join("store").join("store.sqlite")
+    }
+
+    /// Agents, watchdogs and servers of this place: they work in it, or their command line names it.
+    fn processes(&self) -> Vec<Pid> {
+        let name = self.path().to_str().unwrap();
+        let ours = |path: &Path| {
+            let cwd = fs::read_link(path.join("cwd")).unwrap_or_default();
+            let line = fs::read(path.join("cmdline")).unwrap_or_default();
+            cwd.starts_with(self.path()) || String::from_utf8_lossy(&line).contains(name)
+        };
+        let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        entries
+            .filter(|entry| ours(&entry.path()))
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
+            .filter(|pid| *pid != rustix::process::getpid())
+            .collect()
+    }
+
+    /// A member on the SQLite store.
+    pub(super) fn member(&self, name: &str) -> Member {
+        self.member_as(name, name)
+    }
+
+    /// A member called `name` with directories of its own called `dir`.
+    pub(super) fn member_as(&self, name: &str, dir: &str) -> Member {
+        let dir = self.path().join(dir);
+        for dir in [dir.clone(), dir.join("socket"), dir.join("state")] {
+            fs::create_dir(dir).unwrap();
+        }
+        self.give_away(&dir);
+        let [port, http] = free_ports();
+        let http = SocketAddr::from(([127, 0, 0, 1], http));
+        let password = self.path().join("password");
+        let settings = json!({
+            "cluster_id": "bad-input",
+            "member": name,
+            "state_dir": dir.join("state"),
+            "profile": "fast",
+            "store": {"backend": "sqlite", "sqlite": {"path": self.store()}},
+            "database": {"kind": "local", "local": {
+                "data_dir": dir.join("data"),
+                "port": port,
+                "listen": "127.0.0.1",
+                "host": "127.0.0.1",
+                "socket_dir": dir.join("socket"),
+                "superuser": "postgres",
+                "database": "postgres",
+                "replication_user": "harmony_replication",
+                "replication_password_file": password,
+                "parameters": {"shared_buffers": "16MB", "max_connections": "20", "fsync": "off"},
+            }},
+            "http": {"listen": http, "advertise": http},
+            "watchdog": {"mode": "automatic"},
+            "log": {"format": "json", "level": "info"},
+        });
+        Member { dir, port, http, settings, child: None }
+    }
+
+    /// Two members that run; the first leads, the second follows.
+    pub(super) fn pair(&self) -> (Member, Member) {
+        let (mut a, mut b) = (self.member("a"), self.member("b"));
+        a.start();
+        a.until_leads();
+        a.sql("create table t (n int)").unwrap();
+        b.start();
+        b.until_follows();
+        (a, b)
+    }
+}
+
+/// Below the range from which outgoing connections get theirs, and never the same ones twice.
+fn free_ports() -> [u16; 2] {
+    use std::sync::atomic::AtomicU16;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 10_000 + u16::try_from(std::process::id() % 80).unwrap() * 100;
+    let mut free = std::iter::repeat_with(|| base + NEXT.fetch_add(1, Ordering::Relaxed) % 1000)
+        .take(1000)
+        .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    [free.next().unwrap(), free.next().unwrap()]
+}
+
+/// A member: its directories, its settings and its agent.
+pub(super) struct Member {
+    pub(super) dir: PathBuf,
+    pub(super) port: u16,
+    pub(super) http: SocketAddr,
+    pub(super) settings: Value,
+    child: Option<Child>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Member {
+    pub(super) fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    fn command(&self) -> Command {
+        let config = self.dir.join("agent.toml");
+        fs::write(&config, toml::to_string(&self.settings).unwrap()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_harmony-agent"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HARMONY_")) {
+            command.env_remove(name);
+        }
+        command.arg("run").arg("--config").arg(config);
+        command.current_dir(&self.dir).stdin(Stdio::null()).process_group(0);
+        command
+    }
+
+    /// Starts the agent.
+    pub(super) fn start(&mut self) {
+        let log: File =
+            OpenOptions::new().create(true).append(true).open(self.dir.join("agent.log")).unwrap();
+        self.child = Some(self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// Runs the agent, which has to end by itself.
+    pub(super) fn run(&mut self) -> Output {
+        self.start();
+        let status = self.until_ended();
+        Output { status, stdout: Vec::new(), stderr: self.log().into_bytes() }
+    }
+
+    /// Waits until the agent has ended by itself.
+    pub(super) fn until_ended(&mut self) -> ExitStatus {
+        let status = until("the agent ends", || {
+            self.child.as_mut().unwrap().try_wait().unwrap().ok_or_else(|| self.log_end())
+        });
+        self.child = None;
+        status
+    }
+
+    /// The agent has not ended.
+    pub(super) fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// Ends the agent with -9.
+    pub(super) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ended = child.kill();
+            let _ended = child.wait();
+        }
+    }
+
+    /// Asks the agent to end, and waits until it did.
+    pub(super) fn stop(&mut self) -> ExitStatus {
+        kill_process(Pid::from_child(self.child.as_ref().unwrap()), Signal::TERM).unwrap();
+        self.until_ended()
+    }
+
+    /// Everything the agent has logged.
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("agent.log")).unwrap_or_default()
+    }
+
+    fn log_end(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        format!("{}\n{}", self.dir.display(), lines[lines.len().saturating_sub(15)..].join("\n"))
+    }
+
+    /// Code and body of one page of the agent.
+    pub(super) fn get(&self, path: &str) -> Result<(u16, Value), String> {
+        let limit = Duration::from_secs(2);
+        let text = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect_timeout(&self.http, limit)?;
+            stream.set_read_timeout(Some(limit))?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = text().map_err(|error| error.to_string())?;
+        let code = text.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let body = text.split_once("\r\n\r\n").and_then(|(_, b)| serde_json::from_str(b).ok());
+        code.zip(body).ok_or(text)
+    }
+
+    /// `/status`, or null without an answer.
+    pub(super) fn status(&self) -> Value {
+        self.get("/status").map_or(Value::Null, |(_, body)| body)
+    }
+
+    /// Waits until the status is as wanted.
+    pub(super) fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        until(what, || {
+            let status = self.status();
+            if wanted(&status) {
+                return Ok(status);
+            }
+            Err(format!("{}\n{status:#}", self.log_end()))
+        })
+    }
+
+    /// Waits until the member is a healthy primary that writes.
+    pub(super) fn until_leads(&self) -> Value {
+        let leads =
+            |status: &Value| status["state"] == "primary_healthy" && status["writable"] == true;
+        let status = self.until("it leads", leads);
+        until("it writes", || self.sql("create temp table x (n int)"));
+        status
+    }
+
+    /// Waits until the member streams from a primary.
+    pub(super) fn until_follows(&self) -> Value {
+        self.until("it follows", |status| {
+            status["state"] == "replica_watching" && status["database"]["streaming"] == true
+        })
+    }
+
+    /// Waits until an alarm is up.
+    pub(super) fn until_alarm(&self, alarm: &str) -> Value {
+        self.until(alarm, |status| has_alarm(status, alarm))
+    }
+
+    /// Waits until the agent has logged this.
+    pub(super) fn until_says(&self, words: &str) {
+        until(words, || self.log().contains(words).then_some(()).ok_or_else(|| self.log_end()));
+    }
+
+    /// Runs SQL by psql.
+    pub(super) fn sql(&self, sql: &str) -> Result<String, String> {
+        let output = self.psql(sql).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    fn psql(&self, sql: &str) -> Command {
+        let mut command = Command::new(bin_dir().join("psql"));
+        if is_root() {
+            let (uid, gid) = postgres_ids();
+            command.uid(uid).gid(gid);
+        }
+        command
+            .current_dir("/")
+            .env("PGCONNECT_TIMEOUT", "2")
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres", "-c", sql])
+            .arg("-h")
+            .arg(self.dir.join("socket"))
+            .arg("-p")
+            .arg(self.port.to_string());
+        command
+    }
+
+    /// Whether a server that accepts writes runs here.
+    pub(super) fn is_writable(&self) -> bool {
+        self.sql("create temp table x (n int)").is_ok()
+    }
+
+    /// Writes all the time from now on.
+    pub(super) fn writer(&self) -> Writer {
+        let end = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&end);
+        let mut command = self.psql("insert into t values (1)");
+        let thread = std::thread::spawn(move || {
+            let (mut count, mut gap, mut last) = (0, Duration::ZERO, Instant::now());
+            while !told.load(Ordering::Relaxed) {
+                if command.stderr(Stdio::null()).status().unwrap().success() {
+                    count += 1;
+                    gap = gap.max(last.elapsed());
+                    last = Instant::now();
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            (count, gap.max(last.elapsed()))
+        });
+        Writer { end, thread }
+    }
+}
+
+/// A client that writes all the time.
+pub(super) struct Writer {
+    end: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<(u32, Duration)>,
+}
+
+impl Writer {
+    /// How many commits were acknowledged, and the longest time without one.
+    pub(super) fn stop(self) -> (u32, Duration) {
+        self.end.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+pub(super) fn has_alarm(status: &Value, alarm: &str) -> bool {
+    status["alarms"].as_array().is_some_and(|alarms| alarms.iter().any(|a| *a == alarm))
+}
+
+/// User and group PostgreSQL runs as when the tests run as root.
+pub(super) fn postgres_ids() -> (u32, u32) {
+    let accounts = fs::read_to_string("/etc/passwd").unwrap();
+    let line = accounts.lines().find(|line| line.starts_with("postgres:")).unwrap();
+    let mut ids = line.split(':').skip(2).map(|id| id.parse().unwrap());
+    (ids.next().unwrap(), ids.next().unwrap())
+}
