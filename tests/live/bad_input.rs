@@ -5,7 +5,8 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use harmony_agent::core::ids::{Epoch, Incarnation, Revision};
 use harmony_agent::core::records::{Header, Key, Lease, Record, Slot};
@@ -196,8 +197,8 @@ fn a_lease_that_must_not_be_obeyed_is_left_to_a_person() {
         let incarnation = "another-life".parse().unwrap();
         hand.write_lease(&Header { incarnation, ..header.clone() }, lease)
     };
-    let cases: [(&dyn Fn(&Header, &Lease) -> u64, &str); 3] =
-        [(&later, "2.0.0"), (&lower, "epoch"), (&foreign, "another-life")];
+    type Case<'a> = (&'a dyn Fn(&Header, &Lease) -> u64, &'a str);
+    let cases: [Case<'_>; 3] = [(&later, "2.0.0"), (&lower, "epoch"), (&foreign, "another-life")];
     for (wrong, words) in cases {
         let (primary, standby) = until_healed(&a, &b);
         let (header, lease) = hand.lease();
