@@ -30,6 +30,10 @@ bench-all runs="10":
         ./deploy/demo --fault $fault --runs {{ runs }} --report json || exit 1; \
     done
 
+# How long the stores' operations take (needs target/tools, see tests/run)
+bench-stores:
+    cargo test --release --locked --test integration -- conformance::latency --ignored --nocapture
+
 # The binary as it is shipped
 build:
     cargo build --release --locked

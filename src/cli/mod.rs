@@ -121,7 +121,7 @@ pub enum Command {
     Run(run::Arguments),
     /// Show the cluster as an agent sees it
     Status(status::Arguments),
-    /// Show a failover on this machine
+    /// Run a cluster of real members on this machine, and let something happen to it
     Demo(demo::Arguments),
     /// Check, explain and write configurations
     #[command(subcommand)]

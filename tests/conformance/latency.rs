@@ -1,4 +1,4 @@
-//! Prints how long operations take; asserts nothing. Run with `--nocapture`.
+//! Prints how long operations take; asserts nothing, and is no part of the tests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +44,7 @@ async fn measure(name: &str, a: Arc<dyn Store>, b: Arc<dyn Store>) {
 }
 
 #[tokio::test]
+#[ignore = "a benchmark: run it with just bench-stores"]
 async fn latencies() {
     let file = InFile::new();
     measure("sqlite", file.open("a").await.unwrap(), file.open("b").await.unwrap()).await;

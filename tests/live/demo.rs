@@ -13,9 +13,6 @@ use tempfile::TempDir;
 /// Gaps are measured: two demos at once would measure each other.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Beyond the figure to be reached: this is a debug build on a machine with other things to do.
-const SLACK_MS: f64 = 1500.0;
-
 /// A place for one demo; checked to be empty, and without processes, in the end.
 struct Place {
     dir: TempDir,
@@ -87,11 +84,11 @@ fn number(report: &Value, pointer: &str) -> f64 {
     report.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer}: {report}"))
 }
 
-/// One run of `arguments`: at most `gap` ms (with slack), one writer at a time.
+/// One run of `arguments`: less than `gap` ms, one writer at a time.
 fn fault(arguments: &[&str], gap: f64, fails_over: bool) -> Value {
     let report = Place::new().report(arguments);
     assert_eq!(number(&report, "/summary/alternations"), 0.0, "{report}");
-    assert!(number(&report, "/summary/gap_ms/max") <= gap + SLACK_MS, "{report}");
+    assert!(number(&report, "/summary/gap_ms/max") < gap, "{report}");
     for phase in ["detect", "acquire", "promote", "first_commit"] {
         let value = report.pointer(&format!("/runs/0/phases_ms/{phase}")).unwrap();
         assert_eq!(value.is_number(), fails_over, "{phase}: {report}");
@@ -100,11 +97,16 @@ fn fault(arguments: &[&str], gap: f64, fails_over: bool) -> Value {
     report
 }
 
-const EXPIRY: f64 = 1000.0 + 100.0 + 150.0;
+/// The lease of the profile `fast`: whoever waits it out is not faster.
+const LEASE: f64 = 1000.0;
+/// Lease and margin are waited out; the rest is a debug build on a machine with other things to do.
+const EXPIRY: f64 = LEASE + 100.0 + 1500.0;
+/// Nobody takes over.
+const UNNOTICED: f64 = 500.0;
 
 #[test]
 fn without_a_fault_nobody_waits_and_nothing_is_lost() {
-    let report = fault(&[], 50.0, false);
+    let report = fault(&[], UNNOTICED, false);
     assert_eq!(number(&report, "/summary/lost_acked"), 0.0, "{report}");
     assert!(report.pointer("/runs/0/rejoin_ms").unwrap().is_null(), "{report}");
 }
@@ -123,7 +125,7 @@ fn a_dead_node_is_replaced_again_and_again_among_three() {
 
 #[test]
 fn a_dead_postgres_is_handed_over() {
-    fault(&["--fault", "pg-kill"], 300.0, true);
+    fault(&["--fault", "pg-kill"], LEASE, true);
 }
 
 #[test]
@@ -138,20 +140,20 @@ fn a_frozen_agent_is_fenced_by_its_watchdog() {
 
 #[test]
 fn a_restarted_agent_is_not_noticed() {
-    let report = fault(&["--fault", "agent-restart"], 50.0, false);
+    let report = fault(&["--fault", "agent-restart"], UNNOTICED, false);
     assert_eq!(number(&report, "/summary/lost_acked"), 0.0, "{report}");
 }
 
 #[test]
 fn a_terminated_agent_hands_over_without_loss() {
-    let report = fault(&["--fault", "agent-term"], 300.0, true);
+    let report = fault(&["--fault", "agent-term"], LEASE, true);
     assert_eq!(number(&report, "/summary/lost_acked"), 0.0, "{report}");
 }
 
 #[test]
 fn a_terminated_agent_may_leave_postgres_running() {
     let arguments = ["--fault", "agent-term", "--set", "shutdown.on_sigterm=leave_running"];
-    let report = fault(&arguments, 50.0, false);
+    let report = fault(&arguments, UNNOTICED, false);
     assert_eq!(number(&report, "/summary/lost_acked"), 0.0, "{report}");
 }
 

@@ -42,8 +42,15 @@ use member::Common;
 use report::{Report, Summary};
 use view::Board;
 
+/// What the help of `demo` ends with.
+const HELP: &str = "\
+The demo chooses for each member, and refuses with exit code 64: --cluster-id, --member, --data-dir, \
+--state-dir, --http-listen and --log-format, the same keys with --set, and a few more that tell members \
+apart. --config is not read: every member gets a file of its own. The default of --profile is fast here.";
+
 /// Arguments of `demo`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct Arguments {
     /// How many members
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
@@ -124,7 +131,7 @@ impl StoreChoice {
 }
 
 /// Keys that tell the members of the demo apart, or are said by its own flags.
-const OWN_KEYS: [&str; 10] = [
+const OWN_KEYS: [&str; 11] = [
     "cluster_id",
     "member",
     "state_dir",
@@ -135,9 +142,10 @@ const OWN_KEYS: [&str; 10] = [
     "database.local.port",
     "database.local.socket_dir",
     "http.listen",
+    "log.format",
 ];
 
-/// Shows, and measures, failovers on this machine.
+/// Runs a cluster on this machine, does `arguments.fault` to it, and measures how it takes it.
 ///
 /// # Errors
 /// The demo could not be set up, or what it showed was wrong.
@@ -420,6 +428,12 @@ mod tests {
         );
         for wrong in [
             &["--member", "x"][..],
+            &["--cluster-id", "x"],
+            &["--state-dir", "/x"],
+            &["--data-dir", "/x"],
+            &["--http-listen", "127.0.0.1:1"],
+            &["--log-format", "text"],
+            &["--set", "log.format=text"],
             &["--set", "database.local.port=1"],
             &["--members", "1", "--fault", "node-kill"],
         ] {
