@@ -157,6 +157,16 @@ fn a_terminated_agent_may_leave_postgres_running() {
     assert_eq!(number(&report, "/summary/lost_acked"), 0.0, "{report}");
 }
 
+/// The same through three NATS servers: the store is another, what is promised is not.
+#[test]
+fn nodes_and_databases_are_replaced_through_a_nats_cluster() {
+    let servers = crate::support::nats::Cluster::start();
+    let store = servers.urls().join(",");
+    for (kind, bound) in [("node-kill", EXPIRY), ("pg-kill", EXPIRY), ("agent-kill", EXPIRY)] {
+        fault(&["--store", &store, "--fault", kind], bound, true);
+    }
+}
+
 #[test]
 fn two_primaries_are_seen_when_the_guard_is_off() {
     let place = Place::new();
