@@ -7,7 +7,7 @@
 //!         └─ fault, measurement, report
 //! ```
 //!
-//! Whatever happens to the demo, short of SIGKILL, [`cleanup::Home`] ends what was started.
+//! Whatever happens to the demo, short of SIGKILL, `cleanup::Home` ends what was started.
 //! What is measured comes from the clients; the agents' word is taken only for the phases.
 
 mod bench;
