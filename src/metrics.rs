@@ -35,6 +35,7 @@ pub struct Metrics {
     watchdog_up: Gauge,
     alarms: Family<AlarmLabel, Counter>,
     actions: Family<ActionLabels, Counter>,
+    promises: Family<OutcomeLabel, Counter>,
 }
 
 /// A part of a failover, timed.
@@ -155,6 +156,7 @@ impl Metrics {
             watchdog_up: Gauge::default(),
             alarms: Family::default(),
             actions: Family::default(),
+            promises: Family::default(),
         };
         metrics.registry = Arc::new(metrics.registry());
         metrics.create_series();
@@ -192,6 +194,11 @@ impl Metrics {
         all.register("watchdog_up", "1 while the watchdog runs", self.watchdog_up.clone());
         all.register("alarms", "Alarms by kind, one per onset", self.alarms.clone());
         all.register("actions", "Actions on the database by outcome", self.actions.clone());
+        all.register(
+            "promises",
+            "Other members' answers when asked not to take over while the store is away",
+            self.promises.clone(),
+        );
         let build =
             [("version", env!("CARGO_PKG_VERSION")), ("architecture", std::env::consts::ARCH)];
         all.register("build", "The program", Info::new(build.to_vec()));
@@ -204,6 +211,9 @@ impl Metrics {
         }
         for outcome in ["applied", "refused", "unknown", "not_sent", "rejected"] {
             drop(self.heartbeats.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for outcome in ["granted", "refused"] {
+            drop(self.promises.get_or_create(&OutcomeLabel { outcome }));
         }
         for phase in Phase::ALL {
             drop(self.phases.get_or_create(&PhaseLabel { phase: phase.name() }));
@@ -283,6 +293,12 @@ impl Metrics {
     /// An alarm was raised.
     pub fn alarm(&self, alarm: Alarm) {
         self.alarms.get_or_create(&AlarmLabel { alarm: alarm.name() }).inc();
+    }
+
+    /// Another member answered when asked for a promise.
+    pub fn promise(&self, granted: bool) {
+        let outcome = if granted { "granted" } else { "refused" };
+        self.promises.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// An action on the database ended.

@@ -1,6 +1,5 @@
 //! The command line: what it takes, and one file per family of commands.
 
-mod client;
 pub mod config;
 pub mod demo;
 pub mod exit;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use hyper::StatusCode;
 
 use super::Settings;
-use super::client;
 use super::exit::{Code, Failure};
 use super::output::{self, Format};
 use crate::config::{http_listen, show_duration};
+use crate::http::client;
 use crate::http::view::{MemberView, Role, View};
 
 /// Arguments of `status`.

@@ -126,6 +126,7 @@ impl Reader {
                 http: self.optional("http.advertise"),
             },
             database: Database::Local(database),
+            peers_secret_file: self.file("peers.secret_file"),
             on_sigterm: match self.text("shutdown.on_sigterm").as_str() {
                 "leave_running" => ShutdownMode::LeaveRunning,
                 _ => ShutdownMode::HandOver,
@@ -160,6 +161,7 @@ impl Reader {
             start_timeout: time("start_timeout"),
             promote_timeout: time("promote_timeout"),
             rejoin_timeout: time("rejoin_timeout"),
+            promises: self.flag("peers.promises"),
             watchdog: match self.text("watchdog.mode").as_str() {
                 "off" => WatchdogMode::Off,
                 "required" => WatchdogMode::Required,

@@ -60,6 +60,8 @@ pub struct Config {
     pub database: Database,
     /// Where other members and clients reach this one.
     pub address: Address,
+    /// File with the secret that agents sign their messages with.
+    pub peers_secret_file: Option<PathBuf>,
     /// What happens to PostgreSQL when the agent is told to stop.
     pub on_sigterm: ShutdownMode,
     /// Address and port of the HTTP listener.

@@ -28,6 +28,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
         "watchdog",
         "A small process beside the agent that kills PostgreSQL when the agent dies or freezes.",
     ),
+    ("peers", "How the agents reach each other when the store does not answer."),
     ("shutdown", "What happens to PostgreSQL when the agent is told to stop."),
     ("http", "Listener for /livez, /readyz, /status and /metrics. No secrets, no commands."),
     ("log", "Logs, on standard error."),
@@ -151,6 +152,11 @@ pub const KEYS: &[Key] = &[
 
     key("watchdog.mode", Choice(&["off", "automatic", "required"]), Is("automatic"),
         "off: an agent that dies or freezes leaves a PostgreSQL that goes on writing beside its successor.\nautomatic: one is kept running. required: no leadership without one."),
+
+    key("peers.promises", Flag, Is("true"),
+        "While the store does not answer, the primary asks all other members not to take over, and goes on\nif all of them agree. false: it fences itself when timing.failure_threshold is reached."),
+    key("peers.secret_file", Secret, Absent,
+        "File with a secret equal on all members, at least 16 characters. With it agents also ask each other\nover HTTP (http.advertise), and sign what they say. Without it only through NATS."),
 
     key("shutdown.on_sigterm", Choice(&["hand_over", "leave_running"]), Is("hand_over"),
         "hand_over: a fit replica takes over, else PostgreSQL is stopped.\nleave_running: PostgreSQL goes on and the next agent continues the lease, within its duration."),

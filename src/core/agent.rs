@@ -199,6 +199,15 @@ impl Agent {
                 cx.set_alarm(super::event::Alarm::WatchdogDown, down);
                 Signal::Look
             }
+            Event::PromiseAsked(id, request) => {
+                let holds = self.workflow.as_ref().is_some_and(|it| it.held().is_some());
+                cx.promise(id, &request, holds);
+                Signal::Look
+            }
+            Event::PromiseAnswered(answer) => {
+                cx.promise_answered(answer);
+                Signal::Look
+            }
             Event::Shutdown(mode) => {
                 let by = cx.now + cx.policy.shutdown_timeout;
                 cx.shutdown.get_or_insert(Shutdown { mode, by });

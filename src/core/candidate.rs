@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::event::{Condition, Observation, Process, State};
-use super::ids::{Lsn, MemberId, TimelineId};
+use super::ids::{InstanceId, Lsn, MemberId, TimelineId};
 use super::records::{ClusterState, Heartbeat, Lease};
 use super::time::Instant;
 use super::view::View;
@@ -40,6 +40,8 @@ pub enum WhyNot {
         /// Bytes allowed.
         allowed: u64,
     },
+    /// The primary has not admitted it to the cluster, or has admitted another agent of its name.
+    NotAdmitted,
     /// A commit may be acknowledged that it does not have.
     NotSynchronous,
     /// It holds data of another cluster.
@@ -69,6 +71,7 @@ impl fmt::Display for WhyNot {
             Self::LagsBehind { bytes, allowed } => {
                 write!(f, "{bytes} bytes behind, allowed are {allowed}")
             }
+            Self::NotAdmitted => f.write_str("not admitted to the cluster by the primary yet"),
             Self::NotSynchronous => f.write_str("not a member of the synchronous set"),
             Self::ForeignData => f.write_str("holds data of another cluster"),
             Self::NoWatchdog => f.write_str("watchdog required and not there"),
@@ -83,6 +86,8 @@ impl fmt::Display for WhyNot {
 pub struct Fitness<'a> {
     /// This member.
     pub me: &'a MemberId,
+    /// Its state directory.
+    pub instance: &'a InstanceId,
     /// Its database as last seen.
     pub database: Option<&'a Observation>,
     /// Its preference; 0 is never.
@@ -124,6 +129,13 @@ pub fn eligible(
     let system = cluster.and_then(|cluster| cluster.system).or(lease.database.system);
     if system.is_some() && database.system != system {
         return Err(WhyNot::ForeignData);
+    }
+    // The holder asks those it admitted for promises, and nobody else.
+    let known = |cluster: &ClusterState| {
+        cluster.members.get(fitness.me).is_some_and(|it| it.instance == *fitness.instance)
+    };
+    if !cluster.is_none_or(known) {
+        return Err(WhyNot::NotAdmitted);
     }
     let synchronous = cluster.map_or(&[] as &[MemberId], |cluster| &cluster.synchronous);
     if !synchronous.is_empty() && !synchronous.contains(fitness.me) {

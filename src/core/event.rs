@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{Epoch, Incarnation, Lsn, MemberId, OpId, Revision, SystemId, TimelineId};
 use super::policy::Policy;
+use super::promise::{Bound, PromiseAnswer, PromiseRequest};
 use super::records::{Address, Key, Record, Snapshot};
 use super::time::Instant;
 
@@ -321,6 +322,9 @@ pub struct Floor {
     pub revision: Revision,
     /// Identity of the data, once known.
     pub system: Option<SystemId>,
+    /// The holder that this member may have promised not to take over from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
 }
 
 /// The watchdog process beside the agent.
@@ -377,6 +381,10 @@ pub enum Event {
     Died,
     /// The watchdog's state changed.
     Watchdog(WatchdogStatus),
+    /// A holder asks us for a promise; answered by [`Effect::Promise`] with the same number.
+    PromiseAsked(u64, PromiseRequest),
+    /// An answer to [`Effect::AskPromises`]. It may be late, repeated, or never come.
+    PromiseAnswered(PromiseAnswer),
     /// Stop the agent.
     Shutdown(ShutdownMode),
     /// Settings were read again.
@@ -403,6 +411,10 @@ pub enum Effect {
     Remember(OpId, Floor),
     /// Tell the watchdog.
     Guard(Guard),
+    /// Ask these members directly for a promise; give up after the duration.
+    AskPromises(PromiseRequest, Vec<(MemberId, Address)>, Duration),
+    /// Answer to [`Event::PromiseAsked`].
+    Promise(u64, PromiseAnswer),
     /// A transition; the only source of transition logs, metrics and journal.
     Became(Transition),
     /// Somebody should look; once per onset.

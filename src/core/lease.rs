@@ -19,6 +19,12 @@ pub(super) struct Held {
     /// End of the right to write that the store proves. It counts from when the last applied renewal
     /// was *sent*, by the duration that renewal published: the one candidates wait by.
     until: Instant,
+    /// End of the right to write that the other members' promises prove.
+    promised: Option<Instant>,
+    /// When the last applied write of it was sent.
+    renewed_at: Instant,
+    /// The shortest lease duration that candidates may have read.
+    duration: Duration,
     /// When the next renewal is due.
     pub(super) next_renewal: Instant,
     /// Renewals in a row without a known outcome.
@@ -33,6 +39,9 @@ impl Held {
             revision: landed.revision,
             seq: 0,
             until: policy.lease_until(landed.sent, landed.duration),
+            promised: None,
+            renewed_at: landed.sent,
+            duration: landed.duration,
             next_renewal: landed.sent + policy.heartbeat_interval,
             failures: 0,
         }
@@ -43,6 +52,8 @@ impl Held {
         self.revision = landed.revision;
         self.seq += 1;
         self.until = policy.lease_until(landed.sent, landed.duration);
+        self.renewed_at = landed.sent;
+        self.duration = landed.duration;
         self.next_renewal = landed.sent + policy.heartbeat_interval;
         self.failures = 0;
     }
@@ -50,12 +61,36 @@ impl Held {
     /// A renewal that publishes `duration` is being sent at `now`. From here on a candidate may have
     /// seen it, so a shorter lease counts before its outcome is known.
     pub(super) fn publishing(&mut self, now: Instant, duration: Duration, policy: &Policy) {
-        self.until = self.until.min(policy.lease_until(now, duration));
+        let until = policy.lease_until(now, duration);
+        self.until = self.until.min(until);
+        self.duration = self.duration.min(duration);
+        // A member that promised longer and was restarted waits by what it reads.
+        self.promised = self.promised.map(|promised| promised.min(until));
     }
 
-    /// End of the right to write.
+    /// Every other member promised not to take over before `until`.
+    pub(super) fn promised(&mut self, until: Instant) {
+        self.promised = self.promised.max(Some(until));
+    }
+
+    /// End of the right to write: the store's proof or the other members', whichever lasts longer.
     pub(super) fn until(&self) -> Instant {
-        self.until
+        self.promised.map_or(self.until, |promised| promised.max(self.until))
+    }
+
+    /// The other members' promises alone carry it at `now`, with time left to fence.
+    pub(super) fn is_promised(&self, now: Instant, policy: &Policy) -> bool {
+        self.promised.is_some_and(|until| now < policy.fence_at(until))
+    }
+
+    /// When the last applied write of it was sent.
+    pub(super) fn renewed_at(&self) -> Instant {
+        self.renewed_at
+    }
+
+    /// The shortest lease duration that candidates may have read.
+    pub(super) fn duration(&self) -> Duration {
+        self.duration
     }
 
     /// Latest start of fencing.

@@ -6,9 +6,9 @@
 //!                                         │
 //!                     primary / replica: one enum each, a file per state
 //!                                         │
-//!               shared: operations under way, alarms, our heartbeat, the floor
+//!               shared: operations under way, alarms, our heartbeat, the floor, promises
 //!                    │             │              │
-//!                   view         lease        candidate          records · ids · time · policy
+//!                   view         lease        candidate    records · promise · ids · time · policy
 //! ```
 //!
 //! The contract:
@@ -28,6 +28,7 @@ pub mod ids;
 mod lease;
 pub mod policy;
 mod primary;
+pub mod promise;
 pub mod reason;
 pub mod records;
 mod replica;

@@ -67,6 +67,8 @@ pub struct Policy {
     pub promote_timeout: Duration,
     /// Limit of a rewind or clone.
     pub rejoin_timeout: Duration,
+    /// While the store does not answer, the other members' promises may extend the lease.
+    pub promises: bool,
     /// Whether a watchdog is a condition.
     pub watchdog: WatchdogMode,
     /// What to do when the database hangs.

@@ -106,6 +106,8 @@ named!(
         RecordInvalid = "record_invalid",
         /// The store lets us not in, or is full.
         StoreRejects = "store_rejects",
+        /// The store does not answer, and only the other members' promises keep the primary open.
+        HeldByPromises = "held_by_promises",
         /// The watchdog is down.
         WatchdogDown = "watchdog_down",
         /// The database hangs.

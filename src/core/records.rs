@@ -155,6 +155,8 @@ pub struct Heartbeat {
 /// What the primary admitted of a member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MemberSettings {
+    /// Its state directory: another agent with this name is not admitted.
+    pub instance: InstanceId,
     /// Where it is reached.
     pub address: Address,
     /// Its preference as a candidate; 0 means never.
@@ -271,19 +273,19 @@ pub struct Snapshot {
     pub heartbeats: BTreeMap<MemberId, Slot<Heartbeat>>,
 }
 
-mod millis {
+pub(super) mod millis {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(in crate::core) fn serialize<S: Serializer>(
         value: &Duration,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::core) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_millis)

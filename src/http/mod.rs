@@ -6,18 +6,22 @@
 //! | `/readyz` | a primary that may write, or a replica that follows | anything else, with the reason |
 //! | `/status` | the [`View`] as JSON | |
 //! | `/metrics` | OpenMetrics text | |
+//! | `POST /promise` | another agent's signed request, answered; there only with `peers.secret_file` | |
 
+pub mod client;
 pub mod view;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -38,7 +42,18 @@ pub struct Shared {
     pub beat_limit: Duration,
     /// The metrics.
     pub metrics: Metrics,
+    /// Takes requests of other agents, when they are taken over HTTP.
+    pub promise: Option<Arc<dyn Questions>>,
 }
+
+/// Takes requests of other agents.
+pub trait Questions: Send + Sync {
+    /// The answer to a message, or why there is none.
+    fn take(&self, payload: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, String>>;
+}
+
+/// Longest request taken; ours are a few hundred bytes.
+const LONGEST_REQUEST: usize = 4096;
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -58,7 +73,13 @@ impl Shared {
 
 /// The listener's paths.
 pub fn router(shared: Shared) -> Router {
-    Router::new()
+    let promise = match &shared.promise {
+        Some(_) => Router::new()
+            .route("/promise", post(promise))
+            .layer(DefaultBodyLimit::max(LONGEST_REQUEST)),
+        None => Router::new(),
+    };
+    promise
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
@@ -114,6 +135,17 @@ async fn metrics(State(shared): State<Shared>) -> Response {
     match shared.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn promise(State(shared): State<Shared>, payload: Bytes) -> Response {
+    let Some(questions) = &shared.promise else { return StatusCode::NOT_FOUND.into_response() };
+    match questions.take(payload.to_vec()).await {
+        Ok(answer) => answer.into_response(),
+        Err(why) => {
+            tracing::warn!(why, "request of a peer not answered");
+            (StatusCode::FORBIDDEN, why).into_response()
+        }
     }
 }
 

@@ -1,18 +1,21 @@
 //! Owns the agent: one loop that takes in whatever happens next, reads the clock once, steps the
 //! core, and starts what it asks for.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::clock;
 use super::executor::Executor;
+use super::peers::{Asked, Peers};
 use super::recorder::Recorder;
 use crate::core::event::{Effect, Event, Exit, Guard, Observation, WatchdogStatus};
+use crate::core::promise::PromiseAnswer;
 use crate::core::status::Status;
 use crate::core::{Agent, Deadline};
 use crate::database::Database;
@@ -47,6 +50,10 @@ pub struct Parts {
     pub watchdog: Option<Box<dyn Watchdog>>,
     /// Orders from signals.
     pub orders: mpsc::Receiver<Event>,
+    /// The way to the other agents.
+    pub peers: Arc<Peers>,
+    /// What they ask.
+    pub asked: mpsc::Receiver<Asked>,
     /// Where the status is shown.
     pub status: watch::Sender<Arc<Status>>,
     /// Logs and metrics.
@@ -57,6 +64,7 @@ pub struct Parts {
 #[expect(clippy::large_enum_variant, reason = "only one exists at a time")]
 enum Wake {
     Event(Event),
+    Asked(Asked),
     Hint,
     StoreOpened,
     Observed(Observation),
@@ -75,6 +83,9 @@ struct Driver {
     died: Died,
     hints: Option<broadcast::Receiver<Hint>>,
     watchdog: watch::Receiver<WatchdogStatus>,
+    /// Questions of peers that the core has not answered yet; it does within the step.
+    questions: BTreeMap<u64, oneshot::Sender<PromiseAnswer>>,
+    asked: u64,
     /// Keeps the receiver above open when nobody speaks for a watchdog.
     quiet: Option<watch::Sender<WatchdogStatus>>,
 }
@@ -115,6 +126,8 @@ impl Driver {
             died,
             hints: None,
             watchdog,
+            questions: BTreeMap::new(),
+            asked: 0,
             quiet,
         };
         driver.watchdog.mark_changed();
@@ -136,6 +149,7 @@ impl Driver {
             () = died => Wake::Died,
             status = news(watchdog, quiet) => Wake::Event(Event::Watchdog(status)),
             event = parts.executor.next() => Wake::Event(event),
+            Some(asked) = parts.asked.recv() => Wake::Asked(asked),
             Ok(()) = parts.store.changed() => Wake::StoreOpened,
             () = hint(hints) => Wake::Hint,
             observation = finished(observing) => match observation {
@@ -165,6 +179,11 @@ impl Driver {
                     self.died = watch_for_death(&self.parts.database);
                 }
                 event
+            }
+            Wake::Asked(Asked { request, reply }) => {
+                self.asked += 1;
+                self.questions.insert(self.asked, reply);
+                Event::PromiseAsked(self.asked, request)
             }
             Wake::Hint => Event::Changed,
             Wake::StoreOpened => {
@@ -228,6 +247,18 @@ impl Driver {
                 Effect::Guard(guard) => {
                     if let Some(watchdog) = &self.parts.watchdog {
                         watchdog.guard(guard);
+                    }
+                }
+                Effect::AskPromises(request, peers, limit) => {
+                    for (member, address) in peers {
+                        let request = request.clone();
+                        self.parts.executor.ask(&self.parts.peers, member, address, request, limit);
+                    }
+                }
+                Effect::Promise(number, answer) => {
+                    if let Some(reply) = self.questions.remove(&number) {
+                        // Whoever asked may have gone.
+                        drop(reply.send(answer));
                     }
                 }
                 Effect::Became(_) | Effect::Alarm(_) => {}

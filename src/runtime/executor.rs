@@ -11,12 +11,15 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::clock;
+use super::peers::Peers;
 use super::state_dir::FloorWriter;
 use crate::core::event::{
     Action, ActionOutcome, Done, Event, FenceProof, Floor, Ladder, ReadFailure, StoreWrite,
     WriteOutcome,
 };
-use crate::core::ids::{Epoch, OpId};
+use crate::core::ids::{Epoch, MemberId, OpId};
+use crate::core::promise::PromiseRequest;
+use crate::core::records::Address;
 use crate::core::time::Instant;
 use crate::core::{self, Identity};
 use crate::database::Database;
@@ -167,6 +170,27 @@ impl Executor {
         });
         let token = self.root.child_token();
         self.track(handle.id(), op, Kind::Remember, token);
+    }
+
+    /// Asks a member for a promise.
+    pub fn ask(
+        &mut self,
+        peers: &Arc<Peers>,
+        member: MemberId,
+        address: Address,
+        request: PromiseRequest,
+        limit: Duration,
+    ) {
+        let peers = Arc::clone(peers);
+        self.tasks.spawn(async move {
+            match peers.ask(member.clone(), address, request, limit).await {
+                Ok(answer) => Event::PromiseAnswered(answer),
+                Err(why) => {
+                    tracing::debug!(%member, why, "promise not answered");
+                    Event::Tick
+                }
+            }
+        });
     }
 
     /// Stops an action; it still answers.

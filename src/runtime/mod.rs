@@ -5,12 +5,14 @@
 //!   store ───┤  Event    ┌───────┐   │      │
 //!   database ┼──────────►│ agent │ Effect   └─► completion (exactly one) ─► Event
 //!   watchdog ┤  driver   └───────┘   ├─► watchdog
+//!   peers ───┤                       ├─► peers
 //!   clock ───┘                       └─► logs · metrics · status
 //! ```
 
 pub mod clock;
 pub mod driver;
 pub mod executor;
+pub mod peers;
 pub mod recorder;
 pub mod show;
 pub mod start;

@@ -105,7 +105,13 @@ impl Recorder {
             Event::Shutdown(mode) => tracing::info!(member = %self.member, ?mode, "told to stop"),
             Event::Reconfigured(_) => tracing::info!(member = %self.member, "settings read again"),
             Event::Observed(seen) => self.observed(seen),
-            Event::Tick | Event::Changed | Event::Remembered(..) => {}
+            Event::PromiseAnswered(answer) => {
+                if let Some(why) = &answer.refused {
+                    tracing::warn!(by = %answer.member, round = answer.round, why, "promise refused");
+                }
+                self.metrics.promise(answer.refused.is_none());
+            }
+            Event::Tick | Event::Changed | Event::Remembered(..) | Event::PromiseAsked(..) => {}
         }
     }
 
@@ -208,6 +214,13 @@ impl Recorder {
             Effect::Alarm(alarm) => {
                 self.metrics.alarm(*alarm);
                 telemetry::alarm(&self.member, *alarm);
+            }
+            Effect::AskPromises(request, peers, _) => {
+                tracing::debug!(round = request.round, peers = peers.len(), "promises asked for");
+            }
+            Effect::Promise(_, answer) => {
+                let refused = answer.refused.as_deref();
+                tracing::debug!(round = answer.round, refused, "asked for a promise");
             }
             Effect::Guard(Guard::Until(..) | Guard::Released)
             | Effect::Cancel(_)

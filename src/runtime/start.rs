@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -15,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::clock;
 use super::driver::{self, Parts, Watchdog};
 use super::executor::Executor;
+use super::peers::Peers;
 use super::recorder::Recorder;
 use super::show::{self, Setting};
 use super::state_dir::{StateDir, StateDirError};
@@ -118,7 +120,15 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
     let recorder = Recorder::new(config.member.clone(), metrics.clone());
     let (status, shown) = watch::channel(Arc::new(agent.status()));
     let store = open_store(config);
-    serve(config, listener, metrics, &recorder, shown, store.clone());
+    let (peers, asked) = Peers::new(
+        config.cluster_id.clone(),
+        config.member.clone(),
+        config.peers_secret_file.clone(),
+        store.clone(),
+    );
+    let served = Arc::clone(&peers);
+    supervise("peer messages", move || Arc::clone(&served).serve());
+    serve(config, listener, metrics, &recorder, shown, store.clone(), Arc::clone(&peers));
     let leave = watchdog.clone();
     let parts = Parts {
         agent,
@@ -127,6 +137,8 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
         store,
         watchdog: watchdog.map(|client| Box::new(client) as Box<dyn Watchdog>),
         orders: orders(inputs)?,
+        peers,
+        asked,
         status,
         recorder,
     };
@@ -252,6 +264,7 @@ fn serve(
     recorder: &Recorder,
     shown: watch::Receiver<Arc<Status>>,
     store: watch::Receiver<Option<Arc<dyn Store>>>,
+    peers: Arc<Peers>,
 ) {
     let setting = Setting {
         cluster: config.cluster_id.clone(),
@@ -271,7 +284,9 @@ fn serve(
         show::view(&setting, &status, store_view(&setting, opened.as_deref()), clock::now())
     };
     let (view, beat_age) = (Arc::new(view), Arc::new(beat_age));
-    let shared = http::Shared { view, beat_age, beat_limit, metrics };
+    let peers = peers.takes_http().then_some(peers);
+    let promise = peers.map(|peers| Arc::new(Questions(peers)) as Arc<dyn http::Questions>);
+    let shared = http::Shared { view, beat_age, beat_limit, metrics, promise };
     supervise("http listener", move || {
         let listener = listener.try_clone().and_then(TcpListener::from_std);
         let shared = shared.clone();
@@ -285,6 +300,16 @@ fn serve(
             }
         }
     });
+}
+
+/// Requests of peers that come over HTTP.
+struct Questions(Arc<Peers>);
+
+impl http::Questions for Questions {
+    fn take(&self, payload: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, String>> {
+        let peers = Arc::clone(&self.0);
+        Box::pin(async move { peers.take(&payload).await })
+    }
 }
 
 fn store_view(setting: &Setting, store: Option<&dyn Store>) -> StoreView {

@@ -227,8 +227,11 @@ fn instance(path: &Path) -> Result<InstanceId, StateDirError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::core::ids::{Epoch, Revision};
+    use crate::core::promise::Bound;
 
     fn open(dir: &Path, member: &str) -> Result<StateDir, StateDirError> {
         let (cluster, member) = ("c".parse().unwrap(), member.parse().unwrap());
@@ -241,6 +244,7 @@ mod tests {
             epoch: Epoch(7),
             revision: Revision(99),
             system: Some("7123456789012345678".parse().unwrap()),
+            bound: Some(Bound { epoch: Epoch(6), duration: Duration::from_secs(15) }),
         }
     }
 

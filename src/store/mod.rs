@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::core::ids::{ClusterId, Incarnation, MemberId, Revision};
 use crate::core::time::{Instant, StoreTime};
@@ -298,4 +298,39 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Counters since start.
     fn statistics(&self) -> Statistics;
+
+    /// Messages between the agents that need no bucket, when this backend carries any.
+    fn mail(&self) -> Option<Arc<dyn Mail>> {
+        None
+    }
+}
+
+/// Messages from agent to agent over the store's connections. Any may be lost, late or repeated.
+pub trait Mail: Send + Sync + fmt::Debug {
+    /// Sends `payload` to the agent of `to` and gives its answer, or why there is none.
+    fn request<'a>(
+        &'a self,
+        to: &'a MemberId,
+        payload: Vec<u8>,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<u8>, String>>;
+
+    /// What others send to `me`, until the receiver is dropped; it ends when the connection is given
+    /// up, and says why when there can be none.
+    fn letters<'a>(
+        &'a self,
+        me: &'a MemberId,
+    ) -> BoxFuture<'a, Result<mpsc::Receiver<Letter>, String>>;
+
+    /// Answers a letter, if that is possible now.
+    fn reply(&self, to: Letter, payload: Vec<u8>) -> BoxFuture<'_, ()>;
+}
+
+/// A message that wants an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// What was sent.
+    pub payload: Vec<u8>,
+    /// Where the answer goes, in the backend's words.
+    pub reply: String,
 }

@@ -34,6 +34,7 @@ impl Agent {
             beat_age: Arc::new(move || Duration::from_millis(age.load(Ordering::Relaxed))),
             beat_limit: Duration::from_secs(5),
             metrics: Metrics::new(),
+            promise: None,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(serve(listener, shared, async {

@@ -12,11 +12,11 @@ use rustix::process::{Pid, Signal, geteuid, getpid, kill_process};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::client::get;
 use super::StoreChoice;
 use super::cleanup::MARK;
 use super::client::Host;
 use crate::core::event::State;
+use crate::http::client::get;
 
 /// Below the range from which outgoing connections get theirs: a client that tries again and again
 /// to reach a server that is down might otherwise be given the server's own port.

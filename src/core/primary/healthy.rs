@@ -30,10 +30,13 @@ impl Healthy {
     }
 
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
-        self.held.deadline(cx)
+        let due = cx.promises_due(&self.held).filter(|_| cx.shutdown.is_none());
+        let round = due.map(|at| Deadline::at(at, "promises due"));
+        Deadline::earliest([self.held.deadline(cx), round])
     }
 
     pub(super) fn advance(mut self, cx: &mut Shared, signal: Signal) -> Next {
+        cx.take_promises(&mut self.held);
         if let Standing::Lost(reason) = self.held.standing(cx, &signal) {
             return self.fail(cx, reason);
         }
@@ -51,6 +54,9 @@ impl Healthy {
         }
         self.publish(cx);
         cx.drive_renewal(&mut self.held, State::PrimaryHealthy);
+        cx.ask_promises(&mut self.held);
+        let carried = self.held.failures >= cx.policy.failure_threshold;
+        cx.set_alarm(Alarm::HeldByPromises, carried);
         Next::stay(Primary::Healthy(self))
     }
 
@@ -174,13 +180,18 @@ impl Healthy {
         for (member, heartbeat) in cx.view.heartbeats() {
             if heartbeat.database.system.is_none_or(|system| Some(system) == database.system) {
                 let settings = MemberSettings {
+                    instance: heartbeat.instance.clone(),
                     address: heartbeat.address.clone(),
                     priority: heartbeat.priority,
                 };
                 members.insert(member.clone(), settings);
             }
         }
-        let own = MemberSettings { address: cx.id.address.clone(), priority: cx.policy.priority };
+        let own = MemberSettings {
+            instance: cx.id.instance.clone(),
+            address: cx.id.address.clone(),
+            priority: cx.policy.priority,
+        };
         members.insert(cx.id.member.clone(), own);
         let wanted = ClusterState {
             epoch: self.held.epoch,

@@ -80,9 +80,10 @@ impl Initializing {
         let grace =
             Self::grace(self.unproven, cx).map(|at| Deadline::at(at, "start-up grace over"));
         let step = match &self.step {
-            Step::Reading => {
-                Self::can_go_on(cx).then(|| Deadline::at(cx.now, "lease can be claimed"))
+            Step::Reading if Self::can_go_on(cx) => {
+                Some(Deadline::at(cx.now, "lease can be claimed"))
             }
+            Step::Reading => cx.bound_until().map(|at| wake(at, "promise over")),
             Step::Acquiring => cx.renewal_due(None).map(|at| Deadline::at(at, "acquisition retry")),
             Step::Bootstrapping(held) => held.deadline(cx),
             Step::Starting(held, limit, _) => {
@@ -177,6 +178,13 @@ impl Initializing {
     }
 
     fn claim(cx: &Shared) -> Claim {
+        match Self::claim_shown(cx) {
+            Claim::Ours if cx.bound_until().is_some() => Claim::Unclear,
+            claim @ (Claim::Ours | Claim::Others | Claim::Unclear) => claim,
+        }
+    }
+
+    fn claim_shown(cx: &Shared) -> Claim {
         if !cx.view_is_fresh() || !cx.view.obeyed() || cx.database.is_none() {
             return Claim::Unclear;
         }

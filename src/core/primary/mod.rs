@@ -118,7 +118,9 @@ impl Held {
             Standing::Lost(Reason::LeaseExpired)
         } else if cx.now >= self.fence_at(&cx.policy) {
             Standing::Lost(Reason::LeaseExpiring)
-        } else if self.failures >= cx.policy.failure_threshold {
+        } else if self.failures >= cx.policy.failure_threshold
+            && !self.is_promised(cx.now, &cx.policy)
+        {
             Standing::Lost(Reason::RenewalsFailed)
         } else {
             Standing::Kept

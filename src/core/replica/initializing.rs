@@ -230,7 +230,8 @@ fn ours(cx: &Shared) -> bool {
 fn may_found(cx: &Shared) -> bool {
     let never = cx.view.obeyed() && cx.system().is_none() && cx.view.cluster().is_none();
     let data_elsewhere = cx.view.heartbeats().any(|(_, other)| other.database.system.is_some());
-    let may = cx.policy.may_bootstrap && !cx.watchdog_missing() && cx.shutdown.is_none();
+    let free = cx.shutdown.is_none() && cx.bound_until().is_none();
+    let may = cx.policy.may_bootstrap && !cx.watchdog_missing() && free;
     if !never || !may || data_elsewhere {
         return false;
     }

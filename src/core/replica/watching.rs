@@ -225,11 +225,13 @@ pub(in crate::core) fn takeover(cx: &Shared) -> Takeover {
             Some(_) => window + step * (place + 2),
             None => window + step * place,
         };
+        let at = cx.bound_until().map_or(at, |bound| at.max(bound));
         return Takeover::At(at, Reason::LeaseReleased);
     }
+    let bound = cx.bound_until().unwrap_or(cx.now);
     if cx.is_ours(lease) {
         // Won in a former life of ours, and nobody has taken it since.
-        return Takeover::At(cx.now, Reason::LeaseKept);
+        return Takeover::At(bound, Reason::LeaseKept);
     }
     let silent = window + cx.policy.failover_timeout(lease.lease_duration) + step * place;
     let at = match cx.view.witness(&cx.id.member, lease.lease_duration) {
@@ -237,7 +239,7 @@ pub(in crate::core) fn takeover(cx: &Shared) -> Takeover {
         Witness::Waits => silent.max(cx.now + cx.policy.heartbeat_interval),
         Witness::Void => silent + lease.lease_duration,
     };
-    Takeover::At(at, Reason::HolderSilent)
+    Takeover::At(at.max(bound), Reason::HolderSilent)
 }
 
 /// The old primary stopped cleanly and wrote further than we have: it may take its lease back and

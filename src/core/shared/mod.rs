@@ -6,6 +6,7 @@ mod heartbeat;
 mod lease;
 mod members;
 mod name;
+mod promise;
 mod reading;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use super::records::{Address, Header, Position};
 use super::time::Instant;
 use super::view::View;
 use name::Name;
+use promise::Promises;
 
 /// Who this agent is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +101,7 @@ pub(super) struct Shared {
     /// A write of ours was refused: only reads begun after this operation count.
     outdated: Option<OpId>,
     name: Name,
+    promises: Promises,
     remembering: Option<(OpId, Floor)>,
     remembered: Option<Floor>,
     remember_due: Instant,
@@ -132,6 +135,7 @@ const REMEMBER_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Shared {
     pub(super) fn new(id: Identity, policy: Policy, floor: Option<Floor>, now: Instant) -> Self {
+        let promises = Promises::after_start(floor.as_ref(), policy.safety_margin, now);
         Self {
             id,
             policy,
@@ -160,6 +164,7 @@ impl Shared {
             reread: false,
             outdated: None,
             name: Name::default(),
+            promises,
             remembering: None,
             remembered: floor,
             remember_due: now,
@@ -201,6 +206,7 @@ impl Shared {
             Alarm::ConnectionsExhausted,
             Alarm::DatabaseDenied,
             Alarm::NoCandidate,
+            Alarm::HeldByPromises,
         ] {
             self.clear(alarm);
         }

@@ -69,6 +69,7 @@ impl Shared {
         let invalid = !self.view.invalid().is_empty();
         self.set_alarm(Alarm::RecordInvalid, invalid);
         self.learn_floor();
+        self.note_admitted();
         if let Some(Slot::Valid { revision, .. }) = self.view.heartbeat_slot(&self.id.member) {
             self.heartbeat.revision = self.heartbeat.revision.max(Some(*revision));
         } else if let Some(slot) = self.view.heartbeat_slot(&self.id.member) {
@@ -96,6 +97,7 @@ impl Shared {
                 .unwrap_or_default()
                 .max(known.map_or(Revision(0), |floor| floor.revision)),
             system: known.and_then(|floor| floor.system).or(self.view.system()),
+            bound: self.bound_by_view(),
         };
         self.floor = Some(floor);
     }
@@ -149,6 +151,7 @@ impl Shared {
             known.epoch != floor.epoch
                 || known.incarnation != floor.incarnation
                 || known.system != floor.system
+                || known.bound != floor.bound
         });
         let moved = self.remembered.as_ref() != Some(&floor);
         let failed_lately =

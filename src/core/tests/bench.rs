@@ -59,6 +59,7 @@ pub(super) fn policy() -> Policy {
         start_timeout: seconds(60),
         promote_timeout: seconds(30),
         rejoin_timeout: seconds(600),
+        promises: true,
         watchdog: WatchdogMode::Off,
         on_hung: Reaction::FailOver,
         on_disk_full: Reaction::Alert,
@@ -180,13 +181,18 @@ impl Store {
     }
 
     pub(super) fn put_cluster(&mut self, by: &Identity, change: impl FnOnce(&mut ClusterState)) {
-        let settings = MemberSettings { address: by.address.clone(), priority: 1 };
+        let admitted = ["a", "b", "c"].map(|name| {
+            let id = identity(name, 1);
+            let settings =
+                MemberSettings { instance: id.instance, address: id.address, priority: 1 };
+            (id.member, settings)
+        });
         let mut cluster = ClusterState {
             epoch: Epoch(5),
             primary: by.member.clone(),
             system: Some(SYSTEM),
             timeline: TimelineId(1),
-            members: BTreeMap::from([(by.member.clone(), settings)]),
+            members: BTreeMap::from(admitted),
             paused: None,
             synchronous: Vec::new(),
             last_transition: String::new(),
@@ -495,6 +501,7 @@ impl Bench {
             epoch: Epoch(epoch),
             revision: Revision(revision),
             system: Some(SYSTEM),
+            bound: None,
         }
     }
 }

@@ -10,6 +10,7 @@ mod failed;
 mod healthy;
 mod initializing;
 mod names;
+mod promises;
 mod promoting;
 mod shutdown;
 mod store;

@@ -180,6 +180,19 @@ impl Link {
         Ok(message)
     }
 
+    /// Sends `payload`, unless the connection is broken.
+    pub(super) async fn publish(
+        &self,
+        subject: String,
+        payload: Vec<u8>,
+    ) -> Result<(), Unanswered> {
+        if self.client.connection_state() != State::Connected {
+            return Err(Unanswered::NotSent("not connected".to_owned()));
+        }
+        let published = self.client.publish(subject, payload.into()).await;
+        published.map_err(|error| Unanswered::NotSent(error.to_string()))
+    }
+
     /// Ends when no answer can come any more.
     async fn broken(
         &self,

@@ -3,7 +3,8 @@
 //! ```text
 //! Nats ─┬─ write ──┐                 (compare-and-set, and what became of it)
 //!       ├─ bucket ─┼──▶ link ──▶ servers
-//!       └─ watch ──┘     (requests with a deadline over one connection)
+//!       ├─ watch ──┤     (requests with a deadline over one connection)
+//!       └─ mail ───┘
 //! ```
 //!
 //! We speak the JetStream API ourselves: the client library's key-value store reads from any
@@ -13,6 +14,7 @@ mod bucket;
 mod classify;
 mod connect;
 mod link;
+mod mail;
 mod stream;
 mod watch;
 mod write;
@@ -29,12 +31,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::pulse::Pulse;
 use super::{
-    Capabilities, Health, Hint, Key, OpenError, ReadError, Statistics, Store, Versioned, Write,
-    WriteOutcome,
+    Capabilities, Health, Hint, Key, Mail, OpenError, ReadError, Statistics, Store, Versioned,
+    Write, WriteOutcome,
 };
 use crate::core::ids::{ClusterId, Incarnation, MemberId};
 use bucket::Bucket;
 use link::Link;
+use mail::Post;
 
 /// How to reach the servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +86,7 @@ pub struct Nats {
     bucket: Arc<Bucket>,
     pulse: Arc<Pulse>,
     replicas: u8,
+    mail: Arc<Post>,
     _watch: AbortOnDropHandle<()>,
 }
 
@@ -105,7 +109,8 @@ impl Nats {
         let (bucket, replicas) = Bucket::open(link, cluster, settings.replicas, deadline).await?;
         let bucket = Arc::new(bucket);
         let watch = watch::spawn(Arc::clone(&bucket), Arc::clone(&pulse), deadline).await?;
-        Ok(Self { bucket, pulse, replicas, _watch: watch })
+        let mail = Arc::new(Post::new(Arc::clone(&bucket), cluster.clone()));
+        Ok(Self { bucket, pulse, replicas, mail, _watch: watch })
     }
 }
 
@@ -181,5 +186,9 @@ impl Store for Nats {
 
     fn statistics(&self) -> Statistics {
         self.pulse.statistics()
+    }
+
+    fn mail(&self) -> Option<Arc<dyn Mail>> {
+        Some(Arc::clone(&self.mail) as Arc<dyn Mail>)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::header::HOST;
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -16,22 +16,54 @@ const LONGEST_ANSWER: usize = 4 << 20;
 ///
 /// # Errors
 /// A text that says what went wrong.
-pub(super) async fn get(
+pub async fn get(
     authority: &str,
     path: &str,
     timeout: Duration,
 ) -> Result<(StatusCode, Bytes), String> {
-    match tokio::time::timeout(timeout, exchange(authority, path)).await {
+    send(Method::GET, authority, path, Bytes::new(), timeout).await
+}
+
+/// Posts `body` to `path` of the agent at `authority` (`host:port`) within `timeout`.
+///
+/// # Errors
+/// A text that says what went wrong.
+pub async fn post(
+    authority: &str,
+    path: &str,
+    body: Vec<u8>,
+    timeout: Duration,
+) -> Result<(StatusCode, Bytes), String> {
+    send(Method::POST, authority, path, body.into(), timeout).await
+}
+
+async fn send(
+    method: Method,
+    authority: &str,
+    path: &str,
+    body: Bytes,
+    timeout: Duration,
+) -> Result<(StatusCode, Bytes), String> {
+    match tokio::time::timeout(timeout, exchange(method, authority, path, body)).await {
         Ok(answer) => answer.map_err(|error| format!("http://{authority}{path}: {error}")),
         Err(_) => Err(format!("http://{authority}{path}: no answer within {timeout:?}")),
     }
 }
 
-async fn exchange(authority: &str, path: &str) -> Result<(StatusCode, Bytes), anyhow::Error> {
+async fn exchange(
+    method: Method,
+    authority: &str,
+    path: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), anyhow::Error> {
     let stream = TcpStream::connect(authority).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header(HOST, authority).body(Empty::<Bytes>::new())?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, authority)
+        .body(Full::new(body))?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

@@ -1,0 +1,268 @@
+//! Promises (`core::promise`): those we gave, and those we ask for as the holder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::Shared;
+use crate::core::event::{Effect, Floor};
+use crate::core::ids::{BootId, Epoch, InstanceId, MemberId};
+use crate::core::lease::{Held, Purpose};
+use crate::core::promise::{Bound, PromiseAnswer, PromiseRequest};
+use crate::core::records::{Address, ClusterState, Lease, Slot};
+use crate::core::time::Instant;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Promises {
+    /// What we promised, or may have promised before a restart.
+    given: Option<Given>,
+    /// The highest round answered, and whose.
+    answered: Option<(BootId, u64)>,
+    /// Whom we admitted, as the holder.
+    admitted: Option<Admitted>,
+    /// The round under way.
+    asking: Option<Asking>,
+    /// The last round in which everybody promised.
+    complete: Option<Complete>,
+    rounds: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Given {
+    epoch: Epoch,
+    until: Instant,
+}
+
+/// Everybody whom this holder admitted in this epoch, by a write that may be in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Admitted {
+    epoch: Epoch,
+    others: BTreeMap<(MemberId, InstanceId), Address>,
+    /// When a read first showed our own description of the cluster: from then on nobody else can be
+    /// admitted by a write of a former holder.
+    seen: Option<Instant>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Asking {
+    epoch: Epoch,
+    number: u64,
+    sent: Instant,
+    duration: Duration,
+    missing: BTreeSet<(MemberId, InstanceId)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Complete {
+    epoch: Epoch,
+    sent: Instant,
+    duration: Duration,
+}
+
+impl Promises {
+    /// After a start: whatever was promised before may have been promised just now.
+    pub(super) fn after_start(floor: Option<&Floor>, margin: Duration, now: Instant) -> Self {
+        let given = floor
+            .and_then(|floor| floor.bound)
+            .map(|bound| Given { epoch: bound.epoch, until: now + bound.duration + margin });
+        Self { given, ..Self::default() }
+    }
+}
+
+// ---- as one that promises
+
+impl Shared {
+    /// Until when a promise of ours forbids to acquire; `None` when none does. The holder's own release
+    /// frees us: it is fenced.
+    pub(in crate::core) fn bound_until(&self) -> Option<Instant> {
+        let given = self.promises.given.filter(|given| self.now < given.until)?;
+        let freed = |lease: &Lease| lease.released.is_some() && lease.epoch >= given.epoch;
+        (!self.view.lease().is_some_and(freed)).then_some(given.until)
+    }
+
+    /// Notes whom we may promise to: the holder that an obeyed store shows, unless it is ourselves.
+    pub(super) fn bound_by_view(&self) -> Option<Bound> {
+        let known = self.floor.as_ref().and_then(|floor| floor.bound);
+        let Some(lease) = self.view.lease().filter(|lease| !self.is_ours(lease)) else {
+            return known;
+        };
+        let before = known.filter(|known| known.epoch == lease.epoch);
+        let longest = before.map_or(lease.lease_duration, |b| b.duration.max(lease.lease_duration));
+        Some(Bound { epoch: lease.epoch, duration: longest })
+    }
+
+    /// A lease was won by the rules: whatever was promised to its former holders is over.
+    pub(super) fn unbind(&mut self) {
+        self.promises.given = None;
+        if let Some(floor) = &mut self.floor {
+            floor.bound = None;
+        }
+    }
+
+    /// Answers a holder. `holds` says that we count on a lease of our own.
+    pub(in crate::core) fn promise(&mut self, id: u64, request: &PromiseRequest, holds: bool) {
+        let refused = self.refusal(request, holds);
+        let round = (request.boot.clone(), request.round);
+        // Asked again in the same round, by a second way or by somebody who listened: as before.
+        if refused.is_none() && self.promises.answered.as_ref() != Some(&round) {
+            let until = self.now + self.policy.failover_timeout(request.duration);
+            let until = self.promises.given.map_or(until, |given| given.until.max(until));
+            self.promises.given = Some(Given { epoch: request.epoch, until });
+            self.promises.answered = Some(round);
+        }
+        let answer = PromiseAnswer {
+            boot: request.boot.clone(),
+            round: request.round,
+            member: self.id.member.clone(),
+            instance: self.id.instance.clone(),
+            refused,
+        };
+        self.effects.push(Effect::Promise(id, answer));
+    }
+
+    fn refusal(&self, request: &PromiseRequest, holds: bool) -> Option<String> {
+        let Some(floor) = &self.remembered else {
+            return Some("this member has not seen the store yet".to_owned());
+        };
+        if request.holder == self.id.member {
+            return Some("asked by a holder with this member's own name".to_owned());
+        }
+        if request.incarnation != floor.incarnation {
+            return Some(format!("this member knows another store, {}", floor.incarnation));
+        }
+        let known = self.floor.as_ref().map_or(floor.epoch, |now| now.epoch.max(floor.epoch));
+        if request.epoch < known {
+            return Some(format!("epoch {known} is known"));
+        }
+        let on_disk = floor.bound.filter(|bound| bound.epoch == request.epoch);
+        if on_disk.is_none_or(|bound| bound.duration < request.duration) {
+            return Some("this member has not noted that lease on its disk yet".to_owned());
+        }
+        let other = |lease: &Lease| {
+            lease.epoch == request.epoch
+                && (lease.holder != request.holder
+                    || lease.boot != request.boot
+                    || lease.released.is_some())
+        };
+        if self.view.lease().is_some_and(other) {
+            return Some("the lease of that epoch is somebody else's, or was released".to_owned());
+        }
+        let acquires = |purpose| purpose == Purpose::Acquire;
+        if holds || self.pending.as_ref().is_some_and(|pending| acquires(pending.purpose)) {
+            return Some("this member is about to take over".to_owned());
+        }
+        match &self.promises.answered {
+            Some((boot, round)) if *boot == request.boot && *round > request.round => {
+                Some(format!("round {round} was answered already"))
+            }
+            Some(_) | None => None,
+        }
+    }
+}
+
+// ---- as the holder
+
+impl Shared {
+    /// A description of the cluster is being written: whom it admits may take over from now on.
+    pub(super) fn admitting(&mut self, wanted: &ClusterState) {
+        let others = wanted
+            .members
+            .iter()
+            .filter(|(member, _)| **member != self.id.member)
+            .map(|(member, it)| ((member.clone(), it.instance.clone()), it.address.clone()));
+        match &mut self.promises.admitted {
+            Some(admitted) if admitted.epoch == wanted.epoch => admitted.others.extend(others),
+            _ => {
+                let (epoch, others) = (wanted.epoch, others.collect());
+                self.promises.admitted = Some(Admitted { epoch, others, seen: None });
+            }
+        }
+    }
+
+    /// A read showed the description of the cluster.
+    pub(super) fn note_admitted(&mut self) {
+        let Slot::Valid { record, .. } = self.view.cluster_slot() else { return };
+        if record.primary != self.id.member || !self.view.obeyed() {
+            return;
+        }
+        let (epoch, now) = (record.epoch, self.now);
+        if let Some(admitted) = &mut self.promises.admitted
+            && admitted.epoch == epoch
+        {
+            admitted.seen.get_or_insert(now);
+        }
+    }
+
+    /// Everybody promised in a round of this lease: it lasts longer.
+    pub(in crate::core) fn take_promises(&mut self, held: &mut Held) {
+        let Some(complete) = self.promises.complete.take().filter(|it| it.epoch == held.epoch)
+        else {
+            return;
+        };
+        let before = held.until();
+        let duration = complete.duration.min(held.duration());
+        held.promised(self.policy.lease_until(complete.sent, duration));
+        if held.until() != before {
+            self.guard(held);
+        }
+    }
+
+    /// Asks everybody, while the store leaves renewals unanswered, once per heartbeat interval.
+    pub(in crate::core) fn ask_promises(&mut self, held: &mut Held) {
+        if self.promises_due(held).is_none_or(|due| self.now < due) {
+            return;
+        }
+        let Some(admitted) = &self.promises.admitted else { return };
+        let Some(floor) = &self.floor else { return };
+        let (epoch, sent, duration) = (held.epoch, self.now, held.duration());
+        self.promises.rounds += 1;
+        let request = PromiseRequest {
+            incarnation: floor.incarnation.clone(),
+            holder: self.id.member.clone(),
+            boot: self.id.boot.clone(),
+            epoch,
+            round: self.promises.rounds,
+            duration,
+        };
+        let missing: BTreeSet<_> = admitted.others.keys().cloned().collect();
+        if missing.is_empty() {
+            self.promises.complete = Some(Complete { epoch, sent, duration });
+        } else {
+            let peers = admitted.others.iter().map(|((m, _), at)| (m.clone(), at.clone()));
+            let (peers, limit) = (peers.collect(), self.policy.heartbeat_timeout);
+            self.effects.push(Effect::AskPromises(request, peers, limit));
+        }
+        let number = self.promises.rounds;
+        self.promises.asking = Some(Asking { epoch, number, sent, duration, missing });
+        self.take_promises(held);
+    }
+
+    /// When the next round is due; `None` while the store answers, or when rounds prove nothing.
+    pub(in crate::core) fn promises_due(&self, held: &Held) -> Option<Instant> {
+        if !self.policy.promises || held.failures == 0 {
+            return None;
+        }
+        let admitted = self.promises.admitted.as_ref().filter(|it| it.epoch == held.epoch)?;
+        // A renewal after that read refuses every acquisition decided on an older description.
+        admitted.seen.filter(|seen| *seen < held.renewed_at())?;
+        let last = self.promises.asking.as_ref().filter(|asking| asking.epoch == held.epoch);
+        Some(last.map_or(self.now, |last| last.sent + self.policy.heartbeat_interval))
+    }
+
+    /// A member answered.
+    pub(in crate::core) fn promise_answered(&mut self, answer: PromiseAnswer) {
+        let Some(asking) = &mut self.promises.asking else {
+            self.stale_completions += 1;
+            return;
+        };
+        if answer.boot != self.id.boot || answer.round != asking.number || answer.refused.is_some()
+        {
+            return;
+        }
+        asking.missing.remove(&(answer.member, answer.instance));
+        if asking.missing.is_empty() {
+            let Asking { epoch, sent, duration, .. } = *asking;
+            self.promises.complete = Some(Complete { epoch, sent, duration });
+        }
+    }
+}

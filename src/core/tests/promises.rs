@@ -1,0 +1,444 @@
+//! Peer promises (`docs/protocol.md`, section 10): what the holder gains by them, and what those who
+//! gave them may not do.
+
+use std::time::Duration;
+
+use super::bench::*;
+use crate::core::event::{
+    Alarm, Effect, Event, Floor, Guard, Process, Reason, State, WriteOutcome,
+};
+use crate::core::ids::{Epoch, MemberId};
+use crate::core::policy::Policy;
+use crate::core::promise::{Bound, PromiseAnswer, PromiseRequest};
+use crate::core::records::{Key, Release};
+use crate::core::shared::Identity;
+
+/// A healthy `a` whose description of the cluster is in the store and was followed by a renewal.
+fn described(policy: Policy) -> Bench {
+    let mut bench = Bench::healthy_with(policy);
+    bench.read();
+    bench.settle();
+    bench.read();
+    bench.advance_ms(1_000);
+    bench.apply(&Key::Lease);
+    bench.read();
+    bench
+}
+
+/// The renewal that is due gets no answer.
+fn renewal_unanswered(bench: &mut Bench) {
+    bench.advance_ms(1_000);
+    bench.answer(&Key::Lease, unknown());
+}
+
+/// The latest round asked for and not looked at yet.
+fn asked(bench: &mut Bench) -> Option<(PromiseRequest, Vec<MemberId>)> {
+    let mut found = None;
+    bench.open.retain(|effect| match effect {
+        Effect::AskPromises(request, peers, _) => {
+            let peers = peers.iter().map(|(member, _)| member.clone()).collect();
+            found = Some((request.clone(), peers));
+            false
+        }
+        _ => true,
+    });
+    found
+}
+
+fn granted(by: &str, request: &PromiseRequest) -> PromiseAnswer {
+    let Identity { member, instance, .. } = identity(by, 1);
+    PromiseAnswer {
+        boot: request.boot.clone(),
+        round: request.round,
+        member,
+        instance,
+        refused: None,
+    }
+}
+
+fn all_grant(bench: &mut Bench, request: &PromiseRequest) {
+    for by in ["b", "c"] {
+        bench.step(Event::PromiseAnswered(granted(by, request)));
+    }
+}
+
+/// Time passes in seconds with no store; every round is answered by `answer`.
+fn away(bench: &mut Bench, seconds: u64, answer: impl Fn(&mut Bench, &PromiseRequest)) {
+    let renews = |e: &Effect| matches!(e, Effect::Write(_, w, _) if w.key == Key::Lease);
+    for _ in 0..seconds {
+        bench.advance_ms(1_000);
+        if bench.open.iter().any(renews) {
+            bench.answer(&Key::Lease, unknown());
+        }
+        if bench.agent.state() != State::PrimaryHealthy {
+            return;
+        }
+        if let Some((request, _)) = asked(bench) {
+            answer(bench, &request);
+        }
+    }
+}
+
+#[test]
+fn everybody_s_promise_carries_the_primary_through_an_outage() {
+    let mut bench = described(policy());
+    renewal_unanswered(&mut bench);
+    let (request, peers) = asked(&mut bench).expect("a round after the first unanswered renewal");
+    assert_eq!(peers, [member("b"), member("c")]);
+    assert_eq!((request.epoch, request.duration), (Epoch(6), seconds(15)));
+    let before = bench.agent.writable_until();
+    bench.advance_ms(10);
+    bench.step(Event::PromiseAnswered(granted("b", &request)));
+    assert_eq!(bench.agent.writable_until(), before);
+    let sent = bench.now - Duration::from_millis(10);
+    bench.step(Event::PromiseAnswered(granted("c", &request)));
+    // It counts from when the round was sent, less the drift.
+    let until = sent + Duration::from_millis(14_850);
+    assert_eq!(bench.agent.writable_until(), Some(until));
+    let guard = policy().guard_at(until);
+    assert!(bench.effects.contains(&Effect::Guard(Guard::Until(guard, Epoch(6)))));
+
+    away(&mut bench, 60, all_grant);
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    assert!(bench.agent.status().alarms.contains(&Alarm::HeldByPromises));
+    bench.advance_ms(1_000);
+    bench.apply(&Key::Lease);
+    assert!(!bench.agent.status().alarms.contains(&Alarm::HeldByPromises));
+    bench.assert_no_storm();
+}
+
+#[test]
+fn one_that_does_not_promise_is_enough_to_fence() {
+    let refuse = |bench: &mut Bench, request: &PromiseRequest| {
+        bench.step(Event::PromiseAnswered(granted("b", request)));
+        let refused = Some("no".to_owned());
+        bench.step(Event::PromiseAnswered(PromiseAnswer { refused, ..granted("c", request) }));
+    };
+    let silent = |bench: &mut Bench, request: &PromiseRequest| {
+        bench.step(Event::PromiseAnswered(granted("b", request)));
+    };
+    for answer in [&refuse as &dyn Fn(&mut Bench, &PromiseRequest), &silent] {
+        let mut bench = described(policy());
+        let lost = bench.agent.writable_until().unwrap();
+        away(&mut bench, 20, answer);
+        assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::RenewalsFailed)));
+        assert!(bench.now < lost);
+    }
+}
+
+#[test]
+fn when_promises_end_the_fence_begins_in_time() {
+    let mut bench = described(policy());
+    away(&mut bench, 10, all_grant);
+    let until = bench.agent.writable_until().unwrap();
+    away(&mut bench, 30, |_, _| {});
+    assert_eq!(bench.agent.state(), State::PrimaryFailed);
+    assert!(bench.now <= policy().fence_at(until) + seconds(1), "{:?} {until:?}", bench.now);
+}
+
+#[test]
+fn only_answers_to_this_round_by_admitted_agents_count() {
+    let mut bench = described(policy());
+    let before = bench.agent.writable_until();
+    renewal_unanswered(&mut bench);
+    let (old, _) = asked(&mut bench).unwrap();
+    bench.step(Event::PromiseAnswered(granted("b", &old)));
+    renewal_unanswered(&mut bench);
+    let (new, _) = asked(&mut bench).expect("the next round");
+    assert!(new.round > old.round);
+    let other_boot = PromiseRequest { boot: identity("a", 9).boot, ..new.clone() };
+    let namesake = PromiseAnswer { instance: identity("z", 1).instance, ..granted("c", &new) };
+    for answer in [
+        granted("c", &old),
+        granted("b", &other_boot),
+        granted("c", &other_boot),
+        granted("b", &new),
+        granted("z", &new),
+        namesake,
+    ] {
+        bench.step(Event::PromiseAnswered(answer));
+        assert_eq!(bench.agent.writable_until(), before);
+    }
+    bench.step(Event::PromiseAnswered(granted("c", &new)));
+    assert!(bench.agent.writable_until() > before);
+}
+
+#[test]
+fn a_refused_renewal_fences_whatever_was_promised() {
+    let mut bench = described(policy());
+    away(&mut bench, 10, all_grant);
+    bench.store.put_lease(&identity("b", 1), |lease| lease.epoch = Epoch(7));
+    bench.read();
+    let (last, _) = bench.agent.status().last_transition.unwrap();
+    assert_eq!((last.to, last.reason), (State::PrimaryFailed, Reason::LeaseTaken));
+}
+
+#[test]
+fn alone_nobody_has_to_promise() {
+    let mut store = Store::new();
+    let a = identity("a", 1);
+    store.put_lease(&a, |_| {});
+    store.put_cluster(&a, |cluster| cluster.members.retain(|name, _| *name == member("a")));
+    let mut bench = Bench::start_as(a, policy(), None, store);
+    bench.read();
+    bench.observe(Process::RunningPrimary);
+    bench.step(Event::Tick);
+    bench.apply(&Key::Lease);
+    bench.settle();
+    bench.read();
+    bench.settle();
+    bench.read();
+    bench.advance_ms(1_000);
+    bench.apply(&Key::Lease);
+    away(&mut bench, 60, |_, _| panic!("nobody is to be asked"));
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+}
+
+#[test]
+fn nothing_is_asked_before_a_renewal_has_followed_the_description() {
+    // Not described at all in this epoch.
+    let mut bench = Bench::healthy();
+    renewal_unanswered(&mut bench);
+    assert_eq!(asked(&mut bench), None);
+    // Described and read, but the last renewal is older than that.
+    let mut bench = Bench::healthy();
+    bench.read();
+    bench.settle();
+    bench.read();
+    renewal_unanswered(&mut bench);
+    assert_eq!(asked(&mut bench), None);
+    // Not wanted.
+    let mut bench = described(Policy { promises: false, ..policy() });
+    renewal_unanswered(&mut bench);
+    assert_eq!(asked(&mut bench), None);
+}
+
+#[test]
+fn a_shorter_lease_shortens_what_was_promised() {
+    let mut bench = described(policy());
+    away(&mut bench, 4, all_grant);
+    let shorter = Policy { lease_duration: seconds(12), ..policy() };
+    bench.step(Event::Reconfigured(shorter.clone()));
+    bench.advance_ms(1_000);
+    bench.apply(&Key::Lease);
+    let published = bench.lease_written().expect("a renewal");
+    assert_eq!(published.lease_duration, seconds(12));
+    let cap = shorter.lease_until(bench.now, seconds(12));
+    assert!(bench.agent.writable_until().unwrap() <= cap);
+    asked(&mut bench);
+    bench.answer(&Key::Lease, unknown());
+    bench.advance_ms(1_000);
+    let (request, _) = asked(&mut bench).expect("a round");
+    assert_eq!(request.duration, seconds(12));
+}
+
+// ---- the other side
+
+fn request(bench: &Bench) -> PromiseRequest {
+    let Identity { member, boot, .. } = identity("b", 1);
+    PromiseRequest {
+        incarnation: bench.store.incarnation.clone(),
+        holder: member,
+        boot,
+        epoch: Epoch(5),
+        round: 1,
+        duration: seconds(15),
+    }
+}
+
+fn ask(bench: &mut Bench, request: PromiseRequest) -> Result<(), String> {
+    bench.step(Event::PromiseAsked(77, request));
+    let answer = bench.effects.iter().find_map(|effect| match effect {
+        Effect::Promise(77, answer) => Some(answer.clone()),
+        _ => None,
+    });
+    answer.expect("an answer within the step").refused.map_or(Ok(()), Err)
+}
+
+/// Seconds until `bench` sends an acquisition, with a store that works and a silent holder.
+fn seconds_to_takeover(bench: &mut Bench) -> u64 {
+    for passed in 0..60 {
+        if bench.writing(&Key::Lease).is_some() {
+            return passed;
+        }
+        bench.quiet_seconds(1);
+    }
+    panic!("no takeover")
+}
+
+#[test]
+fn who_promised_does_not_take_over_before_its_promise_has_run_out() {
+    let mut plain = Bench::watching();
+    let usual = seconds_to_takeover(&mut plain);
+    let mut bench = Bench::watching();
+    bench.quiet_seconds(10);
+    let asked = request(&bench);
+    assert_eq!(ask(&mut bench, asked), Ok(()));
+    assert_eq!(seconds_to_takeover(&mut bench), 16);
+    assert!((16..=18).contains(&usual), "{usual}");
+    bench.assert_no_storm();
+}
+
+#[test]
+fn the_holder_s_release_frees_who_promised() {
+    let mut bench = Bench::watching();
+    let asked = request(&bench);
+    assert_eq!(ask(&mut bench, asked.clone()), Ok(()));
+    let release =
+        Release { to: None, reason: "x".to_owned(), lsn: None, timeline: Default::default() };
+    bench.store.put_lease(&identity("b", 1), |lease| lease.released = Some(release));
+    bench.read();
+    assert!(bench.lease_written().is_some());
+    bench.answer(&Key::Lease, WriteOutcome::Refused);
+    bench.read();
+    let next = PromiseRequest { round: 2, ..asked };
+    assert!(ask(&mut bench, next).unwrap_err().contains("released"));
+}
+
+#[test]
+fn a_promise_is_refused_to_whoever_may_not_have_it() {
+    let refused = |change: &dyn Fn(&mut PromiseRequest), word: &str| {
+        let mut bench = Bench::watching();
+        let mut request = request(&bench);
+        change(&mut request);
+        let why = ask(&mut bench, request).unwrap_err();
+        assert!(why.contains(word), "{why}");
+    };
+    refused(&|request| request.epoch = Epoch(4), "epoch 5 is known");
+    refused(&|request| request.epoch = Epoch(6), "not noted");
+    refused(&|request| request.incarnation = "other".parse().unwrap(), "another store");
+    refused(&|request| request.holder = member("a"), "own name");
+    refused(&|request| request.holder = member("c"), "somebody else's");
+    refused(&|request| request.boot = identity("b", 2).boot, "somebody else's");
+    refused(&|request| request.duration = seconds(16), "not noted");
+
+    let mut bench = Bench::watching();
+    let asked = request(&bench);
+    assert_eq!(ask(&mut bench, PromiseRequest { round: 5, ..asked.clone() }), Ok(()));
+    let why = ask(&mut bench, PromiseRequest { round: 4, ..asked }).unwrap_err();
+    assert!(why.contains("round 5 was answered"), "{why}");
+}
+
+#[test]
+fn asked_again_in_one_round_it_promises_no_longer() {
+    let mut bench = Bench::watching();
+    let asked = request(&bench);
+    assert_eq!(ask(&mut bench, asked.clone()), Ok(()));
+    bench.quiet_seconds(10);
+    assert_eq!(ask(&mut bench, asked), Ok(()));
+    assert!(seconds_to_takeover(&mut bench) <= 8);
+}
+
+#[test]
+fn nobody_promises_with_an_acquisition_of_its_own_under_way() {
+    let mut bench = Bench::watching();
+    bench.store.put_lease(&identity("b", 1), |lease| {
+        lease.released = Some(Release {
+            to: None,
+            reason: "x".to_owned(),
+            lsn: None,
+            timeline: Default::default(),
+        });
+    });
+    bench.read();
+    assert!(bench.lease_written().is_some());
+    // Another holder was faster: epoch 6 is taken by c, as this agent hears from c alone.
+    bench.answer(&Key::Lease, unknown());
+    bench.store.put_lease(&identity("b", 1), |lease| lease.epoch = Epoch(5));
+    let asked = request(&bench);
+    assert!(ask(&mut bench, asked).is_err());
+    // The holder of a lease does not promise either.
+    let mut bench = described(policy());
+    let mut asked = request(&bench);
+    asked.epoch = Epoch(6);
+    assert!(ask(&mut bench, asked).is_err());
+}
+
+#[test]
+fn nothing_is_promised_that_a_restart_would_forget() {
+    let mut store = Store::new();
+    let b = identity("b", 1);
+    store.put_lease(&b, |_| {});
+    store.put_cluster(&b, |_| {});
+    let mut bench = Bench::start(store);
+    let asked = request(&bench);
+    assert!(ask(&mut bench, asked.clone()).unwrap_err().contains("not seen the store"));
+    bench.observe(Process::RunningStandby);
+    bench.read();
+    assert!(ask(&mut bench, asked.clone()).is_err());
+    let noted = bench.open.iter().any(|effect| {
+        let bound = Some(Bound { epoch: Epoch(5), duration: seconds(15) });
+        matches!(effect, Effect::Remember(_, floor) if floor.bound == bound)
+    });
+    assert!(noted);
+    bench.remember();
+    assert_eq!(ask(&mut bench, asked), Ok(()));
+}
+
+/// Agent `a` starts again. It may have promised to epoch 5, and an acquisition of its former life
+/// landed since.
+fn restarted(bound: bool) -> Bench {
+    let mut store = Store::new();
+    store.put_cluster(&identity("b", 1), |_| {});
+    store.put_lease(&identity("a", 1), |lease| lease.epoch = Epoch(6));
+    let bound = bound.then_some(Bound { epoch: Epoch(5), duration: seconds(15) });
+    let incarnation = store.incarnation.clone();
+    let floor = Floor {
+        incarnation,
+        epoch: Epoch(5),
+        revision: Default::default(),
+        system: Some(SYSTEM),
+        bound,
+    };
+    Bench::start_as(identity("a", 2), policy(), Some(floor), store)
+}
+
+#[test]
+fn a_promise_outlives_a_restart() {
+    for process in [Process::RunningStandby, Process::StoppedPrimary] {
+        for (bound, at_least) in [(false, 0), (true, 15)] {
+            let mut bench = restarted(bound);
+            bench.observe(process);
+            bench.read();
+            bench.settle();
+            bench.step(Event::Tick);
+            let passed = seconds_to_takeover(&mut bench);
+            assert!((at_least..=at_least + 2).contains(&passed), "{process:?} {bound}: {passed}");
+        }
+    }
+}
+
+#[test]
+fn an_acquisition_that_lands_after_a_promise_opens_nothing() {
+    let mut bench = restarted(true);
+    bench.observe(Process::RunningPrimary);
+    bench.read();
+    bench.step(Event::Tick);
+    assert!(bench.lease_written().is_none(), "{:?}", bench.effects);
+    // It runs without a lease that counts: after the grace it is fenced.
+    for _ in 0..5 {
+        bench.advance_ms(1_000);
+        bench.read();
+    }
+    assert_eq!(bench.agent.state(), State::PrimaryFailed);
+}
+
+#[test]
+fn only_admitted_agents_take_over() {
+    let mut bench = Bench::watching_with(policy(), |store| {
+        store.put_cluster(&identity("b", 1), |cluster| {
+            cluster.members.remove(&member("a"));
+        });
+    });
+    bench.quiet_seconds(40);
+    assert!(bench.writing(&Key::Lease).is_none());
+    assert!(bench.agent.status().takeover.contains("not admitted"));
+    let mut bench = Bench::watching_with(policy(), |store| {
+        store.put_cluster(&identity("b", 1), |cluster| {
+            let other = identity("z", 1).instance;
+            cluster.members.get_mut(&member("a")).unwrap().instance = other;
+        });
+    });
+    bench.quiet_seconds(40);
+    assert!(bench.writing(&Key::Lease).is_none());
+}
