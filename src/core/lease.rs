@@ -78,9 +78,9 @@ impl Held {
         self.promised.map_or(self.until, |promised| promised.max(self.until))
     }
 
-    /// The other members' promises alone carry it at `now`, with time left to fence.
-    pub(super) fn is_promised(&self, now: Instant, policy: &Policy) -> bool {
-        self.promised.is_some_and(|until| now < policy.fence_at(until))
+    /// It lasts longer by the other members' promises than by the store's proof.
+    pub(super) fn is_promised(&self) -> bool {
+        self.promised.is_some_and(|promised| promised > self.until)
     }
 
     /// When the last applied write of it was sent.

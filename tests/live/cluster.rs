@@ -221,9 +221,14 @@ impl Member {
         }
     }
 
+    /// Signals the agent.
+    pub(super) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+
     /// Asks the agent to end, and waits until it did.
     pub(super) fn stop(&mut self) -> ExitStatus {
-        kill_process(Pid::from_child(self.child.as_ref().unwrap()), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         self.until_ended()
     }
 

@@ -55,8 +55,8 @@ impl Healthy {
         self.publish(cx);
         cx.drive_renewal(&mut self.held, State::PrimaryHealthy);
         cx.ask_promises(&mut self.held);
-        let carried = self.held.failures >= cx.policy.failure_threshold;
-        cx.set_alarm(Alarm::HeldByPromises, carried);
+        let away = self.held.failures >= cx.policy.failure_threshold;
+        cx.set_alarm(Alarm::HeldByPromises, away && self.held.is_promised());
         Next::stay(Primary::Healthy(self))
     }
 

@@ -118,9 +118,7 @@ impl Held {
             Standing::Lost(Reason::LeaseExpired)
         } else if cx.now >= self.fence_at(&cx.policy) {
             Standing::Lost(Reason::LeaseExpiring)
-        } else if self.failures >= cx.policy.failure_threshold
-            && !self.is_promised(cx.now, &cx.policy)
-        {
+        } else if self.failures >= cx.policy.failure_threshold && cx.promises_due(self).is_none() {
             Standing::Lost(Reason::RenewalsFailed)
         } else {
             Standing::Kept

@@ -157,10 +157,10 @@ impl Shared {
     }
 
     /// The lease is won, unless the answer came too late to be worth anything (a freeze, a resent
-    /// write that had landed long before), or while a promise of ours lasts: then it is read again.
+    /// write that had landed long before) or from another life of the store: then it is read again.
     pub(in crate::core) fn won(&mut self, landed: &Landed) -> Option<Held> {
         let held = Held::acquired(landed, &self.policy);
-        if self.bound_until().is_none() && self.now < held.fence_at(&self.policy) {
+        if self.now < held.fence_at(&self.policy) {
             self.unbind();
             return Some(held);
         }

@@ -46,9 +46,10 @@ struct Admitted {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Asking {
     epoch: Epoch,
-    number: u64,
+    request: PromiseRequest,
+    /// When it was sent first: what counts. Those who have not answered are asked again.
     sent: Instant,
-    duration: Duration,
+    last_sent: Instant,
     missing: BTreeSet<(MemberId, InstanceId)>,
 }
 
@@ -207,37 +208,50 @@ impl Shared {
         }
     }
 
-    /// Asks everybody, while the store leaves renewals unanswered, once per heartbeat interval.
+    /// Asks everybody while the store leaves renewals unanswered, in rounds of a heartbeat interval.
     pub(in crate::core) fn ask_promises(&mut self, held: &mut Held) {
         if self.promises_due(held).is_none_or(|due| self.now < due) {
             return;
         }
-        let Some(admitted) = &self.promises.admitted else { return };
-        let Some(floor) = &self.floor else { return };
-        let (epoch, sent, duration) = (held.epoch, self.now, held.duration());
-        self.promises.rounds += 1;
-        let request = PromiseRequest {
-            incarnation: floor.incarnation.clone(),
-            holder: self.id.member.clone(),
-            boot: self.id.boot.clone(),
-            epoch,
-            round: self.promises.rounds,
-            duration,
-        };
-        let missing: BTreeSet<_> = admitted.others.keys().cloned().collect();
-        if missing.is_empty() {
+        let interval = self.policy.heartbeat_interval;
+        let going_on =
+            |round: &Asking| round.epoch == held.epoch && self.now < round.sent + interval;
+        let round = self.promises.asking.take().filter(going_on);
+        let Some(mut round) = round.or_else(|| self.begin_round(held)) else { return };
+        if round.missing.is_empty() {
+            // Nobody else was admitted, so nobody else can take over.
+            let duration = round.request.duration;
+            let Asking { epoch, sent, .. } = round;
             self.promises.complete = Some(Complete { epoch, sent, duration });
-        } else {
-            let peers = admitted.others.iter().map(|((m, _), at)| (m.clone(), at.clone()));
-            let (peers, limit) = (peers.collect(), self.policy.heartbeat_timeout);
-            self.effects.push(Effect::AskPromises(request, peers, limit));
+        } else if let Some(admitted) = &self.promises.admitted {
+            let missing = admitted.others.iter().filter(|(it, _)| round.missing.contains(it));
+            let peers = missing.map(|((member, _), at)| (member.clone(), at.clone())).collect();
+            let limit = self.policy.heartbeat_timeout;
+            self.effects.push(Effect::AskPromises(round.request.clone(), peers, limit));
         }
-        let number = self.promises.rounds;
-        self.promises.asking = Some(Asking { epoch, number, sent, duration, missing });
+        round.last_sent = self.now;
+        self.promises.asking = Some(round);
         self.take_promises(held);
     }
 
-    /// When the next round is due; `None` while the store answers, or when rounds prove nothing.
+    fn begin_round(&mut self, held: &Held) -> Option<Asking> {
+        let missing = self.promises.admitted.as_ref()?.others.keys().cloned().collect();
+        let incarnation = self.floor.as_ref()?.incarnation.clone();
+        self.promises.rounds += 1;
+        let request = PromiseRequest {
+            incarnation,
+            holder: self.id.member.clone(),
+            boot: self.id.boot.clone(),
+            epoch: held.epoch,
+            round: self.promises.rounds,
+            duration: held.duration(),
+        };
+        let (sent, last_sent) = (self.now, self.now);
+        Some(Asking { epoch: held.epoch, request, sent, last_sent, missing })
+    }
+
+    /// When somebody is to be asked next; `None` while the store answers, or when promises prove
+    /// nothing.
     pub(in crate::core) fn promises_due(&self, held: &Held) -> Option<Instant> {
         if !self.policy.promises || held.failures == 0 {
             return None;
@@ -245,8 +259,12 @@ impl Shared {
         let admitted = self.promises.admitted.as_ref().filter(|it| it.epoch == held.epoch)?;
         // A renewal after that read refuses every acquisition decided on an older description.
         admitted.seen.filter(|seen| *seen < held.renewed_at())?;
-        let last = self.promises.asking.as_ref().filter(|asking| asking.epoch == held.epoch);
-        Some(last.map_or(self.now, |last| last.sent + self.policy.heartbeat_interval))
+        let last = self.promises.asking.as_ref().filter(|round| round.epoch == held.epoch);
+        Some(last.map_or(self.now, |round| {
+            let next = round.sent + self.policy.heartbeat_interval;
+            let again = round.last_sent + self.policy.heartbeat_timeout / 2;
+            if round.missing.is_empty() { next } else { next.min(again) }
+        }))
     }
 
     /// A member answered.
@@ -255,13 +273,13 @@ impl Shared {
             self.stale_completions += 1;
             return;
         };
-        if answer.boot != self.id.boot || answer.round != asking.number || answer.refused.is_some()
-        {
+        let PromiseRequest { boot, round, duration, .. } = &asking.request;
+        if answer.boot != *boot || answer.round != *round || answer.refused.is_some() {
             return;
         }
         asking.missing.remove(&(answer.member, answer.instance));
         if asking.missing.is_empty() {
-            let Asking { epoch, sent, duration, .. } = *asking;
+            let (epoch, sent, duration) = (asking.epoch, asking.sent, *duration);
             self.promises.complete = Some(Complete { epoch, sent, duration });
         }
     }

@@ -121,7 +121,7 @@ fn one_that_does_not_promise_is_enough_to_fence() {
         let mut bench = described(policy());
         let lost = bench.agent.writable_until().unwrap();
         away(&mut bench, 20, answer);
-        assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::RenewalsFailed)));
+        assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::LeaseExpiring)));
         assert!(bench.now < lost);
     }
 }
@@ -161,6 +161,22 @@ fn only_answers_to_this_round_by_admitted_agents_count() {
     }
     bench.step(Event::PromiseAnswered(granted("c", &new)));
     assert!(bench.agent.writable_until() > before);
+}
+
+#[test]
+fn who_has_not_answered_is_asked_again_in_the_same_round() {
+    let mut bench = described(policy());
+    renewal_unanswered(&mut bench);
+    let (first, _) = asked(&mut bench).unwrap();
+    let sent = bench.now;
+    bench.step(Event::PromiseAnswered(granted("b", &first)));
+    bench.advance_ms(500);
+    let (again, peers) = asked(&mut bench).expect("a try for the one that is missing");
+    assert_eq!((again, peers), (first.clone(), vec![member("c")]));
+    bench.step(Event::PromiseAnswered(granted("c", &first)));
+    // It still counts from the first sending.
+    let until = sent + Duration::from_millis(14_850);
+    assert_eq!(bench.agent.writable_until(), Some(until));
 }
 
 #[test]
