@@ -231,13 +231,18 @@ fn planned_stop(policy: &Policy) -> Row {
 
 fn store_away(policy: &Policy) -> Row {
     let patience = policy.heartbeat_timeout.saturating_mul(policy.failure_threshold);
+    let promises = if policy.promises {
+        "; with the promise of every other member ridden out for as long as it takes"
+    } else {
+        ""
+    };
     Row {
         fault: Fault::StoreAway,
         typical: None,
         worst: None,
         formula: format!(
             "ridden out for failure_threshold {} × heartbeat_timeout {} = {}; then fenced until the \
-             store is back",
+             store is back{promises}",
             policy.failure_threshold,
             show_duration(policy.heartbeat_timeout),
             show_duration(patience)

@@ -307,10 +307,14 @@ fn nats_doubts(config: &Config, nats: &store::nats::Settings) -> Vec<String> {
         show_duration(policy.heartbeat_timeout),
         show_duration(patience)
     );
+    let unless = if policy.promises { ", unless all other members promise" } else { "" };
+    // The silent server carries no messages either.
+    let http = policy.promises && config.peers_secret_file.is_some();
+    let unless_http = if http { ", unless all other members promise over HTTP" } else { "" };
     if nats.replicas > 1 && patience < LONGEST_ELECTION {
         doubts.push(format!(
             "{shown} is less than the {} a NATS cluster may take to elect a leader: the primary will \
-             be fenced when a NATS server dies",
+             be fenced when a NATS server dies{unless}",
             show_duration(LONGEST_ELECTION)
         ));
     }
@@ -318,7 +322,7 @@ fn nats_doubts(config: &Config, nats: &store::nats::Settings) -> Vec<String> {
     if patience < notice {
         doubts.push(format!(
             "{shown} is less than 2 × store.nats.ping_interval {} + store.nats.connect_timeout {} = {}: \
-             the primary will be fenced before it has noticed a silent NATS server and found another",
+             the primary will be fenced before it has noticed a silent NATS server and found another{unless_http}",
             show_duration(nats.ping_interval),
             show_duration(nats.connect_timeout),
             show_duration(notice)

@@ -30,7 +30,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ),
     ("peers", "How the agents reach each other when the store does not answer."),
     ("shutdown", "What happens to PostgreSQL when the agent is told to stop."),
-    ("http", "Listener for /livez, /readyz, /status and /metrics. No secrets, no commands."),
+    (
+        "http",
+        "Listener for /livez, /readyz, /status and /metrics. No secrets, no commands.\nWith peers.secret_file also for signed requests of the other agents.",
+    ),
     ("log", "Logs, on standard error."),
 ];
 
@@ -44,14 +47,14 @@ pub const KEYS: &[Key] = &[
     key("state_dir", Path, Is("/var/lib/harmony-agent"),
         "Directory for what no restart may forget. One per agent, on a local disk, not in data_dir."),
     key("profile", Choice(&["fast", "standard", "wan"]), Is("standard"),
-        "Where [timing] starts from; any key there may be set on its own.\nfast: a lease of 1 s, for SQLite or a NATS whose short outages may cost a restart of the primary.\nstandard: 15 s, rides out the 4 to 9 s a NATS cluster takes to elect a leader.\nwan: 25 s, for sites that are cut off and come back."),
+        "Where [timing] starts from; any key there may be set on its own.\nfast: a lease of 1 s; short outages of the store are ridden out only with every member's promise.\nstandard: 15 s, rides out the 4 to 9 s a NATS cluster takes to elect a leader without any.\nwan: 25 s, for sites that are cut off and come back."),
 
     key("timing.heartbeat_interval", Duration, ByProfile(["250ms", "1s", "2s"]),
         "Time between renewals of the lease, and between heartbeats of a replica.\nShorter: fresher positions; more writes to the store."),
     key("timing.heartbeat_timeout", Duration, ByProfile(["150ms", "1500ms", "2s"]),
         "Limit of one operation of the store.\nShorter: a bad store is noticed sooner; a slow one looks bad."),
     key("timing.failure_threshold", Whole(1, 100), ByProfile(["2", "6", "7"]),
-        "Renewals in a row that may fail before the primary fences itself.\nThe store may be away for about failure_threshold × heartbeat_timeout without harm."),
+        "Renewals in a row that may fail before the primary fences itself.\nThe store may be away for about failure_threshold × heartbeat_timeout without harm, and longer\nwith peers.promises: then all other members are asked, and the end of the lease decides."),
     key("timing.fence_timeout", Duration, ByProfile(["300ms", "3s", "5s"]),
         "All that making PostgreSQL unable to write may take: fast, then immediate, then kill.\nThe last quarter is for the kill; the watchdog uses only that quarter."),
     key("timing.safety_margin", Duration, ByProfile(["100ms", "1s", "3s"]),

@@ -200,8 +200,7 @@ impl Agent {
                 Signal::Look
             }
             Event::PromiseAsked(id, request) => {
-                let holds = self.workflow.as_ref().is_some_and(|it| it.held().is_some());
-                cx.promise(id, &request, holds);
+                cx.promise(id, &request);
                 Signal::Look
             }
             Event::PromiseAnswered(answer) => {

@@ -38,6 +38,7 @@ impl Cluster {
         let store = common.home.join("store");
         std::fs::create_dir(&store).with_context(|| format!("make {}", store.display()))?;
         secret(&common.home.join("replication.password"))?;
+        secret(&common.home.join("peers.secret"))?;
         let names = ('a'..='z').take(count.into()).map(String::from);
         let members = names.map(|name| Member::make(&name, common)).collect::<Result<_, _>>()?;
         Ok(Self { members, board: board.clone() })

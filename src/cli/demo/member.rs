@@ -181,6 +181,7 @@ impl Member {
             },
             "http": {"listen": self.http, "advertise": self.http},
             "watchdog": {"mode": "automatic"},
+            "peers": {"secret_file": home.join("peers.secret")},
             "shutdown": {"on_sigterm": "hand_over"},
             "log": {"format": "json", "level": "info"},
         });

@@ -100,9 +100,9 @@ impl Shared {
         }
     }
 
-    /// Answers a holder. `holds` says that we count on a lease of our own.
-    pub(in crate::core) fn promise(&mut self, id: u64, request: &PromiseRequest, holds: bool) {
-        let refused = self.refusal(request, holds);
+    /// Answers a holder.
+    pub(in crate::core) fn promise(&mut self, id: u64, request: &PromiseRequest) {
+        let refused = self.refusal(request);
         let round = (request.boot.clone(), request.round);
         // Asked again in the same round, by a second way or by somebody who listened: as before.
         if refused.is_none() && self.promises.answered.as_ref() != Some(&round) {
@@ -121,7 +121,8 @@ impl Shared {
         self.effects.push(Effect::Promise(id, answer));
     }
 
-    fn refusal(&self, request: &PromiseRequest, holds: bool) -> Option<String> {
+    /// A holder promises nothing: whom it was bound to is forgotten when it wins.
+    fn refusal(&self, request: &PromiseRequest) -> Option<String> {
         let Some(floor) = &self.remembered else {
             return Some("this member has not seen the store yet".to_owned());
         };
@@ -149,7 +150,7 @@ impl Shared {
             return Some("the lease of that epoch is somebody else's, or was released".to_owned());
         }
         let acquires = |purpose| purpose == Purpose::Acquire;
-        if holds || self.pending.as_ref().is_some_and(|pending| acquires(pending.purpose)) {
+        if self.pending.as_ref().is_some_and(|pending| acquires(pending.purpose)) {
             return Some("this member is about to take over".to_owned());
         }
         match &self.promises.answered {

@@ -348,26 +348,27 @@ fn asked_again_in_one_round_it_promises_no_longer() {
 #[test]
 fn nobody_promises_with_an_acquisition_of_its_own_under_way() {
     let mut bench = Bench::watching();
-    bench.store.put_lease(&identity("b", 1), |lease| {
-        lease.released = Some(Release {
-            to: None,
-            reason: "x".to_owned(),
-            lsn: None,
-            timeline: Default::default(),
-        });
-    });
-    bench.read();
-    assert!(bench.lease_written().is_some());
-    // Another holder was faster: epoch 6 is taken by c, as this agent hears from c alone.
-    bench.answer(&Key::Lease, unknown());
-    bench.store.put_lease(&identity("b", 1), |lease| lease.epoch = Epoch(5));
+    let acquires = |e: &Effect| matches!(e, Effect::Write(_, w, _) if w.key == Key::Lease);
+    for _ in 0..30 {
+        if !bench.open.iter().any(acquires) {
+            bench.quiet_seconds(1);
+        }
+    }
     let asked = request(&bench);
-    assert!(ask(&mut bench, asked).is_err());
-    // The holder of a lease does not promise either.
+    let why = ask(&mut bench, asked.clone()).unwrap_err();
+    assert!(why.contains("about to take over"), "{why}");
+    // It may still land.
+    bench.answer(&Key::Lease, unknown());
+    assert!(ask(&mut bench, asked).unwrap_err().contains("about to take over"));
+}
+
+#[test]
+fn the_holder_of_a_lease_promises_nobody() {
     let mut bench = described(policy());
-    let mut asked = request(&bench);
-    asked.epoch = Epoch(6);
-    assert!(ask(&mut bench, asked).is_err());
+    for epoch in [5, 6, 7] {
+        let asked = PromiseRequest { epoch: Epoch(epoch), ..request(&bench) };
+        assert!(ask(&mut bench, asked).is_err());
+    }
 }
 
 #[test]
