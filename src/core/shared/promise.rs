@@ -149,8 +149,7 @@ impl Shared {
         if self.view.lease().is_some_and(other) {
             return Some("the lease of that epoch is somebody else's, or was released".to_owned());
         }
-        let acquires = |purpose| purpose == Purpose::Acquire;
-        if self.pending.as_ref().is_some_and(|pending| acquires(pending.purpose)) {
+        if self.pending.as_ref().is_some_and(|pending| pending.purpose == Purpose::Acquire) {
             return Some("this member is about to take over".to_owned());
         }
         match &self.promises.answered {

@@ -248,6 +248,15 @@ fn a_shorter_lease_shortens_what_was_promised() {
     assert_eq!(request.duration, seconds(12));
 }
 
+#[test]
+fn a_longer_lease_is_not_asked_for_before_it_was_published() {
+    let mut bench = described(policy());
+    bench.step(Event::Reconfigured(Policy { lease_duration: seconds(40), ..policy() }));
+    renewal_unanswered(&mut bench);
+    let (request, _) = asked(&mut bench).expect("a round");
+    assert_eq!(request.duration, seconds(15));
+}
+
 // ---- the other side
 
 fn request(bench: &Bench) -> PromiseRequest {
