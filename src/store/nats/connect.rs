@@ -13,6 +13,7 @@ use super::{Auth, Settings};
 use crate::core::ids::{ClusterId, MemberId};
 use crate::store::pulse::{Pulse, boot_time};
 use crate::store::{Hint, OpenError, Rejection};
+use crate::supervise::trial;
 
 /// Operations that may wait for the connection to take them.
 const QUEUE: usize = 64;
@@ -35,60 +36,92 @@ pub(super) struct News {
     pub(super) denials: u64,
 }
 
-/// Begins to connect; goes on trying for ever in the background.
-pub(super) async fn begin(
-    cluster: &ClusterId,
-    member: &MemberId,
-    inbox: &str,
-    settings: &Settings,
+/// Makes connections for one store.
+#[derive(Debug)]
+pub(super) struct Connector {
+    name: String,
+    inbox: String,
+    servers: Vec<ServerAddr>,
+    settings: Settings,
     pulse: Arc<Pulse>,
-) -> Result<(Client, watch::Receiver<News>), OpenError> {
-    let rejected = |text: String| OpenError::Rejected(Rejection::Other(text));
-    let servers = settings
-        .servers
-        .iter()
-        .map(|text| {
-            let address = text.parse::<ServerAddr>();
-            address.map_err(|e| rejected(format!("{text:?} is no address of a server: {e}")))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let (tell, news) = watch::channel(News::default());
-    let mut options = authenticate(settings.auth.clone())
-        .name(format!("harmony-agent {cluster} {member}"))
-        .custom_inbox_prefix(inbox)
-        .ping_interval(settings.ping_interval)
-        .connection_timeout(settings.connect_timeout)
-        .reconnect_delay_callback(reconnect_delay)
-        .retry_on_initial_connect()
-        .retain_servers_order()
-        .client_capacity(QUEUE)
-        .subscription_capacity(ARRIVALS)
-        .event_callback(move |event| {
-            note(&tell, &pulse, &event);
-            std::future::ready(())
-        });
-    if let Some(file) = &settings.tls_ca_file {
-        options = options.add_root_certificates(file.clone()).require_tls(true);
-    }
-    match (&settings.tls_certificate_file, &settings.tls_key_file) {
-        (Some(certificate), Some(key)) => {
-            options = options.add_client_certificate(certificate.clone(), key.clone());
-        }
-        (None, None) => {}
-        (Some(_), None) | (None, Some(_)) => {
+    tell: watch::Sender<News>,
+}
+
+impl Connector {
+    /// Connects nowhere yet.
+    pub(super) fn new(
+        cluster: &ClusterId,
+        member: &MemberId,
+        settings: &Settings,
+        pulse: Arc<Pulse>,
+    ) -> Result<Self, OpenError> {
+        let rejected = |text: String| OpenError::Rejected(Rejection::Other(text));
+        if settings.tls_certificate_file.is_some() != settings.tls_key_file.is_some() {
             return Err(rejected(
-                "a client certificate needs both its file and its key".to_owned(),
+                "a client certificate needs both its file and its key: set \
+                 store.nats.tls_certificate_file and store.nats.tls_key_file"
+                    .to_owned(),
             ));
         }
+        let address = |text: &String| {
+            let address = text.parse::<ServerAddr>();
+            address.map_err(|e| rejected(format!("{text:?} is no address of a server: {e}")))
+        };
+        Ok(Self {
+            name: format!("harmony-agent {cluster} {member}"),
+            inbox: format!("_INBOX_{cluster}_{member}"),
+            servers: settings.servers.iter().map(address).collect::<Result<_, _>>()?,
+            settings: settings.clone(),
+            pulse,
+            tell: watch::Sender::new(News::default()),
+        })
     }
-    let client = options.connect(servers).await;
-    let client = client.map_err(|e| rejected(format!("cannot connect to NATS: {e}")))?;
-    Ok((client, news))
+
+    /// What all its connections tell, one after the other.
+    pub(super) fn news(&self) -> watch::Receiver<News> {
+        self.tell.subscribe()
+    }
+
+    /// Says that the connection before is gone, however it went.
+    pub(super) fn gone(&self) {
+        note(&self.tell, &self.pulse, &Event::Closed);
+    }
+
+    /// Begins to connect; goes on trying for ever in the background.
+    pub(super) async fn begin(&self) -> Result<Client, OpenError> {
+        let Self { settings, pulse, tell, .. } = self;
+        let (pulse, tell) = (Arc::clone(pulse), tell.clone());
+        let mut options = authenticate(settings.auth.clone())
+            .name(&self.name)
+            .custom_inbox_prefix(&self.inbox)
+            .ping_interval(settings.ping_interval)
+            .connection_timeout(settings.connect_timeout)
+            .reconnect_delay_callback(reconnect_delay)
+            .retry_on_initial_connect()
+            .retain_servers_order()
+            .client_capacity(QUEUE)
+            .subscription_capacity(ARRIVALS)
+            .event_callback(move |event| {
+                note(&tell, &pulse, &event);
+                std::future::ready(())
+            });
+        if let Some(file) = &settings.tls_ca_file {
+            options = options.add_root_certificates(file.clone()).require_tls(true);
+        }
+        if let (Some(certificate), Some(key)) =
+            (&settings.tls_certificate_file, &settings.tls_key_file)
+        {
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        let client = options.connect(self.servers.clone()).await;
+        client.map_err(|e| OpenError::Unavailable(format!("cannot connect to NATS: {e}")))
+    }
 }
 
 /// 50 ms more at each attempt up to half a second, and up to a quarter more, so that the agents of
 /// a fleet do not knock all at once.
 fn reconnect_delay(attempt: usize) -> Duration {
+    trial::check("nats connection");
     let step = u64::try_from(attempt.saturating_sub(1)).unwrap_or(u64::MAX);
     let delay = step.saturating_mul(50).min(500);
     Duration::from_millis(delay + jitter(delay / 4))

@@ -25,7 +25,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, watch as channel};
 use tokio::time::Instant as Deadline;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::pulse::Pulse;
 use super::{
@@ -35,6 +34,7 @@ use super::{
 use crate::core::ids::{ClusterId, Incarnation, MemberId};
 use bucket::Bucket;
 use link::Link;
+use watch::Watch;
 
 /// How to reach the servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub struct Nats {
     bucket: Arc<Bucket>,
     pulse: Arc<Pulse>,
     replicas: u8,
-    _watch: AbortOnDropHandle<()>,
+    _watch: Watch,
 }
 
 impl Nats {
