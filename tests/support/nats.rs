@@ -37,6 +37,8 @@ pub(crate) fn free_ports(count: usize) -> Vec<u16> {
 pub(crate) struct Server {
     binary: PathBuf,
     directory: TempDir,
+    /// The part of its configuration that does not change.
+    config: String,
     port: u16,
     child: Option<Child>,
 }
@@ -64,15 +66,35 @@ impl Server {
         };
         let config = format!(
             "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\n\
-             jetstream {{ store_dir: {data:?}, max_mem: 64MB, max_file: 1GB\n{sync} }}\n{extra}\n"
+             jetstream {{ store_dir: {data:?}, max_mem: 64MB, max_file: 1GB\n{sync} }}\n"
         );
-        fs::write(directory.path().join("server.conf"), config).unwrap();
-        Self { binary, directory, port, child: None }
+        let server = Self { binary, directory, config, port, child: None };
+        server.configure(extra);
+        server
+    }
+
+    /// Adds this to its configuration, in the place of what was added before, from the next start on.
+    fn configure(&self, extra: &str) {
+        let config = format!("{}{extra}\n", self.config);
+        fs::write(self.directory.path().join("server.conf"), config).unwrap();
+    }
+
+    /// Stops it, and starts it with `extra` added to its configuration instead.
+    pub(crate) fn restart_with(&mut self, extra: &str) {
+        self.stop();
+        self.configure(extra);
+        self.spawn();
+        self.await_ready();
     }
 
     /// Where clients connect.
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where clients connect that insist on TLS.
+    pub(crate) fn tls_url(&self) -> String {
+        format!("tls://127.0.0.1:{}", self.port)
     }
 
     /// The port that clients connect to.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
@@ -30,8 +31,8 @@ pub(super) enum Unanswered {
     NotSent(String),
     /// The server has nobody to answer it: no leader right now.
     NobodyThere,
-    /// The server does not let us do this, or not in at all.
-    Denied(String),
+    /// The server does not let us do this, or not in at all: somebody has to mend it.
+    Denied(Rejection),
     /// It may have arrived.
     Lost(String),
 }
@@ -40,6 +41,9 @@ type Replies = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Message>>>>;
 
 /// The name in logs of what sorts out replies.
 const NAME: &str = "nats replies";
+
+/// How long one run of it tries to connect anew.
+const ANEW: Duration = Duration::from_secs(60);
 
 /// The way to the servers: one connection, and another one when the client library loses it.
 #[derive(Debug)]
@@ -59,9 +63,12 @@ struct Line {
 }
 
 impl Line {
-    /// Begins to connect, and listens for replies.
-    async fn open(connector: &Connector) -> Result<(Self, Subscriber), OpenError> {
-        let client = connector.begin().await?;
+    /// Connects until `deadline`, and listens for replies.
+    async fn open(
+        connector: &Connector,
+        deadline: Deadline,
+    ) -> Result<(Self, Subscriber), OpenError> {
+        let client = connector.connect(deadline).await?;
         let inbox = client.new_inbox();
         let arrivals = client.subscribe(format!("{inbox}.*")).await;
         let arrivals = arrivals.map_err(|error| OpenError::Unavailable(error.to_string()))?;
@@ -92,7 +99,7 @@ impl Link {
     ) -> Result<Self, OpenError> {
         let connector = Arc::new(Connector::new(cluster, member, settings, pulse)?);
         let news = connector.news();
-        let (line, arrivals) = Line::open(&connector).await?;
+        let (line, arrivals) = Line::open(&connector, deadline).await?;
         let line = Arc::new(Mutex::new(line));
         let replies = Replies::default();
         let sorter = Arc::new(AsyncMutex::new(Sorter {
@@ -106,12 +113,7 @@ impl Link {
             async move { sorter.lock().await.run().await }
         });
         let link = Self { line, news, replies, asked: AtomicU64::new(0), _sorter: sorter };
-        link.connected(deadline).await.map_err(|unanswered| match unanswered {
-            Unanswered::Denied(text) => OpenError::Rejected(Rejection::Permission(text)),
-            other @ (Unanswered::NotSent(_) | Unanswered::NobodyThere | Unanswered::Lost(_)) => {
-                OpenError::Unavailable(format!("{} ({})", other, settings.servers.join(", ")))
-            }
-        })?;
+        link.connected(deadline).await.map_err(ReadError::from)?;
         link.check_server()?;
         Ok(link)
     }
@@ -159,10 +161,7 @@ impl Link {
         if matches!(connected, Ok(Ok(_))) {
             return Ok(());
         }
-        match self.news.borrow().refused.clone() {
-            Some(refused) => Err(Unanswered::Denied(refused)),
-            None => Err(Unanswered::NotSent("not connected".to_owned())),
-        }
+        Err(not_connected(&self.news.borrow()))
     }
 
     /// Sends `payload` and waits for the answer until `deadline`. Nothing is handed to a broken
@@ -178,10 +177,7 @@ impl Link {
         let before = news.borrow_and_update().clone();
         let line = self.line();
         if !before.connected || line.client.connection_state() != State::Connected {
-            return match before.refused {
-                Some(refused) => Err(Unanswered::Denied(refused)),
-                None => Err(Unanswered::NotSent("not connected".to_owned())),
-            };
+            return Err(not_connected(&before));
         }
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let (sender, reply) = oneshot::channel();
@@ -229,12 +225,20 @@ impl Link {
             if now.denials != before.denials
                 && (now.denied.contains(&format!("\"{subject}\"")) || now.denied.contains(inbox))
             {
-                return Unanswered::Denied(now.denied.clone());
+                return Unanswered::Denied(Rejection::Permission(now.denied.clone()));
             }
             if now.changes != before.changes {
                 return Unanswered::Lost("the connection broke".to_owned());
             }
         }
+    }
+}
+
+fn not_connected(news: &News) -> Unanswered {
+    match &news.refused {
+        Some(refused) => Unanswered::Denied(refused.clone()),
+        None if news.error.is_empty() => Unanswered::NotSent("not connected".to_owned()),
+        None => Unanswered::NotSent(format!("not connected: {}", news.error)),
     }
 }
 
@@ -253,7 +257,7 @@ impl Sorter {
     /// come, connects anew.
     async fn run(&mut self) -> End {
         if self.arrivals.is_none() {
-            match Line::open(&self.connector).await {
+            match Line::open(&self.connector, Deadline::now() + ANEW).await {
                 Ok((line, arrivals)) => {
                     *self.line.lock().unwrap_or_else(PoisonError::into_inner) = line;
                     self.arrivals = Some(arrivals);
@@ -286,7 +290,8 @@ fn sort(message: Message, inbox: usize, replies: &Replies) {
 impl std::fmt::Display for Unanswered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotSent(text) | Self::Lost(text) | Self::Denied(text) => f.write_str(text),
+            Self::NotSent(text) | Self::Lost(text) => f.write_str(text),
+            Self::Denied(rejection) => rejection.fmt(f),
             Self::NobodyThere => f.write_str("no leader answers"),
         }
     }
@@ -295,7 +300,7 @@ impl std::fmt::Display for Unanswered {
 impl From<Unanswered> for ReadError {
     fn from(unanswered: Unanswered) -> Self {
         match unanswered {
-            Unanswered::Denied(text) => Self::Rejected(Rejection::Permission(text)),
+            Unanswered::Denied(rejection) => Self::Rejected(rejection),
             other @ (Unanswered::NotSent(_) | Unanswered::NobodyThere | Unanswered::Lost(_)) => {
                 Self::Unavailable(other.to_string())
             }

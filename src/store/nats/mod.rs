@@ -12,7 +12,9 @@
 mod bucket;
 mod classify;
 mod connect;
+mod identity;
 mod link;
+mod refusal;
 mod stream;
 mod watch;
 mod write;
