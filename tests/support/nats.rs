@@ -49,6 +49,16 @@ impl Server {
         Self::start_binary(binary(), &format!("jetstream_sync\n{extra}"))
     }
 
+    /// Starts a single server with room for so many MiB.
+    pub(crate) fn start_small(mebibytes: u32) -> Self {
+        let mut server = Self::new(binary(), free_ports(1)[0], "small", "jetstream_sync\n");
+        server.config = server.config.replace("1GB", &format!("{mebibytes}MB"));
+        server.configure("");
+        server.spawn();
+        server.await_ready();
+        server
+    }
+
     /// Starts a single server of another version, without settings it may not know.
     pub(crate) fn start_binary(binary: PathBuf, extra: &str) -> Self {
         let mut server = Self::new(binary, free_ports(1)[0], "single", extra);
@@ -188,6 +198,20 @@ impl Drop for Server {
             let _ended_already = child.wait();
         }
     }
+}
+
+/// Changes one setting of a stream that is in use, as an operator could.
+pub(crate) async fn change_stream(url: &str, stream: &str, setting: &str, value: u32) {
+    let client = async_nats::connect(url).await.unwrap();
+    let ask = async |verb: &str, question: String| -> serde_json::Value {
+        let subject = format!("$JS.API.STREAM.{verb}.{stream}");
+        let answer = client.request(subject, question.into()).await.unwrap();
+        serde_json::from_slice(&answer.payload).unwrap()
+    };
+    let mut config = ask("INFO", String::new()).await["config"].take();
+    config[setting] = value.into();
+    let changed = ask("UPDATE", config.to_string()).await;
+    assert_eq!(changed["config"][setting], value, "{changed}");
 }
 
 /// Three servers that replicate to each other.
