@@ -17,5 +17,6 @@ pub mod metrics;
 pub mod postmaster;
 pub mod runtime;
 pub mod store;
+pub mod supervise;
 pub mod telemetry;
 pub mod tls;

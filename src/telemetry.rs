@@ -93,6 +93,9 @@ pub fn alarm(member: &MemberId, alarm: Alarm) {
     tracing::warn!(%member, alarm = alarm.name(), "alarm");
 }
 
+/// The NATS library logs each try to connect: what it finds is told by the store instead.
 fn filter(level: &str) -> Result<EnvFilter, Error> {
-    EnvFilter::try_new(level).map_err(|why| Error::Level { level: level.to_owned(), why })
+    let quiet = if level.contains("async_nats") { "" } else { ",async_nats=off" };
+    EnvFilter::try_new(format!("{level}{quiet}"))
+        .map_err(|why| Error::Level { level: level.to_owned(), why })
 }

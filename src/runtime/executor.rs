@@ -1,5 +1,6 @@
-//! Runs what the core asks for: every operation is a task with a deadline and a cancellation token,
-//! and ends in exactly one completion, also when it is cancelled, late, or panics.
+//! Runs what the core asks for: every operation is a task with a deadline, an action also with a
+//! cancellation token, and ends in exactly one completion, also when it is cancelled, late, or
+//! panics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,11 +36,12 @@ fn store_limit(limit: Duration) -> Duration {
 }
 
 /// What kind of completion an operation ends in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Kind {
     Read,
     Write,
-    Act,
+    /// Takes as long as it takes: the only kind that is stopped before its time.
+    Act(CancellationToken),
     Remember,
 }
 
@@ -47,7 +49,6 @@ enum Kind {
 struct Operation {
     op: OpId,
     kind: Kind,
-    token: CancellationToken,
 }
 
 /// See the module's documentation.
@@ -79,13 +80,12 @@ impl Executor {
         }
     }
 
-    fn track(&mut self, id: Id, op: OpId, kind: Kind, token: CancellationToken) {
-        self.operations.insert(id, Operation { op, kind, token });
+    fn track(&mut self, id: Id, op: OpId, kind: Kind) {
+        self.operations.insert(id, Operation { op, kind });
     }
 
     /// Reads all records.
     pub fn read(&mut self, op: OpId, store: Option<Arc<dyn Store>>, limit: Duration) {
-        let token = self.root.child_token();
         let task = async move {
             let Some(store) = store else {
                 return Event::Read(op, Err(ReadFailure::Unavailable("not connected".to_owned())));
@@ -99,7 +99,7 @@ impl Executor {
             Event::Read(op, answer)
         };
         let handle = self.tasks.spawn(task);
-        self.track(handle.id(), op, Kind::Read, token);
+        self.track(handle.id(), op, Kind::Read);
     }
 
     /// Writes one record.
@@ -110,7 +110,6 @@ impl Executor {
         write: StoreWrite,
         limit: Duration,
     ) {
-        let token = self.root.child_token();
         let id = self.id.clone();
         let task = async move {
             let Some(store) = store else {
@@ -129,7 +128,7 @@ impl Executor {
             Event::Written(op, outcome)
         };
         let handle = self.tasks.spawn(task);
-        self.track(handle.id(), op, Kind::Write, token);
+        self.track(handle.id(), op, Kind::Write);
     }
 
     /// Does something to the database in the name of `epoch`. What would make it writable is not
@@ -155,7 +154,7 @@ impl Executor {
             token.clone(),
         );
         let handle = self.tasks.spawn(task);
-        self.track(handle.id(), op, Kind::Act, token);
+        self.track(handle.id(), op, Kind::Act(token));
     }
 
     /// Writes the floor to disk.
@@ -168,8 +167,7 @@ impl Executor {
             }
             Event::Remembered(op, written.is_ok())
         });
-        let token = self.root.child_token();
-        self.track(handle.id(), op, Kind::Remember, token);
+        self.track(handle.id(), op, Kind::Remember);
     }
 
     /// Asks a member for a promise.
@@ -196,7 +194,9 @@ impl Executor {
     /// Stops an action; it still answers.
     pub fn cancel(&mut self, op: OpId) {
         for operation in self.operations.values().filter(|operation| operation.op == op) {
-            operation.token.cancel();
+            if let Kind::Act(token) = &operation.kind {
+                token.cancel();
+            }
         }
     }
 
@@ -228,21 +228,21 @@ impl Executor {
         tracing::error!(%error, "task broke");
         let why = format!("task broke: {error}");
         match self.operations.remove(&error.id()) {
-            Some(Operation { op, kind: Kind::Read, .. }) => {
+            Some(Operation { op, kind: Kind::Read }) => {
                 Event::Read(op, Err(ReadFailure::Unavailable(why)))
             }
-            Some(Operation { op, kind: Kind::Write, .. }) => {
+            Some(Operation { op, kind: Kind::Write }) => {
                 Event::Written(op, WriteOutcome::Unknown { may_land: true, cause: why })
             }
-            Some(Operation { op, kind: Kind::Act, .. }) => {
+            Some(Operation { op, kind: Kind::Act(_) }) => {
                 Event::Acted(op, ActionOutcome::Unknown(why))
             }
-            Some(Operation { op, kind: Kind::Remember, .. }) => Event::Remembered(op, false),
+            Some(Operation { op, kind: Kind::Remember }) => Event::Remembered(op, false),
             None => Event::Tick,
         }
     }
 
-    /// Cancels everything and waits, at most for `limit`.
+    /// Cancels the actions and waits for all operations, at most for `limit`.
     pub async fn close(&mut self, limit: Duration) {
         self.root.cancel();
         let drained = async { while self.tasks.join_next().await.is_some() {} };

@@ -32,6 +32,7 @@ use crate::database::local::{self, Local};
 use crate::http::{self, view::StoreView};
 use crate::metrics::Metrics;
 use crate::store::{self, OpenError, Store};
+use crate::supervise::{self, End};
 use crate::telemetry::Telemetry;
 
 /// Limit of one try to open the store.
@@ -127,7 +128,7 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
         store.clone(),
     );
     let served = Arc::clone(&peers);
-    supervise("peer messages", move || Arc::clone(&served).serve());
+    for_ever("peer messages", move || Arc::clone(&served).serve());
     serve(config, listener, metrics, &recorder, shown, store.clone(), Arc::clone(&peers));
     let leave = watchdog.clone();
     let parts = Parts {
@@ -207,7 +208,7 @@ fn open_store(config: &Config) -> watch::Receiver<Option<Arc<dyn Store>>> {
         config::Store::Nats(settings) => store::Settings::Nats(settings.clone()),
     };
     let sender = Arc::new(sender);
-    supervise("store opener", move || {
+    for_ever("store opener", move || {
         keep_opening(cluster.clone(), member.clone(), settings.clone(), Arc::clone(&sender))
     });
     receiver
@@ -218,14 +219,15 @@ async fn keep_opening(
     member: MemberId,
     settings: store::Settings,
     sender: Arc<watch::Sender<Option<Arc<dyn Store>>>>,
-) {
+) -> End {
     let mut said = String::new();
     while !sender.is_closed() {
         match store::open(&cluster, &member, &settings, OPEN_LIMIT).await {
             Ok(store) => {
                 tracing::info!(capabilities = ?store.capabilities(), "store opened");
                 sender.send_replace(Some(store));
-                return sender.closed().await;
+                sender.closed().await;
+                return End::Done;
             }
             Err(error) => {
                 let text = error.to_string();
@@ -238,22 +240,15 @@ async fn keep_opening(
             }
         }
     }
+    End::Done
 }
 
-/// Runs a service for as long as the program: one that breaks is reported and started again.
-fn supervise<F>(name: &'static str, mut service: impl FnMut() -> F + Send + 'static)
+/// Keeps a service for as long as the program.
+fn for_ever<F>(name: &'static str, service: impl FnMut() -> F + Send + 'static)
 where
-    F: Future<Output = ()> + Send + 'static,
+    F: Future<Output = End> + Send + 'static,
 {
-    tokio::task::spawn(async move {
-        while let Err(error) = tokio::task::spawn(service()).await {
-            if error.is_cancelled() {
-                return;
-            }
-            tracing::error!(service = name, %error, "service broke; starting it again");
-            sleep(OPEN_AGAIN).await;
-        }
-    });
+    drop(supervise::keep(name, service).detach());
 }
 
 /// Shows status and metrics over HTTP.
@@ -287,7 +282,7 @@ fn serve(
     let peers = peers.takes_http().then_some(peers);
     let promise = peers.map(|peers| Arc::new(Questions(peers)) as Arc<dyn http::Questions>);
     let shared = http::Shared { view, beat_age, beat_limit, metrics, promise };
-    supervise("http listener", move || {
+    for_ever("http listener", move || {
         let listener = listener.try_clone().and_then(TcpListener::from_std);
         let shared = shared.clone();
         async move {
@@ -295,9 +290,7 @@ fn serve(
                 Ok(listener) => http::serve(listener, shared, std::future::pending()).await,
                 Err(error) => Err(error),
             };
-            if let Err(error) = served {
-                tracing::error!(%error, "http listener ended");
-            }
+            End::Lost(served.map_or_else(|error| error.to_string(), |()| "it ended".to_owned()))
         }
     });
 }
@@ -331,7 +324,7 @@ fn orders(inputs: Inputs) -> Result<mpsc::Receiver<Event>, RunError> {
     let mut first = Some(Signals::listen().map_err(RunError::Signals)?);
     let (sender, receiver) = mpsc::channel(8);
     let inputs = Arc::new(inputs);
-    supervise("signals", move || {
+    for_ever("signals", move || {
         let signals = first.take().map_or_else(Signals::listen, Ok);
         take_orders(Arc::clone(&inputs), signals, sender.clone())
     });
@@ -358,10 +351,10 @@ async fn take_orders(
     inputs: Arc<Inputs>,
     signals: std::io::Result<Signals>,
     sender: mpsc::Sender<Event>,
-) {
+) -> End {
     let mut signals = match signals {
         Ok(signals) => signals,
-        Err(error) => return tracing::error!(%error, "signals cannot be received"),
+        Err(error) => return End::Lost(error.to_string()),
     };
     let mut on_sigterm = inputs.config.on_sigterm;
     while !sender.is_closed() {
@@ -376,9 +369,10 @@ async fn take_orders(
         if let Some(order) = order
             && sender.send(order).await.is_err()
         {
-            return;
+            break;
         }
     }
+    End::Done
 }
 
 /// The settings as they are now; bad ones are reported and change nothing.

@@ -17,6 +17,9 @@
 //! | 19 half-open link                        | –      | –      | faults  | as ×1   |
 //! | 20 server clock jumps                    | the clock decides nothing here; only `created` carries it | | | |
 //! | 22 10 000 timeouts                       | –      | –      | faults  | as ×1   |
+//! | every way to connect, rotated secrets    | –      | –      | access  | as ×1   |
+//! | full: disk; stream, account, server      | –      | disk   | full    | as ×1   |
+//! | tasks that break come back              | none   | unit tests | tasks | as ×1 |
 //! | 24 wiping                                | –      | –      | faults  | as ×1   |
 //!
 //! 21 and 25 are about agents and sites, and are tested there.
@@ -25,7 +28,11 @@
 
 mod latency;
 mod local;
+mod nats_access;
 mod nats_faults;
+mod nats_full;
+mod nats_tasks;
 mod on_nats;
+mod sqlite_disk;
 mod sqlite_faults;
 mod suite;

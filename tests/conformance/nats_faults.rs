@@ -19,11 +19,11 @@ use crate::support::proxy::{Mode, Proxy};
 
 const SHORT: Duration = Duration::from_millis(1500);
 
-async fn one(server: &Server) -> Arc<dyn Store> {
+pub(super) async fn one(server: &Server) -> Arc<dyn Store> {
     connect("pg", "a", &settings(vec![server.url()], 1)).await.unwrap()
 }
 
-async fn until_connected(store: &Arc<dyn Store>, connected: bool) {
+pub(super) async fn until_connected(store: &Arc<dyn Store>, connected: bool) {
     let mut health = store.health();
     let limit = Duration::from_secs(30);
     let reached = health.wait_for(|health| health.connected == connected);

@@ -4,3 +4,4 @@ mod bad_input;
 mod cluster;
 mod demo;
 mod promises;
+mod nats_trouble;

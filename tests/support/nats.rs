@@ -37,6 +37,8 @@ pub(crate) fn free_ports(count: usize) -> Vec<u16> {
 pub(crate) struct Server {
     binary: PathBuf,
     directory: TempDir,
+    /// The part of its configuration that does not change.
+    config: String,
     port: u16,
     child: Option<Child>,
 }
@@ -45,6 +47,16 @@ impl Server {
     /// Starts a single server with JetStream; `extra` is added to its configuration.
     pub(crate) fn start(extra: &str) -> Self {
         Self::start_binary(binary(), &format!("jetstream_sync\n{extra}"))
+    }
+
+    /// Starts a single server with room for so many MiB.
+    pub(crate) fn start_small(mebibytes: u32) -> Self {
+        let mut server = Self::new(binary(), free_ports(1)[0], "small", "jetstream_sync\n");
+        server.config = server.config.replace("1GB", &format!("{mebibytes}MB"));
+        server.configure("");
+        server.spawn();
+        server.await_ready();
+        server
     }
 
     /// Starts a single server of another version, without settings it may not know.
@@ -64,15 +76,35 @@ impl Server {
         };
         let config = format!(
             "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\n\
-             jetstream {{ store_dir: {data:?}, max_mem: 64MB, max_file: 1GB\n{sync} }}\n{extra}\n"
+             jetstream {{ store_dir: {data:?}, max_mem: 64MB, max_file: 1GB\n{sync} }}\n"
         );
-        fs::write(directory.path().join("server.conf"), config).unwrap();
-        Self { binary, directory, port, child: None }
+        let server = Self { binary, directory, config, port, child: None };
+        server.configure(extra);
+        server
+    }
+
+    /// Adds this to its configuration, in the place of what was added before, from the next start on.
+    fn configure(&self, extra: &str) {
+        let config = format!("{}{extra}\n", self.config);
+        fs::write(self.directory.path().join("server.conf"), config).unwrap();
+    }
+
+    /// Stops it, and starts it with `extra` added to its configuration instead.
+    pub(crate) fn restart_with(&mut self, extra: &str) {
+        self.stop();
+        self.configure(extra);
+        self.spawn();
+        self.await_ready();
     }
 
     /// Where clients connect.
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where clients connect that insist on TLS.
+    pub(crate) fn tls_url(&self) -> String {
+        format!("tls://127.0.0.1:{}", self.port)
     }
 
     /// The port that clients connect to.
@@ -166,6 +198,20 @@ impl Drop for Server {
             let _ended_already = child.wait();
         }
     }
+}
+
+/// Changes one setting of a stream that is in use, as an operator could.
+pub(crate) async fn change_stream(url: &str, stream: &str, setting: &str, value: u32) {
+    let client = async_nats::connect(url).await.unwrap();
+    let ask = async |verb: &str, question: String| -> serde_json::Value {
+        let subject = format!("$JS.API.STREAM.{verb}.{stream}");
+        let answer = client.request(subject, question.into()).await.unwrap();
+        serde_json::from_slice(&answer.payload).unwrap()
+    };
+    let mut config = ask("INFO", String::new()).await["config"].take();
+    config[setting] = value.into();
+    let changed = ask("UPDATE", config.to_string()).await;
+    assert_eq!(changed["config"][setting], value, "{changed}");
 }
 
 /// Three servers that replicate to each other.

@@ -8,6 +8,7 @@ use harmony_agent::core::ids::Epoch;
 use harmony_agent::core::time::Instant;
 use harmony_agent::postmaster::now;
 use harmony_agent::runtime::watchdog::client::{Client, Settings};
+use harmony_agent::supervise::trial;
 use rustix::process::Signal;
 use tokio::sync::watch;
 
@@ -65,6 +66,33 @@ fn a_killed_watchdog_is_noticed_replaced_and_armed_again() {
         assert_ne!(fired.borrow().watchdog, first);
         assert!(!lives(i32::try_from(first).unwrap()));
         assert!(postgres.answers());
+    });
+}
+
+#[test]
+fn a_keeper_that_panics_is_down_and_comes_back_with_what_it_knew() {
+    let postgres = Postgres::started();
+    let _cleanup = Cleanup(settings(&postgres));
+    runtime().block_on(async {
+        let client = Client::start(settings(&postgres));
+        let (mut status, fired) = (client.status(), client.fired());
+        let deadline = now() + LATER;
+        client.arm(Guard::Until(deadline, Epoch(2)));
+        becomes(&mut status, |s| *s == WatchdogStatus::Armed(deadline)).await;
+        let first = fired.borrow().watchdog;
+
+        trial::break_once("watchdog keeper");
+        becomes(&mut status, |s| *s == WatchdogStatus::Down).await;
+        becomes(&mut status, |s| *s == WatchdogStatus::Armed(deadline)).await;
+        assert_eq!(fired.borrow().watchdog, first, "the watchdog itself was not touched");
+        // Later wishes reach it, and it may still release what it armed before.
+        let later = deadline + LATER;
+        client.arm(Guard::Until(later, Epoch(3)));
+        becomes(&mut status, |s| *s == WatchdogStatus::Armed(later)).await;
+        client.arm(Guard::Released);
+        becomes(&mut status, |s| *s == WatchdogStatus::Idle).await;
+        client.quit(PATIENCE).await;
+        eventually("it ends", || !lives(i32::try_from(first).unwrap()));
     });
 }
 

@@ -23,6 +23,7 @@ use crate::core::promise::{PromiseAnswer, PromiseRequest};
 use crate::core::records::Address;
 use crate::http::client;
 use crate::store::{Mail, Store};
+use crate::supervise::End;
 use seal::Seal;
 
 /// Longest message taken, in bytes; ours are a few hundred.
@@ -139,20 +140,15 @@ impl Peers {
     }
 
     /// Is reachable through the store for as long as the agent runs.
-    pub async fn serve(self: Arc<Self>) {
+    pub async fn serve(self: Arc<Self>) -> End {
         let mut store = self.store.clone();
         loop {
-            let Ok(opened) = store.wait_for(Option::is_some).await.map(|it| it.clone()) else {
-                return;
-            };
-            match opened.as_ref().and_then(|store| store.mail()) {
+            let opened = store.wait_for(Option::is_some).await.map(|opened| opened.clone());
+            let Ok(Some(opened)) = opened else { return End::Done };
+            match opened.mail() {
                 Some(mail) => self.serve_by(mail).await,
-                None => {
-                    if store.changed().await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
+                // This backend carries no messages, and another one takes a restart.
+                None => return End::Done,
             }
             sleep(SERVE_AGAIN).await;
         }

@@ -3,15 +3,16 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrUnix, connect, recv, send};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::frame::{Answer, Order, Reply, Request, SIZE};
 use super::process::socket;
@@ -20,6 +21,10 @@ use crate::core::event::{Guard, WatchdogStatus};
 use crate::core::ids::Epoch;
 use crate::core::time::Instant;
 use crate::postmaster::now;
+use crate::supervise::{self, End as Ended};
+
+/// The keeper's name in logs.
+const NAME: &str = "watchdog keeper";
 
 /// Time a started watchdog has until it answers; also for its first words.
 const START: Duration = Duration::from_secs(3);
@@ -63,7 +68,7 @@ pub struct Client {
     wish: watch::Sender<Wish>,
     status: watch::Receiver<WatchdogStatus>,
     fired: watch::Receiver<Fired>,
-    task: JoinHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,7 +92,18 @@ impl Client {
             number: 0,
             armed_epoch: None,
         };
-        Self { wish, status, fired, task: tokio::spawn(keeper.run()) }
+        // What it knows outlives a run of it that breaks.
+        let keeper = Arc::new(Mutex::new(keeper));
+        let run = move || {
+            let keeper = Arc::clone(&keeper);
+            async move {
+                let mut keeper = keeper.lock().await;
+                // However it ends, nobody speaks for the watchdog then.
+                let _down = DownAtEnd(keeper.status.clone());
+                keeper.run().await
+            }
+        };
+        Self { wish, status, fired, task: supervise::keep(NAME, run) }
     }
 
     /// Tells the watchdog what to guard; returns at once. It is in force when [`Client::status`]
@@ -116,9 +132,15 @@ impl Client {
     }
 }
 
-impl Drop for Client {
+fn publish(to: &watch::Sender<WatchdogStatus>, status: WatchdogStatus) {
+    to.send_if_modified(|last| std::mem::replace(last, status) != status);
+}
+
+struct DownAtEnd(watch::Sender<WatchdogStatus>);
+
+impl Drop for DownAtEnd {
     fn drop(&mut self) {
-        self.task.abort();
+        publish(&self.0, WatchdogStatus::Down);
     }
 }
 
@@ -139,18 +161,18 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self) {
+    async fn run(&mut self) -> Ended {
         let mut backoff = BACKOFF;
         loop {
             let began = now();
             let error = match self.session().await {
-                End::Quit => return,
+                End::Quit => return Ended::Done,
                 End::Lost(error) => error,
             };
             self.publish(WatchdogStatus::Down);
             tracing::warn!(%error, "the watchdog is down");
             if self.wishes.borrow().quit {
-                return;
+                return Ended::Done;
             }
             if now().since(began) > STALL {
                 backoff = BACKOFF;
@@ -267,7 +289,7 @@ impl Keeper {
     }
 
     fn publish(&self, status: WatchdogStatus) {
-        self.status.send_if_modified(|last| std::mem::replace(last, status) != status);
+        publish(&self.status, status);
     }
 
     /// The watchdog that is there, or a new one.

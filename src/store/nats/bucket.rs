@@ -353,7 +353,7 @@ async fn ask<T: DeserializeOwned>(
                 Asked::Error(error) if error.code == 503 => error.to_string(),
                 settled @ (Asked::Answer(_) | Asked::Error(_)) => return Ok(settled),
             },
-            Err(Unanswered::Denied(text)) => return Err(Rejection::Permission(text).into()),
+            Err(Unanswered::Denied(rejection)) => return Err(rejection.into()),
             Err(other) => other.to_string(),
         };
         let pause = Duration::from_millis(50 + jitter(20));

@@ -76,8 +76,9 @@ pub(super) fn answer(payload: &[u8]) -> Answer {
         10164 => Answer::Busy,
         10158 => Answer::UnderWay,
         10054 => Answer::TooLong,
-        10028 | 10047 | 10077 => Answer::Full(error),
-        10008 | 10009 | 10023 | 10163 | 10167 => Answer::Unavailable(error),
+        // No room in the account, the server, the stream.
+        10002 | 10023 | 10028 | 10047 | 10077 => Answer::Full(error),
+        10008 | 10009 | 10163 | 10167 => Answer::Unavailable(error),
         10060 | 10059 | 10039 | 10076 | 10109..=10111 => Answer::Wrong(error),
         _ if error.code == 503 || error.code == 429 => Answer::Unavailable(error),
         _ => Answer::Unclear(error.to_string()),
@@ -108,7 +109,9 @@ mod tests {
         for code in [10008, 10009, 10163, 10999] {
             assert!(matches!(of(503, code), Answer::Unavailable(_)), "{code}");
         }
-        assert!(matches!(of(503, 10077), Answer::Full(_)));
+        for code in [10002, 10023, 10028, 10047, 10077] {
+            assert!(matches!(of(503, code), Answer::Full(_)), "{code}");
+        }
         assert!(matches!(of(400, 10060), Answer::Wrong(_)));
     }
 

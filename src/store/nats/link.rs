@@ -4,19 +4,21 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
 use futures_util::StreamExt;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
 use tokio::time::{Instant as Deadline, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Settings;
-use super::connect::{self, News};
+use super::connect::{Connector, News};
 use crate::core::ids::{ClusterId, MemberId};
 use crate::store::pulse::Pulse;
 use crate::store::{OpenError, ReadError, Rejection};
+use crate::supervise::{self, End};
 
 /// The oldest server whose promises we count on: before it, two writers could win around a change
 /// of leader.
@@ -29,23 +31,49 @@ pub(super) enum Unanswered {
     NotSent(String),
     /// The server has nobody to answer it: no leader right now.
     NobodyThere,
-    /// The server does not let us do this, or not in at all.
-    Denied(String),
+    /// The server does not let us do this, or not in at all: somebody has to mend it.
+    Denied(Rejection),
     /// It may have arrived.
     Lost(String),
 }
 
 type Replies = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Message>>>>;
 
-/// One connection.
+/// The name in logs of what sorts out replies.
+const NAME: &str = "nats replies";
+
+/// How long one run of it tries to connect anew.
+const ANEW: Duration = Duration::from_secs(60);
+
+/// The way to the servers: one connection, and another one when the client library loses it.
 #[derive(Debug)]
 pub(super) struct Link {
-    client: Client,
+    line: Arc<Mutex<Line>>,
     news: watch::Receiver<News>,
-    inbox: String,
     replies: Replies,
     asked: AtomicU64,
     _sorter: AbortOnDropHandle<()>,
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+struct Line {
+    client: Client,
+    inbox: String,
+}
+
+impl Line {
+    /// Connects until `deadline`, and listens for replies.
+    async fn open(
+        connector: &Connector,
+        deadline: Deadline,
+    ) -> Result<(Self, Subscriber), OpenError> {
+        let client = connector.connect(deadline).await?;
+        let inbox = client.new_inbox();
+        let arrivals = client.subscribe(format!("{inbox}.*")).await;
+        let arrivals = arrivals.map_err(|error| OpenError::Unavailable(error.to_string()))?;
+        Ok((Self { client, inbox }, arrivals))
+    }
 }
 
 /// Forgets a request that is no longer waited for.
@@ -69,29 +97,34 @@ impl Link {
         pulse: Arc<Pulse>,
         deadline: Deadline,
     ) -> Result<Self, OpenError> {
-        let prefix = format!("_INBOX_{cluster}_{member}");
-        let (client, news) = connect::begin(cluster, member, &prefix, settings, pulse).await?;
-        let inbox = client.new_inbox();
-        let arrivals = client.subscribe(format!("{inbox}.*")).await;
-        let arrivals = arrivals.map_err(|error| OpenError::Unavailable(error.to_string()))?;
+        let connector = Arc::new(Connector::new(cluster, member, settings, pulse)?);
+        let news = connector.news();
+        let (line, arrivals) = Line::open(&connector, deadline).await?;
+        let line = Arc::new(Mutex::new(line));
         let replies = Replies::default();
-        let sorter =
-            AbortOnDropHandle::new(tokio::spawn(sort(arrivals, inbox.len(), replies.clone())));
-        let asked = AtomicU64::new(0);
-        let link = Self { client, news, inbox, replies, asked, _sorter: sorter };
-        link.connected(deadline).await.map_err(|unanswered| match unanswered {
-            Unanswered::Denied(text) => OpenError::Rejected(Rejection::Permission(text)),
-            other @ (Unanswered::NotSent(_) | Unanswered::NobodyThere | Unanswered::Lost(_)) => {
-                OpenError::Unavailable(format!("{} ({})", other, settings.servers.join(", ")))
-            }
-        })?;
+        let sorter = Arc::new(AsyncMutex::new(Sorter {
+            connector,
+            line: Arc::clone(&line),
+            arrivals: Some(arrivals),
+            replies: Arc::clone(&replies),
+        }));
+        let sorter = supervise::keep(NAME, move || {
+            let sorter = Arc::clone(&sorter);
+            async move { sorter.lock().await.run().await }
+        });
+        let link = Self { line, news, replies, asked: AtomicU64::new(0), _sorter: sorter };
+        link.connected(deadline).await.map_err(ReadError::from)?;
         link.check_server()?;
         Ok(link)
     }
 
     /// Version of the server connected to.
     pub(super) fn version(&self) -> String {
-        self.client.server_info().version
+        self.line().client.server_info().version
+    }
+
+    fn line(&self) -> Line {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the server is one that we may count on.
@@ -114,9 +147,10 @@ impl Link {
         self.news.clone()
     }
 
-    /// Listens to a subject; the client library subscribes again after each reconnect.
+    /// Listens to a subject; the client library subscribes again after each reconnect. Ends only
+    /// with the connection itself: then subscribe again.
     pub(super) async fn subscribe(&self, subject: String) -> Result<Subscriber, Unanswered> {
-        let subscribed = self.client.subscribe(subject).await;
+        let subscribed = self.line().client.subscribe(subject).await;
         subscribed.map_err(|error| Unanswered::NotSent(error.to_string()))
     }
 
@@ -127,10 +161,7 @@ impl Link {
         if matches!(connected, Ok(Ok(_))) {
             return Ok(());
         }
-        match self.news.borrow().refused.clone() {
-            Some(refused) => Err(Unanswered::Denied(refused)),
-            None => Err(Unanswered::NotSent("not connected".to_owned())),
-        }
+        Err(not_connected(&self.news.borrow()))
     }
 
     /// Sends `payload` and waits for the answer until `deadline`. Nothing is handed to a broken
@@ -144,18 +175,16 @@ impl Link {
     ) -> Result<Message, Unanswered> {
         let mut news = self.news.clone();
         let before = news.borrow_and_update().clone();
-        if !before.connected || self.client.connection_state() != State::Connected {
-            return match before.refused {
-                Some(refused) => Err(Unanswered::Denied(refused)),
-                None => Err(Unanswered::NotSent("not connected".to_owned())),
-            };
+        let line = self.line();
+        if !before.connected || line.client.connection_state() != State::Connected {
+            return Err(not_connected(&before));
         }
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let (sender, reply) = oneshot::channel();
         self.replies.lock().unwrap_or_else(PoisonError::into_inner).insert(number, sender);
         let _waiting = Waiting { replies: &self.replies, number };
-        let inbox = format!("{}.{number}", self.inbox);
-        let publish = self.client.publish_with_reply_and_headers(
+        let inbox = format!("{}.{number}", line.inbox);
+        let publish = line.client.publish_with_reply_and_headers(
             subject.to_owned(),
             inbox,
             headers,
@@ -170,7 +199,7 @@ impl Link {
             tokio::select! {
                 biased;
                 reply = reply => reply.map_err(|_| Unanswered::Lost("closed".to_owned())),
-                why = self.broken(&mut news, &before, subject) => Err(why),
+                why = self.broken(&mut news, &before, subject, &line.inbox) => Err(why),
             }
         });
         let message = answer.await.unwrap_or_else(|_| Err(Unanswered::Lost("no answer".into())))?;
@@ -186,10 +215,11 @@ impl Link {
         subject: String,
         payload: Vec<u8>,
     ) -> Result<(), Unanswered> {
-        if self.client.connection_state() != State::Connected {
+        let client = self.line().client;
+        if client.connection_state() != State::Connected {
             return Err(Unanswered::NotSent("not connected".to_owned()));
         }
-        let published = self.client.publish(subject, payload.into()).await;
+        let published = client.publish(subject, payload.into()).await;
         published.map_err(|error| Unanswered::NotSent(error.to_string()))
     }
 
@@ -199,6 +229,7 @@ impl Link {
         news: &mut watch::Receiver<News>,
         before: &News,
         subject: &str,
+        inbox: &str,
     ) -> Unanswered {
         loop {
             if news.changed().await.is_err() {
@@ -206,10 +237,9 @@ impl Link {
             }
             let now = news.borrow_and_update();
             if now.denials != before.denials
-                && (now.denied.contains(&format!("\"{subject}\""))
-                    || now.denied.contains(&self.inbox))
+                && (now.denied.contains(&format!("\"{subject}\"")) || now.denied.contains(inbox))
             {
-                return Unanswered::Denied(now.denied.clone());
+                return Unanswered::Denied(Rejection::Permission(now.denied.clone()));
             }
             if now.changes != before.changes {
                 return Unanswered::Lost("the connection broke".to_owned());
@@ -218,22 +248,64 @@ impl Link {
     }
 }
 
-async fn sort(mut arrivals: Subscriber, inbox: usize, replies: Replies) {
-    while let Some(message) = arrivals.next().await {
-        let number = message.subject.get(inbox + 1..).and_then(|text| text.parse().ok());
-        let waiting = number.and_then(|number: u64| {
-            replies.lock().unwrap_or_else(PoisonError::into_inner).remove(&number)
-        });
-        if let Some(waiting) = waiting {
-            let _gone = waiting.send(message);
+fn not_connected(news: &News) -> Unanswered {
+    match &news.refused {
+        Some(refused) => Unanswered::Denied(refused.clone()),
+        None if news.error.is_empty() => Unanswered::NotSent("not connected".to_owned()),
+        None => Unanswered::NotSent(format!("not connected: {}", news.error)),
+    }
+}
+
+/// Hands replies to those who wait for them.
+struct Sorter {
+    connector: Arc<Connector>,
+    line: Arc<Mutex<Line>>,
+    /// Outlives a run that panics; gone with the connection.
+    arrivals: Option<Subscriber>,
+    replies: Replies,
+}
+
+impl Sorter {
+    /// Ends when the connection's own task in the client library has ended, which mere loss of a
+    /// server never does. The next run, after a pause in which nothing of the old one is left to
+    /// come, connects anew.
+    async fn run(&mut self) -> End {
+        if self.arrivals.is_none() {
+            match Line::open(&self.connector, Deadline::now() + ANEW).await {
+                Ok((line, arrivals)) => {
+                    *self.line.lock().unwrap_or_else(PoisonError::into_inner) = line;
+                    self.arrivals = Some(arrivals);
+                }
+                Err(error) => return End::Lost(error.to_string()),
+            }
         }
+        if let Some(arrivals) = &mut self.arrivals {
+            let inbox = self.line.lock().unwrap_or_else(PoisonError::into_inner).inbox.len();
+            while let Some(message) = arrivals.next().await {
+                sort(message, inbox, &self.replies);
+            }
+        }
+        self.arrivals = None;
+        self.connector.gone();
+        End::Lost("the connection's task ended".to_owned())
+    }
+}
+
+fn sort(message: Message, inbox: usize, replies: &Replies) {
+    let number = message.subject.get(inbox + 1..).and_then(|text| text.parse().ok());
+    let waiting = number.and_then(|number: u64| {
+        replies.lock().unwrap_or_else(PoisonError::into_inner).remove(&number)
+    });
+    if let Some(waiting) = waiting {
+        let _gone = waiting.send(message);
     }
 }
 
 impl std::fmt::Display for Unanswered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotSent(text) | Self::Lost(text) | Self::Denied(text) => f.write_str(text),
+            Self::NotSent(text) | Self::Lost(text) => f.write_str(text),
+            Self::Denied(rejection) => rejection.fmt(f),
             Self::NobodyThere => f.write_str("no leader answers"),
         }
     }
@@ -242,7 +314,7 @@ impl std::fmt::Display for Unanswered {
 impl From<Unanswered> for ReadError {
     fn from(unanswered: Unanswered) -> Self {
         match unanswered {
-            Unanswered::Denied(text) => Self::Rejected(Rejection::Permission(text)),
+            Unanswered::Denied(rejection) => Self::Rejected(rejection),
             other @ (Unanswered::NotSent(_) | Unanswered::NobodyThere | Unanswered::Lost(_)) => {
                 Self::Unavailable(other.to_string())
             }

@@ -13,8 +13,10 @@
 mod bucket;
 mod classify;
 mod connect;
+mod identity;
 mod link;
 mod mail;
+mod refusal;
 mod stream;
 mod watch;
 mod write;
@@ -27,7 +29,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, watch as channel};
 use tokio::time::Instant as Deadline;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::pulse::Pulse;
 use super::{
@@ -38,6 +39,7 @@ use crate::core::ids::{ClusterId, Incarnation, MemberId};
 use bucket::Bucket;
 use link::Link;
 use mail::Post;
+use watch::Watch;
 
 /// How to reach the servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ pub struct Nats {
     pulse: Arc<Pulse>,
     replicas: u8,
     mail: Arc<Post>,
-    _watch: AbortOnDropHandle<()>,
+    _watch: Watch,
 }
 
 impl Nats {

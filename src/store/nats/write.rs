@@ -100,7 +100,7 @@ impl Attempt<'_> {
             Ok(message) => self.answered(classify::answer(&message.payload), floor).await,
             Err(Unanswered::NotSent(cause)) => Step::Again(cause),
             Err(unanswered @ Unanswered::NobodyThere) => Step::Again(unanswered.to_string()),
-            Err(Unanswered::Denied(text)) => self.rejected(Rejection::Permission(text)),
+            Err(Unanswered::Denied(rejection)) => self.rejected(rejection),
             Err(Unanswered::Lost(cause)) => {
                 self.in_doubt = true;
                 Step::Again(cause)

@@ -18,6 +18,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::Hint;
 use crate::store::pulse::Pulse;
+use crate::supervise::{self, End};
+
+/// The listener's name in logs.
+const NAME: &str = "store bell";
 
 /// Time until a bell that was taken away is hung up again.
 const REHANG: Duration = Duration::from_secs(1);
@@ -40,25 +44,34 @@ pub(super) fn ring(database: &Path) {
 /// Calls `announce` whenever the bell rings, until the handle is dropped.
 pub(super) fn listen(
     database: &Path,
-    announce: impl Fn() + Send + 'static,
+    announce: impl Fn() + Send + Sync + 'static,
     pulse: Arc<Pulse>,
-) -> io::Result<AbortOnDropHandle<()>> {
+) -> AbortOnDropHandle<()> {
     let bell = path_of(database);
-    let mut ear = hang(&bell)?;
-    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
-        loop {
-            match heard(&ear).await {
-                Ok(Rung::Changed) => announce(),
-                Ok(Rung::Gone) | Err(_) => {
-                    tokio::time::sleep(REHANG).await;
-                    if let Ok(hung) = hang(&bell) {
-                        ear = hung;
-                        pulse.hint(Hint::Resync);
-                    }
+    let announce = Arc::new(announce);
+    supervise::keep(NAME, move || attend(bell.clone(), Arc::clone(&announce), Arc::clone(&pulse)))
+}
+
+async fn attend(bell: PathBuf, announce: Arc<impl Fn()>, pulse: Arc<Pulse>) -> End {
+    let mut told = false;
+    loop {
+        match hang(&bell) {
+            Ok(ear) => {
+                told = false;
+                // What changed while there was no ear was not heard.
+                pulse.hint(Hint::Resync);
+                while let Ok(Rung::Changed) = heard(&ear).await {
+                    announce();
                 }
             }
+            Err(error) if !told => {
+                told = true;
+                tracing::warn!(%error, "cannot watch the store's bell file: changes are seen late");
+            }
+            Err(_) => {}
         }
-    })))
+        tokio::time::sleep(REHANG).await;
+    }
 }
 
 #[expect(deprecated, reason = "its replacement is unsafe; an OwnedFd keeps its descriptor valid")]
@@ -97,5 +110,36 @@ async fn heard(ear: &AsyncFd<OwnedFd>) -> io::Result<Rung> {
         if any {
             return Ok(Rung::Changed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_that_panics_listens_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("store.db");
+        let pulse = Arc::new(Pulse::new(true));
+        let mut hints = pulse.changes();
+        let calls = AtomicU32::new(0);
+        let (heard, mut hearing) = tokio::sync::mpsc::unbounded_channel();
+        let announce = move || {
+            assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "the first time");
+            heard.send(()).unwrap();
+        };
+        let _listener = listen(&database, announce, pulse);
+        let limit = Duration::from_secs(20);
+        let again = async {
+            assert_eq!(hints.recv().await.unwrap(), Hint::Resync);
+            ring(&database);
+            assert_eq!(hints.recv().await.unwrap(), Hint::Resync, "it did not come back");
+            ring(&database);
+            hearing.recv().await.unwrap();
+        };
+        tokio::time::timeout(limit, again).await.unwrap();
     }
 }

@@ -40,7 +40,7 @@ pub struct Sqlite {
     incarnation: Incarnation,
     worker: Worker,
     pulse: Arc<Pulse>,
-    _listener: Option<AbortOnDropHandle<()>>,
+    _listener: AbortOnDropHandle<()>,
 }
 
 impl Sqlite {
@@ -59,13 +59,7 @@ impl Sqlite {
         let (worker, incarnation) =
             Worker::start(settings.path.clone(), cluster.clone(), Arc::clone(&pulse), timeout)
                 .await?;
-        let listener = match bell::listen(&settings.path, worker.announcer(), Arc::clone(&pulse)) {
-            Ok(listener) => Some(listener),
-            Err(error) => {
-                tracing::warn!(%error, "cannot watch the store's bell file: changes are seen late");
-                None
-            }
-        };
+        let listener = bell::listen(&settings.path, worker.announcer(), Arc::clone(&pulse));
         Ok(Self { incarnation, worker, pulse, _listener: listener })
     }
 }

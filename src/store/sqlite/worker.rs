@@ -1,6 +1,8 @@
 //! One thread that owns the connection, because SQLite blocks. A job given up while it was still
-//! waiting is not begun; one given up afterwards may have landed.
+//! waiting is not begun; one given up afterwards may have landed. A job that panics ends alone: its
+//! transaction is rolled back, and the thread goes on.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -15,6 +17,10 @@ use crate::core::ids::{ClusterId, Incarnation};
 use crate::core::time::Instant;
 use crate::store::pulse::{Pulse, boot_time};
 use crate::store::{Hint, OpenError, ReadError, Write, WriteOutcome};
+use crate::supervise;
+
+/// Said when a job ended without an answer.
+const BROKE: &str = "the operation broke";
 
 /// Jobs that may wait. An agent has a handful at once; more means that the disk hangs.
 const QUEUE: usize = 64;
@@ -110,7 +116,7 @@ impl Worker {
             Err(cause) => Err(ReadError::Unavailable(cause)),
             Ok(()) => match tokio::time::timeout(timeout, answered).await {
                 Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err(ReadError::Unavailable("its thread ended".to_owned())),
+                Ok(Err(_)) => Err(ReadError::Unavailable(BROKE.to_owned())),
                 Err(_) => Err(ReadError::Unavailable(late(timeout))),
             },
         };
@@ -140,10 +146,14 @@ impl Worker {
             Err(cause) => WriteOutcome::NotSent { cause },
             Ok(()) => match tokio::time::timeout(timeout, answered).await {
                 Ok(Ok(outcome)) => outcome,
-                Ok(Err(_)) | Err(_) if waiting.0.give_up() => {
-                    WriteOutcome::NotSent { cause: late(timeout) }
+                lost => {
+                    let cause = if lost.is_ok() { BROKE.to_owned() } else { late(timeout) };
+                    if waiting.0.give_up() {
+                        WriteOutcome::NotSent { cause }
+                    } else {
+                        WriteOutcome::Unknown { cause }
+                    }
                 }
-                Ok(Err(_)) | Err(_) => WriteOutcome::Unknown { cause: late(timeout) },
             },
         };
         self.pulse.written(&outcome);
@@ -151,7 +161,7 @@ impl Worker {
     }
 
     /// What the bell does: has the thread tell which keys changed.
-    pub(super) fn announcer(&self) -> impl Fn() + Send + 'static {
+    pub(super) fn announcer(&self) -> impl Fn() + Send + Sync + 'static {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let pulse = Arc::clone(&self.pulse);
         move || {
@@ -204,6 +214,39 @@ fn run(
         return;
     }
     while let Ok(job) = queue.recv() {
-        job(&mut database);
+        run_job(job, &mut database);
+    }
+}
+
+fn run_job(job: Job, database: &mut Database) {
+    let ran = catch_unwind(AssertUnwindSafe(|| job(database)));
+    if let Err(panic) = ran {
+        let panic = supervise::words(panic.as_ref());
+        tracing::error!(service = "store thread", panic, "an operation broke; going on");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Expected, Key};
+
+    #[tokio::test]
+    async fn a_job_that_panics_ends_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let pulse = Arc::new(Pulse::new(true));
+        let limit = Duration::from_secs(20);
+        let (worker, _) = Worker::start(path, "pg".parse().unwrap(), pulse, limit).await.unwrap();
+        let broken = worker.ask(limit, |_| -> Result<(), ReadError> { panic!("here") }).await;
+        assert_eq!(broken, Err(ReadError::Unavailable(BROKE.to_owned())));
+        let write = Write {
+            key: Key::Lease,
+            expected: Expected::Absent,
+            value: b"{}".to_vec(),
+            operation: "a-1".to_owned(),
+        };
+        let written = worker.write(write, limit).await;
+        assert!(matches!(written, WriteOutcome::Applied { .. }), "{written:?}");
     }
 }
