@@ -12,6 +12,7 @@ pub mod clock;
 pub mod driver;
 pub mod executor;
 pub mod recorder;
+mod reload;
 pub mod show;
 pub mod start;
 pub mod state_dir;

@@ -124,9 +124,10 @@ impl Pinned {
         let (told, noted) = (Arc::clone(&end), Arc::clone(&acks));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let clients = ports.iter().enumerate().map(|(member, port)| {
-                write(member, *port, Arc::clone(&told), Arc::clone(&noted))
-            });
+            let clients = ports
+                .iter()
+                .enumerate()
+                .map(|(member, port)| write(member, *port, Arc::clone(&told), Arc::clone(&noted)));
             runtime.unwrap().block_on(futures_util::future::join_all(clients));
         });
         Self { end, acks, thread: Some(thread) }
@@ -186,7 +187,9 @@ async fn write(member: usize, port: u16, end: Arc<AtomicBool>, acks: Arc<Mutex<V
                 client = answer.is_ok().then_some(connected);
             }
             None => {
-                if let Ok(Ok((connected, connection))) = timeout(ANSWER, config.connect(NoTls)).await {
+                if let Ok(Ok((connected, connection))) =
+                    timeout(ANSWER, config.connect(NoTls)).await
+                {
                     // Ends with the client; its error reaches the client, too.
                     tokio::spawn(async move { drop(connection.await) });
                     client = Some(connected);

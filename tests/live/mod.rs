@@ -6,3 +6,5 @@ mod checks;
 mod client;
 mod cluster;
 mod demo;
+mod settings;
+mod writers;
