@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -106,6 +107,8 @@ pub(super) struct Pinned {
     end: Arc<AtomicBool>,
     acks: Arc<Mutex<Vec<Ack>>>,
     thread: Option<std::thread::JoinHandle<()>>,
+    /// Logs of the members, to be shown when one of them is waited for in vain.
+    logs: Vec<PathBuf>,
 }
 
 impl Drop for Pinned {
@@ -130,7 +133,8 @@ impl Pinned {
                 .map(|(member, port)| write(member, *port, Arc::clone(&told), Arc::clone(&noted)));
             runtime.unwrap().block_on(futures_util::future::join_all(clients));
         });
-        Self { end, acks, thread: Some(thread) }
+        let logs = members.iter().map(|member| member.dir.join("agent.log")).collect();
+        Self { end, acks, thread: Some(thread), logs }
     }
 
     fn acks(&self) -> Vec<Ack> {
@@ -147,7 +151,10 @@ impl Pinned {
         let before = self.count(member);
         until("commits are acknowledged", || {
             let more = self.count(member) - before;
-            (more >= 5).then_some(()).ok_or_else(|| format!("{more} by member {member}"))
+            (more >= 5).then_some(()).ok_or_else(|| {
+                let logs = self.logs.iter().map(|log| fs::read_to_string(log).unwrap_or_default());
+                format!("{more} by member {member}\n{}", logs.collect::<Vec<_>>().join("\n"))
+            })
         });
     }
 

@@ -74,7 +74,7 @@ impl Place {
     }
 
     /// Agents, watchdogs and servers of this place: they work in it, or their command line names it.
-    fn processes(&self) -> Vec<Pid> {
+    pub(super) fn processes(&self) -> Vec<Pid> {
         let name = self.path().to_str().unwrap();
         let ours = |path: &Path| {
             let cwd = fs::read_link(path.join("cwd")).unwrap_or_default();
@@ -145,7 +145,7 @@ impl Place {
     }
 }
 
-/// Starts two members; the first leads, the second follows.
+/// Starts two members; the first leads, the second follows and could take over.
 pub(super) fn found(a: &mut Member, b: &mut Member) {
     a.start();
     a.until_leads();
@@ -153,6 +153,7 @@ pub(super) fn found(a: &mut Member, b: &mut Member) {
     a.let_clients_in();
     b.start();
     b.until_follows();
+    a.until_has_candidate();
 }
 
 /// Below the range from which outgoing connections get theirs, and never the same ones twice.
@@ -187,7 +188,7 @@ impl Drop for Member {
 
 impl Member {
     pub(super) fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+        PathBuf::from(self.settings["database"]["local"]["data_dir"].as_str().unwrap())
     }
 
     /// Writes the agent's configuration file.
@@ -372,6 +373,13 @@ impl Member {
         self.until("it follows", |status| {
             status["state"] == "replica_watching" && status["database"]["streaming"] == true
         })
+    }
+
+    /// Waits until somebody else could take over, as this member knows.
+    pub(super) fn until_has_candidate(&self) {
+        self.until("somebody could take over", |status| {
+            status["takeover"].as_str().is_some_and(|text| !text.starts_with("nobody"))
+        });
     }
 
     /// Waits until an alarm is up.

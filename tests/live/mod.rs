@@ -1,10 +1,13 @@
 //! Real agents, real PostgreSQL, real time.
 
+mod account;
+mod adopt;
 mod bad_input;
 mod bad_place;
 mod checks;
 mod client;
 mod cluster;
+mod conditions;
 mod demo;
 mod settings;
 mod writers;

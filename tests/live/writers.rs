@@ -85,8 +85,8 @@ fn left_unguarded(guard: impl FnOnce(&Member) -> Option<File>) {
     a.until("the watchdog is missed", |status| status["watchdog"] == "down");
     assert!(a.stop().success(), "{}", a.log());
     clients.until_acknowledges(1);
-    assert!(!a.is_writable(), "left running without a guard\n{}", a.log());
     clients.assert_one_after_the_other(&[0, 1]);
+    assert!(!a.is_writable(), "left running without a guard\n{}", a.log());
     assert!(b.log().contains("lease_released"), "the lease was waited out\n{}", b.log());
     assert_sound(&mut [&mut b]);
 }
