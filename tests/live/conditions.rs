@@ -198,18 +198,19 @@ fn no_connection_left_is_not_death() {
     let (mut a, mut b) = place.pair_with(|settings| {
         impatient(settings);
         settings["database"]["local"]["parameters"]["max_connections"] = json!("10");
-        settings["timing"] = json!({"start_timeout": "2s"});
+        settings["timing"] = json!({"start_timeout": "2s", "lease_duration": "3s"});
     });
     let (epoch, server) = (a.status()["epoch"].clone(), a.postmaster());
     let taken = crowd(&a);
     assert_goes_on(&a, Some(&b), &epoch);
     // An agent that has no connection yet finds none.
     a.kill();
+    let more = crowd(&a);
     a.start();
     a.until_alarm("connections_exhausted");
     let status = a.until("it goes on", |status| status["state"] == "primary_healthy");
     assert_goes_on(&a, Some(&b), &status["epoch"]);
-    drop(taken);
+    drop((taken, more));
     until_calm(&a, "connections_exhausted");
     a.until_leads();
     assert_eq!(a.postmaster(), server);
@@ -229,7 +230,8 @@ fn hard_work_is_not_death() {
     a.sql("create table big as select g, repeat('x', 200) x from generate_series(1, 60000) g")
         .unwrap();
     let work = [
-        "update big set x = repeat('y', 300); vacuum full big",
+        "update big set x = repeat('y', 300)",
+        "vacuum full big",
         "select count(*) from generate_series(1, 4000000) g, pg_sleep(1)",
         "begin; lock table big in share mode; select pg_sleep(3)",
         "checkpoint; insert into big select g, 'z' from generate_series(1, 20000) g; checkpoint",
