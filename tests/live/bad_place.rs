@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::checks::{LONG, assert_fails, assert_sound};
-use super::cluster::Place;
+use super::cluster::{Member, Place};
 use crate::support::postgres::is_root;
 
 #[test]
@@ -55,6 +56,33 @@ fn data_that_is_not_ours_is_left_alone() {
     assert_sound(&mut [&mut a, &mut b]);
 }
 
+/// A process that has nothing to do with the member whose postmaster.pid names it.
+struct Innocent(Child);
+
+fn leave_stale_pid(place: &Place, member: &Member) -> Innocent {
+    let innocent = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
+    let file = member.data_dir().join("postmaster.pid");
+    let stale = format!(
+        "{}\n{}\n1700000000\n{}\n{}\n127.0.0.1\n  1234567     65536\nready   \n",
+        innocent.id(),
+        member.data_dir().display(),
+        member.port,
+        member.dir.join("socket").display()
+    );
+    fs::write(&file, stale).unwrap();
+    place.give_away(&file);
+    Innocent(innocent)
+}
+
+impl Innocent {
+    fn assert_unharmed(mut self) {
+        let ended = self.0.try_wait().unwrap();
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+        assert_eq!(ended, None, "the innocent process was ended");
+    }
+}
+
 #[test]
 fn a_database_that_cannot_run_is_said_and_runs_once_it_can() {
     let place = Place::new();
@@ -72,22 +100,10 @@ fn a_database_that_cannot_run_is_said_and_runs_once_it_can() {
 
     // Its postmaster.pid names somebody who has nothing to do with it.
     assert!(b.stop().success(), "{}", b.log());
-    let mut innocent = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
-    let stale = format!(
-        "{}\n{}\n1700000000\n{}\n{}\n127.0.0.1\n  1234567     65536\nready   \n",
-        innocent.id(),
-        data.display(),
-        b.port,
-        b.dir.join("socket").display()
-    );
-    fs::write(data.join("postmaster.pid"), stale).unwrap();
-    place.give_away(&data.join("postmaster.pid"));
+    let innocent = leave_stale_pid(&place, &b);
     b.start();
     b.until_follows();
-    let ended = innocent.try_wait().unwrap();
-    innocent.kill().unwrap();
-    innocent.wait().unwrap();
-    assert_eq!(ended, None, "the innocent process was ended");
+    innocent.assert_unharmed();
 
     // It is somebody else's.
     if is_root() {
@@ -120,8 +136,16 @@ fn a_primary_that_cannot_start_is_said_and_starts_once_it_can() {
         assert!(a.stop().success(), "{}", a.log());
         fs::remove_file(a.dir.join("agent.log")).unwrap();
     }
+    // After a crash its postmaster.pid may name somebody who has nothing to do with it.
     a.start();
     a.until_leads();
+    let server = a.postmaster();
+    a.kill();
+    kill_process(server, Signal::KILL).unwrap();
+    let innocent = leave_stale_pid(&place, &a);
+    a.start();
+    a.until_leads();
+    innocent.assert_unharmed();
     assert_sound(&mut [&mut a]);
 }
 

@@ -30,10 +30,17 @@ impl Member {
 
     /// psql with one statement, to be run.
     pub(super) fn psql(&self, sql: &str) -> Command {
+        let mut command = self.session();
+        command.args(["-c", sql]);
+        command
+    }
+
+    /// psql that reads statements, to be run.
+    pub(super) fn session(&self) -> Command {
         let mut command = self.tool("psql");
         command
             .env("PGCONNECT_TIMEOUT", "2")
-            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres", "-c", sql])
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres"])
             .arg("-h")
             .arg(self.dir.join("socket"))
             .arg("-p")

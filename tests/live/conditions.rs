@@ -169,8 +169,10 @@ fn crowd(member: &Member) -> Crowd {
     let mut crowd = Crowd(Vec::new());
     until("every connection is taken", || {
         for _ in 0..4 {
-            let mut client = member.psql("select pg_sleep(600)");
-            crowd.0.push(client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+            // Its server process goes with it, because it is idle.
+            let mut client = member.session();
+            client.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+            crowd.0.push(client.spawn().unwrap());
         }
         match member.sql("select 1") {
             Err(said) if said.contains("too many clients") => Ok(()),
@@ -198,8 +200,10 @@ fn no_connection_left_is_not_death() {
     let (mut a, mut b) = place.pair_with(|settings| {
         impatient(settings);
         settings["database"]["local"]["parameters"]["max_connections"] = json!("10");
-        settings["timing"] = json!({"start_timeout": "2s", "lease_duration": "3s"});
+        settings["timing"] = json!({"lease_duration": "3s"});
     });
+    // Whatever only waits for a connection has to give up in the time of this test.
+    a.settings["timing"]["start_timeout"] = json!("2s");
     let (epoch, server) = (a.status()["epoch"].clone(), a.postmaster());
     let taken = crowd(&a);
     assert_goes_on(&a, Some(&b), &epoch);
@@ -215,6 +219,46 @@ fn no_connection_left_is_not_death() {
     a.until_leads();
     assert_eq!(a.postmaster(), server);
     b.until_follows();
+    assert_sound(&mut [&mut a, &mut b]);
+}
+
+#[test]
+fn a_server_that_does_not_let_the_agent_in_goes_on() {
+    let place = Place::new();
+    let (mut a, mut b) = place.pair_with(|settings| {
+        settings["timing"] = json!({"lease_duration": "3s"});
+    });
+    // Whatever only waits for it has to give up in the time of this test.
+    for member in [&mut a, &mut b] {
+        member.settings["timing"]["start_timeout"] = json!("2s");
+    }
+    let servers = [a.postmaster(), b.postmaster()];
+    let mut rules = Vec::new();
+    for (member, server) in [&a, &b].into_iter().zip(servers) {
+        let path = member.data_dir().join("pg_hba.conf");
+        let good = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("local all all reject\n{good}")).unwrap();
+        kill_process(server, Signal::HUP).unwrap();
+        until("it lets nobody in", || member.sql("select 1").err().ok_or_else(String::new));
+        rules.push((path, good));
+    }
+    for member in [&mut b, &mut a] {
+        member.kill();
+        member.start();
+    }
+    a.until_alarm("database_denied");
+    a.until_says("does not let the agent in");
+    a.until_says("pg_hba.conf rejects");
+    let status = a.until("it goes on", |status| status["state"] == "primary_healthy");
+    assert_goes_on(&a, Some(&b), &status["epoch"]);
+    for ((path, good), server) in rules.into_iter().zip(servers) {
+        std::fs::write(&path, good).unwrap();
+        kill_process(server, Signal::HUP).unwrap();
+    }
+    until_calm(&a, "database_denied");
+    a.until_leads();
+    b.until_follows();
+    assert_eq!([a.postmaster(), b.postmaster()], servers);
     assert_sound(&mut [&mut a, &mut b]);
 }
 

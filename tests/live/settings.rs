@@ -29,6 +29,24 @@ const CHANGED: &str = "setting changed";
 const NEEDS_RESTART: &str = "needs a restart";
 
 #[test]
+fn a_limit_that_was_too_short_counts_once_it_is_read_again() {
+    let place = Place::new();
+    let mut a = place.member("a");
+    a.settings["timing"] = json!({"start_timeout": "20ms", "hand_over_timeout": "500ms"});
+    a.start();
+    a.until_alarm("database_broken");
+    until("initdb is tried again", || {
+        let tries = a.log().matches("\"action\":\"bootstrap\",\"epoch\"").count();
+        (tries > 1).then_some(()).ok_or_else(|| a.log())
+    });
+    a.settings["timing"]["start_timeout"] = json!("30s");
+    a.reload();
+    a.until_leads();
+    assert_eq!(a.status()["alarms"], json!([]));
+    assert_sound(&mut [&mut a]);
+}
+
+#[test]
 fn a_signal_changes_what_may_change_and_names_the_rest() {
     let place = Place::new();
     let (mut a, mut b) = place.pair();

@@ -7,7 +7,7 @@ use harmony_agent::core::event::{Action, Condition, Process};
 use rustix::process::Signal;
 
 use crate::support::disk::Disk;
-use crate::support::postgres::{Member, Scene, is_root, timed};
+use crate::support::postgres::{Member, Scene, is_root, pair, timed};
 
 #[tokio::test]
 async fn a_stale_pid_file_confuses_nobody() {
@@ -113,7 +113,9 @@ async fn no_connection_left_is_not_death() {
     assert_eq!(a.look().await.condition, Condition::Ok, "by the connection it has");
     let late = Member::new(a.settings.clone());
     let seen = late.look().await;
-    assert_eq!((seen.process, seen.condition), (Process::Running, Condition::ConnectionsExhausted));
+    let known = (Process::RunningPrimary, Condition::ConnectionsExhausted);
+    assert_eq!((seen.process, seen.condition), known, "by its control file");
+    assert_eq!(seen.system, a.look().await.system);
 }
 
 #[tokio::test]
@@ -266,5 +268,18 @@ async fn a_server_that_does_not_let_us_in_is_denied_not_dead() {
     let late = Member::new(a.settings.clone());
     let seen = late.look().await;
     assert!(matches!(seen.condition, Condition::Denied(_)), "{seen:?}");
-    assert_eq!(seen.process, Process::Running);
+    assert_eq!(seen.process, Process::RunningPrimary, "by its control file");
+}
+
+#[tokio::test]
+async fn a_standby_that_does_not_let_us_in_is_still_a_standby() {
+    let scene = Scene::new();
+    let (_a, b) = pair(&scene).await;
+    std::fs::write(b.settings.data_dir.join("pg_hba.conf"), "local all all reject\n").unwrap();
+    Member::signal(b.pid(), Signal::HUP);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let late = Member::new(b.settings.clone());
+    let seen = late.look().await;
+    assert!(matches!(seen.condition, Condition::Denied(_)), "{seen:?}");
+    assert_eq!(seen.process, Process::RunningStandby, "by its control file");
 }

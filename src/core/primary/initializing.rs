@@ -136,12 +136,18 @@ impl Initializing {
             Claim::Others => true,
             Claim::Unclear => false,
         };
-        claim || cx.shutdown.is_some() || cx.pending.is_some() || Self::is_standby(cx)
+        claim || cx.shutdown.is_some() || cx.pending.is_some() || Self::is_no_primary(cx)
     }
 
-    fn is_standby(cx: &Shared) -> bool {
-        cx.database.as_ref().is_some_and(|seen| {
-            matches!(seen.process, Process::StoppedStandby | Process::RunningStandby)
+    /// A standby, or no database at all: what is to become of it a replica's start decides.
+    fn is_no_primary(cx: &Shared) -> bool {
+        cx.database.as_ref().is_some_and(|seen| match seen.process {
+            Process::StoppedStandby | Process::RunningStandby | Process::Absent => true,
+            Process::Unusable
+            | Process::StoppedPrimary
+            | Process::Running
+            | Process::RunningPrimary
+            | Process::Remnants => false,
         })
     }
 
@@ -164,8 +170,9 @@ impl Initializing {
             }
             return Next::exit(Primary::Initializing(stay));
         }
-        if Self::is_standby(cx) {
-            // Opening it as it is would write a second history on the timeline it followed.
+        if Self::is_no_primary(cx) {
+            // Opening a standby as it is would write a second history on the timeline it followed.
+            // Without data the cluster may still have to be founded: initdb failed.
             return Next::to(replica::start(cx), Reason::DatabaseNotPrimary);
         }
         if cx.pending.is_some() {

@@ -1,7 +1,7 @@
 use super::bench::*;
 use crate::core::event::{
-    Action, Alarm, Condition, Effect, Event, Guard, Process, Reason, ShutdownMode, State,
-    WatchdogStatus,
+    Action, ActionOutcome, Alarm, Condition, Effect, Event, Guard, Process, Reason, ShutdownMode,
+    State, WatchdogStatus,
 };
 use crate::core::ids::Epoch;
 use crate::core::records::Key;
@@ -130,6 +130,29 @@ fn the_first_member_founds_the_cluster_by_an_applied_acquisition() {
 }
 
 #[test]
+fn a_founder_whose_initdb_failed_tries_again() {
+    let mut bench = Bench::start(Store::new());
+    bench.observe(Process::Absent);
+    bench.read();
+    bench.apply(&Key::Lease);
+    assert_eq!(bench.actions(), [Action::Bootstrap]);
+    bench.acted(ActionOutcome::Refused("no room".to_owned()));
+    for _ in 0..120 {
+        bench.observe(Process::Absent);
+        while bench.open.iter().any(|e| matches!(e, Effect::Write(_, w, _) if w.key == Key::Lease))
+        {
+            bench.apply(&Key::Lease);
+        }
+        match bench.actions()[..] {
+            [] => bench.quiet_seconds(1),
+            [Action::Bootstrap] => return,
+            _ => panic!("{:?}", bench.actions()),
+        }
+    }
+    panic!("never again: {:?}", bench.agent.state());
+}
+
+#[test]
 fn nobody_founds_a_cluster_beside_data() {
     let mut store = Store::new();
     store.put_heartbeat(&identity("b", 1), |_| {});
@@ -224,7 +247,7 @@ fn the_agent_beside_another_clusters_primary_ends_and_leaves_it() {
 
 #[test]
 fn a_running_primary_is_not_another_clusters_because_nobody_knows_ours() {
-    let mut bench = beside_foreign(false);
+    let bench = beside_foreign(false);
     assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::StrayPrimary)));
     assert!(bench.fences());
 }
