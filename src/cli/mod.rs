@@ -98,11 +98,19 @@ impl Settings {
     /// # Errors
     /// The file cannot be read (66), or something in the configuration is wrong (78).
     pub fn load(&self) -> Result<Loaded, Failure> {
-        let loaded = load(&self.sources())?;
+        let loaded = self.read()?;
         for warning in &loaded.warnings {
             output::complain(&format!("warning: {warning}"));
         }
         Ok(loaded)
+    }
+
+    /// The same, without a word about what should be looked at.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn read(&self) -> Result<Loaded, Failure> {
+        Ok(load(&self.sources())?)
     }
 }
 

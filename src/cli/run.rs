@@ -16,22 +16,21 @@ pub struct Arguments {}
 /// The configuration is wrong (66, 78), or the agent could not do its work.
 pub fn run(_arguments: Arguments, settings: &Settings) -> Result<(), Failure> {
     let loaded = settings.load()?;
-    let config = loaded.config;
+    let (config, effective) = (loaded.config, loaded.effective);
     let telemetry = telemetry::init(config.log_format, &config.log_level)
         .map_err(|error| Failure::new(Code::Config, error.to_string()))?;
     for warning in &loaded.warnings {
         tracing::warn!(warning = warning.to_string(), "configuration");
     }
     let again = settings.clone();
-    let reload =
-        move || again.load().map(|loaded| loaded.config).map_err(|error| error.to_string());
+    let reload = move || again.read().map_err(|error| error.to_string());
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(Code::Internal, format!("this program's path: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Code::Internal, format!("runtime: {error}")))?;
-    let inputs = Inputs { config, reload: Box::new(reload), telemetry, program };
+    let inputs = Inputs { config, effective, reload: Box::new(reload), telemetry, program };
     let outcome = runtime.block_on(start::run(inputs));
     // Blocking work that is stuck must not hold the end.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));

@@ -14,6 +14,7 @@ pub mod driver;
 pub mod executor;
 pub mod peers;
 pub mod recorder;
+mod reload;
 pub mod show;
 pub mod start;
 pub mod state_dir;

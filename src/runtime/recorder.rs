@@ -56,8 +56,8 @@ struct Said {
     not_obeyed: Vec<(String, String)>,
     /// Why the store refuses to be read.
     rejected: Option<String>,
-    /// Why the database cannot be run.
-    broken: Option<String>,
+    /// Why the database cannot be run, or be asked.
+    database: Option<(&'static str, String)>,
 }
 
 impl Recorder {
@@ -129,8 +129,9 @@ impl Recorder {
     }
 
     fn observed(&mut self, seen: &Observation) {
-        let broken = match &seen.condition {
-            Condition::Broken(why) => Some(why),
+        let trouble = match &seen.condition {
+            Condition::Broken(why) => Some(("database cannot be run", why)),
+            Condition::Denied(why) => Some(("database does not let the agent in", why)),
             Condition::Ok
             | Condition::Stopped
             | Condition::Starting
@@ -138,13 +139,13 @@ impl Recorder {
             | Condition::Hung(_)
             | Condition::DiskFull(_)
             | Condition::ConnectionsExhausted
-            | Condition::Denied(_)
             | Condition::Slow => None,
         };
-        if let Some(why) = broken.filter(|why| self.said.broken.as_ref() != Some(why)) {
-            tracing::warn!(member = %self.member, why, "database cannot be run");
+        let trouble = trouble.map(|(what, why)| (what, why.clone()));
+        if let Some((what, why)) = trouble.as_ref().filter(|_| self.said.database != trouble) {
+            tracing::warn!(member = %self.member, why, "{what}");
         }
-        self.said.broken = broken.cloned();
+        self.said.database = trouble;
     }
 
     fn written(&mut self, now: Instant, op: OpId, outcome: &WriteOutcome) {

@@ -18,13 +18,14 @@ use super::driver::{self, Parts, Watchdog};
 use super::executor::Executor;
 use super::peers::Peers;
 use super::recorder::Recorder;
+use super::reload::Reloader;
 use super::show::{self, Setting};
 use super::state_dir::{StateDir, StateDirError};
 use super::watchdog::client;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Effective, Loaded};
 use crate::core::event::{Event, Exit, Guard, WatchdogStatus};
 use crate::core::ids::{BootId, ClusterId, InvalidId, MemberId};
-use crate::core::policy::{Policy, WatchdogMode};
+use crate::core::policy::WatchdogMode;
 use crate::core::status::Status;
 use crate::core::{Agent, Identity};
 use crate::database::Database;
@@ -48,8 +49,10 @@ const WATCHDOG_LIMIT: Duration = Duration::from_millis(300);
 pub struct Inputs {
     /// The checked configuration.
     pub config: Config,
+    /// Every key of it that has a value.
+    pub effective: Vec<Effective>,
     /// Reads it again, for SIGHUP.
-    pub reload: Box<dyn Fn() -> Result<Config, String> + Send + Sync>,
+    pub reload: Box<dyn Fn() -> Result<Loaded, String> + Send + Sync>,
     /// Changes the level of logs.
     pub telemetry: Telemetry,
     /// This program, for the watchdog process.
@@ -357,11 +360,12 @@ async fn take_orders(
         Err(error) => return End::Lost(error.to_string()),
     };
     let mut on_sigterm = inputs.config.on_sigterm;
+    let mut reloader = Reloader::new(&inputs);
     while !sender.is_closed() {
         let order = tokio::select! {
             _ = signals.terminate.recv() => Some(Event::Shutdown(on_sigterm)),
             _ = signals.interrupt.recv() => Some(Event::Shutdown(on_sigterm)),
-            _ = signals.hangup.recv() => reload(&inputs).map(|config| {
+            _ = signals.hangup.recv() => reloader.read().map(|config| {
                 on_sigterm = config.on_sigterm;
                 Event::Reconfigured(config.policy)
             }),
@@ -373,81 +377,4 @@ async fn take_orders(
         }
     }
     End::Done
-}
-
-/// The settings as they are now; bad ones are reported and change nothing.
-fn reload(inputs: &Inputs) -> Option<Config> {
-    match (inputs.reload)() {
-        Ok(mut config) => {
-            if let Err(error) = inputs.telemetry.set_level(&config.log_level) {
-                tracing::warn!(%error, "log level not changed");
-            }
-            // The watchdog is started, or not, once.
-            let watchdog = inputs.config.policy.watchdog;
-            if config.policy.watchdog != watchdog {
-                tracing::warn!(
-                    "watchdog.mode needs a restart of the agent; going on with the old one"
-                );
-                config.policy.watchdog = watchdog;
-            }
-            if keep_lease_timings(&mut config.policy, &inputs.config.policy) {
-                tracing::warn!(
-                    "the timings of the lease need a restart of the agent; going on with the old ones"
-                );
-            }
-            Some(config)
-        }
-        Err(error) => {
-            tracing::error!(error, "settings not read again; going on with the old ones");
-            None
-        }
-    }
-}
-
-/// Timings that the lease's safety rests on change with a new epoch only, so with a restart: the
-/// watchdog and the candidates count by what was published before. True when there were changes.
-fn keep_lease_timings(new: &mut Policy, old: &Policy) -> bool {
-    let kept = Policy {
-        heartbeat_interval: old.heartbeat_interval,
-        heartbeat_timeout: old.heartbeat_timeout,
-        failure_threshold: old.failure_threshold,
-        fence_timeout: old.fence_timeout,
-        safety_margin: old.safety_margin,
-        lease_duration: old.lease_duration,
-        clock_drift_ppm: old.clock_drift_ppm,
-        ..new.clone()
-    };
-    let changed = *new != kept;
-    *new = kept;
-    changed
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reload_changes_rules_but_not_the_timings_of_the_lease() {
-        let policy = |text: &str| {
-            let sources = config::Sources {
-                flags: text
-                    .split(' ')
-                    .filter_map(|pair| pair.split_once('='))
-                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                    .collect(),
-                ..config::Sources::default()
-            };
-            config::load(&sources).unwrap().config.policy
-        };
-        let base = "cluster_id=c member=a database.local.data_dir=/var/lib/postgresql/data";
-        let old = policy(base);
-        let mut new = policy(&format!("{base} profile=fast failover.priority=7"));
-        assert_ne!(new.lease_duration, old.lease_duration);
-        assert!(keep_lease_timings(&mut new, &old));
-        assert_eq!(new.lease_duration, old.lease_duration);
-        assert_eq!(new.fence_timeout, old.fence_timeout);
-        assert_eq!(new.priority, 7);
-        let mut same = policy(&format!("{base} failover.priority=9"));
-        assert!(!keep_lease_timings(&mut same, &old));
-    }
 }

@@ -1,9 +1,7 @@
-//! What is wrong around an agent — records, the store's file, names, servers, data directories,
-//! settings — is said in clear words, harms nobody, and is over once it is mended.
+//! What is wrong with the store — records, its file, names in it, its servers — is said in clear
+//! words, harms nobody, and is over once it is mended.
 
 use std::fs;
-use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -12,14 +10,13 @@ use harmony_agent::core::records::{Header, Key, Lease, Record, Slot};
 use harmony_agent::core::time::StoreTime;
 use harmony_agent::store::{Versioned, codec};
 use rusqlite::{Connection, params};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::checks::{
+    LONG, assert_fails, assert_nobody_writes, assert_sound, count, until_fenced, until_healed,
+};
 use super::cluster::{Member, Place, has_alarm, until};
 use crate::support::nats;
-use crate::support::postgres::is_root;
-
-/// Several times the lease duration and margin of the profile: who wanted to promote would have.
-const LONG: Duration = Duration::from_secs(3);
 
 /// The store's file, as somebody with an editor sees it.
 struct Hand(Connection);
@@ -78,53 +75,6 @@ impl Hand {
         let header = Header { operation, ..header.clone() };
         self.write("lease", &codec::encode(&header, &Record::Lease(lease.clone())))
     }
-}
-
-/// Waits until one of the two leads and the other follows, the one that leads first.
-pub(super) fn until_healed<'a>(a: &'a Member, b: &'a Member) -> (&'a Member, &'a Member) {
-    let leads = |status: &Value| status["state"] == "primary_healthy" && status["writable"] == true;
-    let (primary, standby) = until("the cluster heals", || match (a.status(), b.status()) {
-        (said, _) if leads(&said) => Ok((a, b)),
-        (_, said) if leads(&said) => Ok((b, a)),
-        (one, other) => Err(format!("{one:#}\n{other:#}\n{}\n{}", a.log(), b.log())),
-    });
-    primary.until_leads();
-    standby.until_follows();
-    (primary, standby)
-}
-
-/// For a good while nobody accepts writes.
-pub(super) fn assert_nobody_writes(members: &[&Member]) {
-    let end = Instant::now() + LONG;
-    while Instant::now() < end {
-        for member in members {
-            assert!(
-                !member.is_writable(),
-                "{} is writable\n{}",
-                member.dir.display(),
-                member.log()
-            );
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-pub(super) fn until_fenced(member: &Member) {
-    until("the primary fences", || {
-        (!member.is_writable()).then_some(()).ok_or_else(|| member.log())
-    });
-}
-
-pub(super) fn assert_sound(members: &mut [&mut Member]) {
-    for member in members {
-        assert!(member.runs(), "the agent ended\n{}", member.log());
-        let log = member.log();
-        assert!(!log.contains("panicked") && !log.contains("service broke"), "{log}");
-    }
-}
-
-pub(super) fn count(member: &Member) -> u32 {
-    member.sql("select count(*) from t").unwrap().parse().unwrap()
 }
 
 #[test]
@@ -373,182 +323,4 @@ fn a_server_too_old_is_named() {
     assert_waits(&mut a);
     a.until_says("2.9");
     assert_sound(&mut [&mut a]);
-}
-
-#[test]
-fn data_that_is_not_ours_is_left_alone() {
-    let place = Place::new();
-    let (mut a, mut b) = (place.member("a"), place.member("b"));
-    a.start();
-    a.until_leads();
-
-    // Somebody's files.
-    let data = b.data_dir();
-    fs::create_dir(&data).unwrap();
-    fs::write(data.join("thesis.txt"), "all of it").unwrap();
-    place.give_away(&data);
-    b.start();
-    b.until_alarm("database_broken");
-    b.until_says("database cannot be run");
-    std::thread::sleep(LONG);
-    assert_eq!(fs::read_dir(&data).unwrap().count(), 1);
-    assert_eq!(fs::read_to_string(data.join("thesis.txt")).unwrap(), "all of it");
-    fs::rename(&data, b.dir.join("thesis")).unwrap();
-    b.until_follows();
-    assert!(b.stop().success(), "{}", b.log());
-
-    // Another cluster's database.
-    let elsewhere = Place::new();
-    let mut x = elsewhere.member("x");
-    x.start();
-    x.until_leads();
-    x.sql("create table theirs (n int)").unwrap();
-    assert!(x.stop().success(), "{}", x.log());
-    fs::rename(&data, b.dir.join("ours")).unwrap();
-    let copied = Command::new("cp").arg("-a").arg(x.data_dir()).arg(&data).status().unwrap();
-    assert!(copied.success());
-    let control = fs::read(data.join("global/pg_control")).unwrap();
-    b.start();
-    b.until_alarm("foreign_data");
-    std::thread::sleep(LONG);
-    assert_eq!(fs::read(data.join("global/pg_control")).unwrap(), control);
-    assert!(b.sql("select 1").is_err(), "it was started");
-    fs::rename(&data, b.dir.join("theirs")).unwrap();
-    b.until_follows();
-    a.until_leads();
-    assert_sound(&mut [&mut a, &mut b]);
-}
-
-#[test]
-fn a_database_that_cannot_run_is_said_and_runs_once_it_can() {
-    let place = Place::new();
-    let (mut a, mut b) = place.pair();
-    let data = b.data_dir();
-
-    // Its port is somebody else's.
-    assert!(b.stop().success(), "{}", b.log());
-    let listener = TcpListener::bind(("127.0.0.1", b.port)).unwrap();
-    b.start();
-    b.until_says(&format!("port {}", b.port));
-    assert!(b.runs());
-    drop(listener);
-    b.until_follows();
-
-    // Its postmaster.pid names somebody who has nothing to do with it.
-    assert!(b.stop().success(), "{}", b.log());
-    let mut innocent = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
-    let stale = format!(
-        "{}\n{}\n1700000000\n{}\n{}\n127.0.0.1\n  1234567     65536\nready   \n",
-        innocent.id(),
-        data.display(),
-        b.port,
-        b.dir.join("socket").display()
-    );
-    fs::write(data.join("postmaster.pid"), stale).unwrap();
-    place.give_away(&data.join("postmaster.pid"));
-    b.start();
-    b.until_follows();
-    let ended = innocent.try_wait().unwrap();
-    innocent.kill().unwrap();
-    innocent.wait().unwrap();
-    assert_eq!(ended, None, "the innocent process was ended");
-
-    // It is somebody else's.
-    if is_root() {
-        assert!(b.stop().success(), "{}", b.log());
-        std::os::unix::fs::chown(&data, Some(0), Some(0)).unwrap();
-        b.start();
-        b.until_alarm("database_broken");
-        b.until_says("owner");
-        let (uid, gid) = super::cluster::postgres_ids();
-        std::os::unix::fs::chown(&data, Some(uid), Some(gid)).unwrap();
-        b.until_follows();
-    }
-    a.until_leads();
-    assert_sound(&mut [&mut a, &mut b]);
-}
-
-#[test]
-fn a_primary_that_cannot_start_is_said_and_starts_once_it_can() {
-    let place = Place::new();
-    let mut a = place.member("a");
-    // From the very beginning, and beside data.
-    for _ in 0..2 {
-        let listener = TcpListener::bind(("127.0.0.1", a.port)).unwrap();
-        a.start();
-        a.until_says(&format!("running on port {}", a.port));
-        a.until_alarm("database_broken");
-        assert!(a.runs());
-        drop(listener);
-        a.until_leads();
-        assert!(a.stop().success(), "{}", a.log());
-        fs::remove_file(a.dir.join("agent.log")).unwrap();
-    }
-    a.start();
-    a.until_leads();
-    assert_sound(&mut [&mut a]);
-}
-
-#[test]
-fn a_wrong_replication_password_is_said_and_mended() {
-    let place = Place::new();
-    let (mut a, mut b) = (place.member("a"), place.member("b"));
-    a.start();
-    a.until_leads();
-    let password = b.dir.join("password");
-    fs::write(&password, "wrong").unwrap();
-    b.settings["database"]["local"]["replication_password_file"] = json!(password);
-    b.start();
-    b.until_alarm("rejoin_failed");
-    b.until_says("password authentication failed");
-    fs::copy(place.path().join("password"), &password).unwrap();
-    b.until_follows();
-    assert_sound(&mut [&mut a, &mut b]);
-}
-
-fn assert_fails(ended: &Output, code: i32, words: &[&str]) {
-    let text = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(code), "{text}");
-    for words in words {
-        assert!(text.contains(words), "{words:?} is not in\n{text}");
-    }
-    assert!(!text.contains("panicked"), "{text}");
-}
-
-#[test]
-fn settings_that_cannot_work_end_the_agent_at_once() {
-    let place = Place::new();
-    let empty = place.path().join("empty");
-    fs::create_dir(&empty).unwrap();
-    let secret = place.path().join("secret");
-    let cases: [(&str, Value, &[&str]); 8] = [
-        ("/lease", json!(1), &["lease"]),
-        ("/timing/lease_duration", json!("300ms"), &["lease_duration 300ms"]),
-        ("/timing/lease_duration", json!(3), &["timing.lease_duration"]),
-        ("/timing/lease_durration", json!("1s"), &["timing.lease_duration"]),
-        ("/cluster_id", json!(""), &["cluster_id"]),
-        ("/cluster_id", json!("a b/../c"), &["cluster_id"]),
-        ("/database/local/bin_dir", json!(empty), &["bin_dir"]),
-        (
-            "/database/local/replication_password_file",
-            json!(secret),
-            &["replication_password_file", "cannot be read"],
-        ),
-    ];
-    for (number, (pointer, value, words)) in cases.into_iter().enumerate() {
-        let mut member = place.member_as("a", &format!("m{number}"));
-        let mut at = &mut member.settings;
-        for name in pointer.split('/').skip(1) {
-            at = &mut at[name];
-        }
-        *at = value;
-        assert_fails(&member.run(), 78, words);
-        assert!(!member.data_dir().exists(), "{pointer}");
-    }
-    let missing = Command::new(env!("CARGO_BIN_EXE_harmony-agent"))
-        .args(["run", "--config", "/nowhere/agent.toml"])
-        .output()
-        .unwrap();
-    assert_fails(&missing, 66, &["/nowhere/agent.toml"]);
-    assert!(!place.store().exists());
 }

@@ -7,15 +7,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::postgres::{Scene, bin_dir, is_root};
+use crate::support::postgres::{Scene, is_root};
 
 /// No wait of these tests is longer; what they wait for takes a small part of it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(40);
@@ -75,7 +74,7 @@ impl Place {
     }
 
     /// Agents, watchdogs and servers of this place: they work in it, or their command line names it.
-    fn processes(&self) -> Vec<Pid> {
+    pub(super) fn processes(&self) -> Vec<Pid> {
         let name = self.path().to_str().unwrap();
         let ours = |path: &Path| {
             let cwd = fs::read_link(path.join("cwd")).unwrap_or_default();
@@ -127,19 +126,34 @@ impl Place {
             "watchdog": {"mode": "automatic"},
             "log": {"format": "json", "level": "info"},
         });
-        Member { dir, port, http, settings, child: None }
+        let account = is_root().then(postgres_ids);
+        Member { dir, port, http, settings, account, agent_as: None, child: None }
     }
 
     /// Two members that run; the first leads, the second follows.
     pub(super) fn pair(&self) -> (Member, Member) {
+        self.pair_with(|_| ())
+    }
+
+    /// The same with settings of one's own.
+    pub(super) fn pair_with(&self, adjust: impl Fn(&mut Value)) -> (Member, Member) {
         let (mut a, mut b) = (self.member("a"), self.member("b"));
-        a.start();
-        a.until_leads();
-        a.sql("create table t (n int)").unwrap();
-        b.start();
-        b.until_follows();
+        adjust(&mut a.settings);
+        adjust(&mut b.settings);
+        found(&mut a, &mut b);
         (a, b)
     }
+}
+
+/// Starts two members; the first leads, the second follows and could take over.
+pub(super) fn found(a: &mut Member, b: &mut Member) {
+    a.start();
+    a.until_leads();
+    a.sql("create table t (n int)").unwrap();
+    a.let_clients_in();
+    b.start();
+    b.until_follows();
+    a.until_has_candidate();
 }
 
 /// Below the range from which outgoing connections get theirs, and never the same ones twice.
@@ -159,6 +173,10 @@ pub(super) struct Member {
     pub(super) port: u16,
     pub(super) http: SocketAddr,
     pub(super) settings: Value,
+    /// User and group PostgreSQL runs as, when that is somebody else than the tests.
+    pub(super) account: Option<(u32, u32)>,
+    /// User and group the agent runs as, when that is somebody else than the tests.
+    pub(super) agent_as: Option<(u32, u32)>,
     child: Option<Child>,
 }
 
@@ -170,18 +188,27 @@ impl Drop for Member {
 
 impl Member {
     pub(super) fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+        PathBuf::from(self.settings["database"]["local"]["data_dir"].as_str().unwrap())
+    }
+
+    /// Writes the agent's configuration file.
+    pub(super) fn write_settings(&self) -> PathBuf {
+        let config = self.dir.join("agent.toml");
+        fs::write(&config, toml::to_string(&self.settings).unwrap()).unwrap();
+        config
     }
 
     fn command(&self) -> Command {
-        let config = self.dir.join("agent.toml");
-        fs::write(&config, toml::to_string(&self.settings).unwrap()).unwrap();
+        let config = self.write_settings();
         let mut command = Command::new(env!("CARGO_BIN_EXE_harmony-agent"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HARMONY_")) {
             command.env_remove(name);
         }
         command.arg("run").arg("--config").arg(config);
         command.current_dir(&self.dir).stdin(Stdio::null()).process_group(0);
+        if let Some((uid, gid)) = self.agent_as {
+            command.uid(uid).gid(gid);
+        }
         command
     }
 
@@ -221,15 +248,71 @@ impl Member {
         }
     }
 
-    /// Signals the agent.
+    /// Sends the agent a signal.
     pub(super) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+        kill_process(self.agent(), signal).unwrap();
+    }
+
+    /// Process id of the agent.
+    pub(super) fn agent(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().unwrap())
     }
 
     /// Asks the agent to end, and waits until it did.
     pub(super) fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.until_ended()
+    }
+
+    /// Makes the agent read its settings again, and waits until it did, or refused to.
+    pub(super) fn reload(&self) {
+        let count = || self.log().matches("settings read again").count() + self.refusals();
+        let before = count();
+        self.write_settings();
+        self.signal(Signal::HUP);
+        until("the settings are read", || {
+            (count() > before).then_some(()).ok_or_else(|| self.log_end())
+        });
+    }
+
+    /// How often settings were not read again.
+    pub(super) fn refusals(&self) -> usize {
+        self.log().matches("settings not read again").count()
+    }
+
+    /// Process id of the postmaster.
+    pub(super) fn postmaster(&self) -> Pid {
+        until("postmaster.pid", || {
+            let path = self.data_dir().join("postmaster.pid");
+            let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+            let pid = text.lines().next().and_then(|line| line.trim().parse().ok());
+            pid.and_then(Pid::from_raw).ok_or(text)
+        })
+    }
+
+    /// Sends a signal to the postmaster and all its children.
+    pub(super) fn signal_server(&self, signal: Signal) {
+        let pid = self.postmaster();
+        kill_process(pid, signal).unwrap();
+        let children = format!("/proc/{pid}/task/{pid}/children", pid = pid.as_raw_nonzero());
+        for child in fs::read_to_string(children).unwrap_or_default().split_whitespace() {
+            // It may have ended meanwhile.
+            let _ended = kill_process(Pid::from_raw(child.parse().unwrap()).unwrap(), signal);
+        }
+    }
+
+    /// Process ids of the watchdogs of this member.
+    pub(super) fn watchdogs(&self) -> Vec<Pid> {
+        let socket = self.dir.join("state").join("watchdog.sock");
+        let socket = socket.to_str().unwrap();
+        let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        entries
+            .filter(|entry| {
+                let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&line).split('\0').any(|word| word == socket)
+            })
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
+            .collect()
     }
 
     /// Everything the agent has logged.
@@ -292,6 +375,13 @@ impl Member {
         })
     }
 
+    /// Waits until somebody else could take over, as this member knows.
+    pub(super) fn until_has_candidate(&self) {
+        self.until("somebody could take over", |status| {
+            status["takeover"].as_str().is_some_and(|text| !text.starts_with("nobody"))
+        });
+    }
+
     /// Waits until an alarm is up.
     pub(super) fn until_alarm(&self, alarm: &str) -> Value {
         self.until(alarm, |status| has_alarm(status, alarm))
@@ -300,69 +390,6 @@ impl Member {
     /// Waits until the agent has logged this.
     pub(super) fn until_says(&self, words: &str) {
         until(words, || self.log().contains(words).then_some(()).ok_or_else(|| self.log_end()));
-    }
-
-    /// Runs SQL by psql.
-    pub(super) fn sql(&self, sql: &str) -> Result<String, String> {
-        let output = self.psql(sql).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-    }
-
-    fn psql(&self, sql: &str) -> Command {
-        let mut command = Command::new(bin_dir().join("psql"));
-        if is_root() {
-            let (uid, gid) = postgres_ids();
-            command.uid(uid).gid(gid);
-        }
-        command
-            .current_dir("/")
-            .env("PGCONNECT_TIMEOUT", "2")
-            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres", "-c", sql])
-            .arg("-h")
-            .arg(self.dir.join("socket"))
-            .arg("-p")
-            .arg(self.port.to_string());
-        command
-    }
-
-    /// Whether a server that accepts writes runs here.
-    pub(super) fn is_writable(&self) -> bool {
-        self.sql("create temp table x (n int)").is_ok()
-    }
-
-    /// Writes all the time from now on.
-    pub(super) fn writer(&self) -> Writer {
-        let end = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&end);
-        let mut command = self.psql("insert into t values (1)");
-        let thread = std::thread::spawn(move || {
-            let (mut count, mut gap, mut last) = (0, Duration::ZERO, Instant::now());
-            while !told.load(Ordering::Relaxed) {
-                if command.stderr(Stdio::null()).status().unwrap().success() {
-                    count += 1;
-                    gap = gap.max(last.elapsed());
-                    last = Instant::now();
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            (count, gap.max(last.elapsed()))
-        });
-        Writer { end, thread }
-    }
-}
-
-/// A client that writes all the time.
-pub(super) struct Writer {
-    end: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<(u32, Duration)>,
-}
-
-impl Writer {
-    /// How many commits were acknowledged, and the longest time without one.
-    pub(super) fn stop(self) -> (u32, Duration) {
-        self.end.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
     }
 }
 

@@ -87,14 +87,49 @@ fn number(report: &Value, pointer: &str) -> f64 {
 /// One run of `arguments`: less than `gap` ms, one writer at a time.
 fn fault(arguments: &[&str], gap: f64, fails_over: bool) -> Value {
     let report = Place::new().report(arguments);
-    assert_eq!(number(&report, "/summary/alternations"), 0.0, "{report}");
-    assert!(number(&report, "/summary/gap_ms/max") < gap, "{report}");
+    check(&report, gap, fails_over);
+    report
+}
+
+fn check(report: &Value, gap: f64, fails_over: bool) {
+    assert_eq!(number(report, "/summary/alternations"), 0.0, "{report}");
+    assert!(number(report, "/summary/gap_ms/max") < gap, "{report}");
     for phase in ["detect", "acquire", "promote", "first_commit"] {
         let value = report.pointer(&format!("/runs/0/phases_ms/{phase}")).unwrap();
         assert_eq!(value.is_number(), fails_over, "{phase}: {report}");
     }
-    assert!(number(&report, "/summary/agent_rss_kib") > 1000.0, "{report}");
+    assert!(number(report, "/summary/agent_rss_kib") > 1000.0, "{report}");
+}
+
+/// The same for a failover that nobody waits out: the lease was released, and taken for that.
+fn handed_over(arguments: &[&str], gap: f64) -> Value {
+    let place = Place::new();
+    let mut child = place.start(&[arguments, &["--report", "json", "--keep"]].concat());
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value {
+        let line = lines.next().unwrap_or_else(|| panic!("{arguments:?}: the demo ended early"));
+        serde_json::from_str(&line.unwrap()).unwrap()
+    };
+    let (report, kept) = (next(), next());
+    check(&report, gap, true);
+    assert_eq!(takeovers(&kept), ["lease_released"], "{kept}");
+    signal(&child, Signal::INT);
+    assert!(child.wait().unwrap().success());
+    place.assert_nothing_left();
     report
+}
+
+/// Why the member that leads now was promoted, each time.
+fn takeovers(kept: &Value) -> Vec<String> {
+    let mut members = kept["members"].as_array().unwrap().iter();
+    let leads = members.find(|member| member["name"] == kept["primary"]).unwrap();
+    let log = Path::new(leads["config"].as_str().unwrap()).with_file_name("agent.log");
+    let log = std::fs::read_to_string(log).unwrap();
+    log.lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["to"] == "replica_promoting")
+        .map(|line| line["reason"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// The lease of the profile `fast`: whoever waits it out is not faster.
@@ -125,7 +160,7 @@ fn a_dead_node_is_replaced_again_and_again_among_three() {
 
 #[test]
 fn a_dead_postgres_is_handed_over() {
-    fault(&["--fault", "pg-kill"], LEASE, true);
+    handed_over(&["--fault", "pg-kill"], LEASE);
 }
 
 #[test]
@@ -146,7 +181,7 @@ fn a_restarted_agent_is_not_noticed() {
 
 #[test]
 fn a_terminated_agent_hands_over_without_loss() {
-    let report = fault(&["--fault", "agent-term"], LEASE, true);
+    let report = handed_over(&["--fault", "agent-term"], LEASE);
     assert_eq!(number(&report, "/summary/lost_acked"), 0.0, "{report}");
 }
 

@@ -1,7 +1,15 @@
 //! Real agents, real PostgreSQL, real time.
 
+mod account;
+mod adopt;
 mod bad_input;
+mod bad_place;
+mod checks;
+mod client;
 mod cluster;
+mod conditions;
 mod demo;
-mod promises;
 mod nats_trouble;
+mod promises;
+mod settings;
+mod writers;

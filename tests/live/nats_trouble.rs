@@ -9,9 +9,8 @@ use harmony_agent::store::nats::{Auth, Settings as Nats};
 use harmony_agent::store::{Settings, open};
 use serde_json::json;
 
-use super::bad_input::{
-    assert_nobody_writes, assert_sound, assert_waits, count, on_nats, until_fenced, until_healed,
-};
+use super::bad_input::{assert_waits, on_nats};
+use super::checks::{assert_nobody_writes, assert_sound, count, until_fenced, until_healed};
 use super::cluster::{Member, Place};
 use crate::support::nats::{Server, change_stream};
 

@@ -1,13 +1,13 @@
 //! What is seen when something is wrong. Busy is not dead.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::process::Command;
 use std::time::Duration;
 
 use harmony_agent::core::event::{Action, Condition, Process};
 use rustix::process::Signal;
 
-use crate::support::postgres::{Member, Scene, is_root, timed};
+use crate::support::disk::Disk;
+use crate::support::postgres::{Member, Scene, is_root, pair, timed};
 
 #[tokio::test]
 async fn a_stale_pid_file_confuses_nobody() {
@@ -113,7 +113,9 @@ async fn no_connection_left_is_not_death() {
     assert_eq!(a.look().await.condition, Condition::Ok, "by the connection it has");
     let late = Member::new(a.settings.clone());
     let seen = late.look().await;
-    assert_eq!((seen.process, seen.condition), (Process::Running, Condition::ConnectionsExhausted));
+    let known = (Process::RunningPrimary, Condition::ConnectionsExhausted);
+    assert_eq!((seen.process, seen.condition), known, "by its control file");
+    assert_eq!(seen.system, a.look().await.system);
 }
 
 #[tokio::test]
@@ -202,9 +204,12 @@ async fn a_full_disk_is_said() {
         return;
     }
     let scene = Scene::new();
-    let disk = Disk::mount(&scene, "170m");
+    let path = scene.path().join("disk");
+    std::fs::create_dir(&path).unwrap();
+    scene.give_away(&path);
+    let disk = Disk::mount(&path, "170m");
     let mut settings = scene.settings("a");
-    settings.data_dir = disk.0.join("a");
+    settings.data_dir = disk.path().join("a");
     settings.wal_keep_mib = 16;
     let a = Member::new(settings);
     a.begin().await;
@@ -216,7 +221,7 @@ async fn a_full_disk_is_said() {
         "filling the disk: {}",
         filled.as_ref().unwrap_err().lines().next().unwrap_or_default()
     );
-    std::fs::write(disk.0.join("filler"), vec![0_u8; 256 << 20]).unwrap_err();
+    disk.fill();
     let seen = a.until(|seen| matches!(seen.condition, Condition::DiskFull(_))).await;
     println!("{:?} {:?}", seen.process, seen.condition);
     a.fence(300, 600).await;
@@ -228,31 +233,9 @@ async fn a_full_disk_is_said() {
     println!("start on a full disk: {why}");
     let seen = a.look().await;
     assert!(matches!(seen.condition, Condition::DiskFull(_)), "{seen:?}");
-    std::fs::remove_file(disk.0.join("filler")).unwrap();
+    disk.free();
     a.fence(0, 0).await;
     drop(a);
-}
-
-struct Disk(std::path::PathBuf);
-
-impl Disk {
-    fn mount(scene: &Scene, size: &str) -> Self {
-        let path = scene.path().join("disk");
-        std::fs::create_dir(&path).unwrap();
-        let option = format!("size={size}");
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &option, "tmpfs"]).arg(&path).status();
-        assert!(status.unwrap().success());
-        scene.give_away(&path);
-        Self(path)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Nothing else can be done when it is still in use.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[tokio::test]
@@ -285,5 +268,18 @@ async fn a_server_that_does_not_let_us_in_is_denied_not_dead() {
     let late = Member::new(a.settings.clone());
     let seen = late.look().await;
     assert!(matches!(seen.condition, Condition::Denied(_)), "{seen:?}");
-    assert_eq!(seen.process, Process::Running);
+    assert_eq!(seen.process, Process::RunningPrimary, "by its control file");
+}
+
+#[tokio::test]
+async fn a_standby_that_does_not_let_us_in_is_still_a_standby() {
+    let scene = Scene::new();
+    let (_a, b) = pair(&scene).await;
+    std::fs::write(b.settings.data_dir.join("pg_hba.conf"), "local all all reject\n").unwrap();
+    Member::signal(b.pid(), Signal::HUP);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let late = Member::new(b.settings.clone());
+    let seen = late.look().await;
+    assert!(matches!(seen.condition, Condition::Denied(_)), "{seen:?}");
+    assert_eq!(seen.process, Process::RunningStandby, "by its control file");
 }

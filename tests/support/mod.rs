@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails right there")]
 
+pub(crate) mod disk;
 pub(crate) mod identity;
 pub(crate) mod nats;
 pub(crate) mod postgres;

@@ -6,7 +6,7 @@ use crate::core::agent::{Deadline, Next};
 use crate::core::event::{
     Action, ActionOutcome, Alarm, FenceProof, Process, Reason, ShutdownMode, State, WatchdogStatus,
 };
-use crate::core::ids::Epoch;
+use crate::core::ids::{Epoch, SystemId};
 use crate::core::lease::{Held, LeaseAnswer, Purpose};
 use crate::core::primary::fenced::After;
 use crate::core::records::Slot;
@@ -27,6 +27,8 @@ pub(in crate::core) struct Initializing {
 enum Step {
     /// Reading lease and database.
     Reading,
+    /// It runs on another cluster's data, this one: not ours to open, and not ours to end.
+    Foreign(SystemId),
     /// Our acquisition is on its way.
     Acquiring,
     /// The first member initialises its data.
@@ -71,12 +73,16 @@ impl Initializing {
 
     pub(super) fn held(&self) -> Option<&Held> {
         match &self.step {
-            Step::Reading | Step::Acquiring => None,
+            Step::Reading | Step::Foreign(_) | Step::Acquiring => None,
             Step::Bootstrapping(held) | Step::Starting(held, ..) => Some(held),
         }
     }
 
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
+        if matches!(self.step, Step::Foreign(_)) {
+            // The next look at the database tells.
+            return cx.shutdown.map(|_| Deadline::at(cx.now, "nothing to stop"));
+        }
         let grace =
             Self::grace(self.unproven, cx).map(|at| Deadline::at(at, "start-up grace over"));
         let step = match &self.step {
@@ -84,6 +90,7 @@ impl Initializing {
                 Some(Deadline::at(cx.now, "lease can be claimed"))
             }
             Step::Reading => cx.bound_until().map(|at| wake(at, "promise over")),
+            Step::Foreign(_) => None,
             Step::Acquiring => cx.renewal_due(None).map(|at| Deadline::at(at, "acquisition retry")),
             Step::Bootstrapping(held) => held.deadline(cx),
             Step::Starting(held, limit, _) => {
@@ -96,6 +103,7 @@ impl Initializing {
     pub(super) fn advance(self, cx: &mut Shared, signal: Signal) -> Next {
         match self.step {
             Step::Reading => Self::reading(self.unproven, cx),
+            Step::Foreign(system) => Self::foreign(system, cx),
             Step::Acquiring => Self::acquiring(self.unproven, cx, &signal),
             Step::Bootstrapping(held) => Self::initialising(held, cx, signal),
             Step::Starting(held, limit, opening) => {
@@ -129,17 +137,28 @@ impl Initializing {
             Claim::Others => true,
             Claim::Unclear => false,
         };
-        claim || cx.shutdown.is_some() || cx.pending.is_some() || Self::is_standby(cx)
+        claim || cx.shutdown.is_some() || cx.pending.is_some() || Self::is_no_primary(cx)
     }
 
-    fn is_standby(cx: &Shared) -> bool {
-        cx.database.as_ref().is_some_and(|seen| {
-            matches!(seen.process, Process::StoppedStandby | Process::RunningStandby)
+    /// A standby, or no database at all: what is to become of it a replica's start decides.
+    fn is_no_primary(cx: &Shared) -> bool {
+        cx.database.as_ref().is_some_and(|seen| match seen.process {
+            Process::StoppedStandby | Process::RunningStandby | Process::Absent => true,
+            Process::Unusable
+            | Process::StoppedPrimary
+            | Process::Running
+            | Process::RunningPrimary
+            | Process::Remnants => false,
         })
     }
 
     fn reading(unproven: Option<Instant>, cx: &mut Shared) -> Next {
         let stay = Self { step: Step::Reading, unproven };
+        if let Some(system) = foreign_system(cx)
+            && cx.pending.is_none()
+        {
+            return Self::foreign(system, cx);
+        }
         if let Some(next) = Self::out_of_grace(unproven, cx) {
             return next;
         }
@@ -152,8 +171,9 @@ impl Initializing {
             }
             return Next::exit(Primary::Initializing(stay));
         }
-        if Self::is_standby(cx) {
-            // Opening it as it is would write a second history on the timeline it followed.
+        if Self::is_no_primary(cx) {
+            // Opening a standby as it is would write a second history on the timeline it followed.
+            // Without data the cluster may still have to be founded: initdb failed.
             return Next::to(replica::start(cx), Reason::DatabaseNotPrimary);
         }
         if cx.pending.is_some() {
@@ -175,6 +195,28 @@ impl Initializing {
             }
             Claim::Ours | Claim::Unclear => Next::stay(Primary::Initializing(stay)),
         }
+    }
+
+    /// A running database with another system identifier than the cluster's is no second primary of
+    /// ours. Whoever works with it is not to suffer from a wrong setting here.
+    fn foreign(system: SystemId, cx: &mut Shared) -> Next {
+        let stay = Self { step: Step::Foreign(system), unproven: Some(cx.now) };
+        if cx.shutdown.is_some() {
+            return Next::exit(Primary::Initializing(stay));
+        }
+        let Some(seen) = cx.database.clone() else {
+            return Next::stay(Primary::Initializing(stay));
+        };
+        if !seen.process.is_running() {
+            return Next::to(replica::start(cx), Reason::DatabaseNotPrimary);
+        }
+        let another = seen.system.is_some_and(|own| own != system);
+        if another || clusters(cx).any(|cluster| cluster == system) {
+            cx.clear(Alarm::ForeignData);
+            return Next::stay(Primary::Initializing(Self { step: Step::Reading, ..stay }));
+        }
+        cx.raise(Alarm::ForeignData);
+        Next::stay(Primary::Initializing(stay))
     }
 
     fn claim(cx: &Shared) -> Claim {
@@ -337,6 +379,22 @@ impl Initializing {
         let step = Step::Starting(held, limit, opening);
         Next::stay(Primary::Initializing(Self { step, unproven: None }))
     }
+}
+
+/// System identifiers of our cluster: what the store says counts while it is fresh and obeyed, what
+/// this member knew always.
+fn clusters(cx: &Shared) -> impl Iterator<Item = SystemId> {
+    let shown = cx.view.system().filter(|_| cx.view_is_fresh() && cx.view.obeyed());
+    let known = cx.floor.as_ref().and_then(|floor| floor.system);
+    shown.into_iter().chain(known)
+}
+
+/// The system identifier of a running database that is another cluster's.
+fn foreign_system(cx: &Shared) -> Option<SystemId> {
+    let seen = cx.database.as_ref().filter(|seen| seen.process.is_running())?;
+    let own = seen.system?;
+    let mut clusters = clusters(cx).peekable();
+    (clusters.peek().is_some() && clusters.all(|cluster| cluster != own)).then_some(own)
 }
 
 fn nothing_there() -> FenceProof {

@@ -1,6 +1,7 @@
 use super::bench::*;
 use crate::core::event::{
-    Action, Condition, Effect, Event, Guard, Process, Reason, State, WatchdogStatus,
+    Action, ActionOutcome, Alarm, Condition, Effect, Event, Guard, Process, Reason, ShutdownMode,
+    State, WatchdogStatus,
 };
 use crate::core::ids::Epoch;
 use crate::core::records::Key;
@@ -129,6 +130,29 @@ fn the_first_member_founds_the_cluster_by_an_applied_acquisition() {
 }
 
 #[test]
+fn a_founder_whose_initdb_failed_tries_again() {
+    let mut bench = Bench::start(Store::new());
+    bench.observe(Process::Absent);
+    bench.read();
+    bench.apply(&Key::Lease);
+    assert_eq!(bench.actions(), [Action::Bootstrap]);
+    bench.acted(ActionOutcome::Refused("no room".to_owned()));
+    for _ in 0..120 {
+        bench.observe(Process::Absent);
+        while bench.open.iter().any(|e| matches!(e, Effect::Write(_, w, _) if w.key == Key::Lease))
+        {
+            bench.apply(&Key::Lease);
+        }
+        match bench.actions()[..] {
+            [] => bench.quiet_seconds(1),
+            [Action::Bootstrap] => return,
+            _ => panic!("{:?}", bench.actions()),
+        }
+    }
+    panic!("never again: {:?}", bench.agent.state());
+}
+
+#[test]
 fn nobody_founds_a_cluster_beside_data() {
     let mut store = Store::new();
     store.put_heartbeat(&identity("b", 1), |_| {});
@@ -177,6 +201,55 @@ fn foreign_data_is_left_alone() {
     assert_eq!(bench.became(), Some((State::ReplicaFailed, Reason::DatabaseUnfit)));
     bench.quiet_seconds(30);
     assert!(bench.actions().is_empty());
+}
+
+/// The agent of `a` starts beside another cluster's running primary.
+fn beside_foreign(with_cluster: bool) -> Bench {
+    let mut store = Store::new();
+    store.put_lease(&identity("b", 1), |_| {});
+    if with_cluster {
+        store.put_cluster(&identity("b", 1), |_| {});
+    }
+    let mut bench = Bench::start(store);
+    bench.step(foreign(Process::RunningPrimary));
+    bench.read();
+    bench
+}
+
+fn foreign(process: Process) -> Event {
+    let system = Some(crate::core::ids::SystemId(8));
+    Event::Observed(crate::core::event::Observation { system, ..seen(process) })
+}
+
+#[test]
+fn a_running_primary_of_another_cluster_is_left_alone() {
+    let mut bench = beside_foreign(true);
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+    assert!(bench.agent.status().alarms.contains(&Alarm::ForeignData));
+    // Neither time nor a store that is away ends it.
+    bench.advance_ms(600_000);
+    bench.assert_no_storm();
+    assert!(bench.actions().is_empty() && bench.lease_written().is_none());
+    // It is gone: what is left of it is looked at as a replica does.
+    bench.step(foreign(Process::StoppedPrimary));
+    bench.read();
+    assert_eq!(bench.agent.state(), State::ReplicaFailed);
+    assert!(bench.actions().is_empty());
+}
+
+#[test]
+fn the_agent_beside_another_clusters_primary_ends_and_leaves_it() {
+    let mut bench = beside_foreign(true);
+    bench.step(Event::Shutdown(ShutdownMode::HandOver));
+    assert!(bench.exits(), "it goes on");
+    assert!(bench.actions().is_empty());
+}
+
+#[test]
+fn a_running_primary_is_not_another_clusters_because_nobody_knows_ours() {
+    let bench = beside_foreign(false);
+    assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::StrayPrimary)));
+    assert!(bench.fences());
 }
 
 #[test]

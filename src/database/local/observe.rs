@@ -263,8 +263,23 @@ async fn running(
             };
         }
         fill(seen, last);
+    } else if matches!(condition, Condition::ConnectionsExhausted | Condition::Denied(_)) {
+        by_control_file(shared, end, seen).await;
     }
     seen.condition = condition;
+}
+
+/// What a server is that is up and lets nobody in who could ask: it says so in its control file.
+async fn by_control_file(shared: &Arc<Shared>, end: Instant, seen: &mut Observation) {
+    let cancel = CancellationToken::new();
+    let read = shared.control.read(&shared.place, &cancel);
+    let Ok(Ok(control)) = tokio::time::timeout_at(end, read).await else { return };
+    seen.process =
+        if control.in_recovery() { Process::RunningStandby } else { Process::RunningPrimary };
+    seen.system = Some(control.system);
+    seen.timeline = control.timeline;
+    seen.lsn = control.end();
+    seen.replayed = seen.lsn;
 }
 
 /// Keeps what was said; a standby's timeline does not go back when its receiver ends.

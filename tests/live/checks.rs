@@ -1,0 +1,68 @@
+//! What tests of whole agents wait for and assert again and again.
+
+use std::process::Output;
+use std::time::Duration;
+use tokio::time::Instant;
+
+use serde_json::Value;
+
+use super::cluster::{Member, until};
+
+/// Several times the lease duration and margin of the profile: who wanted to promote would have.
+pub(super) const LONG: Duration = Duration::from_secs(3);
+
+/// Waits until one of the two leads and the other follows, the one that leads first.
+pub(super) fn until_healed<'a>(a: &'a Member, b: &'a Member) -> (&'a Member, &'a Member) {
+    let leads = |status: &Value| status["state"] == "primary_healthy" && status["writable"] == true;
+    let (primary, standby) = until("the cluster heals", || match (a.status(), b.status()) {
+        (said, _) if leads(&said) => Ok((a, b)),
+        (_, said) if leads(&said) => Ok((b, a)),
+        (one, other) => Err(format!("{one:#}\n{other:#}\n{}\n{}", a.log(), b.log())),
+    });
+    primary.until_leads();
+    standby.until_follows();
+    (primary, standby)
+}
+
+/// For a good while nobody accepts writes.
+pub(super) fn assert_nobody_writes(members: &[&Member]) {
+    let end = Instant::now() + LONG;
+    while Instant::now() < end {
+        for member in members {
+            assert!(
+                !member.is_writable(),
+                "{} is writable\n{}",
+                member.dir.display(),
+                member.log()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub(super) fn until_fenced(member: &Member) {
+    until("the primary fences", || {
+        (!member.is_writable()).then_some(()).ok_or_else(|| member.log())
+    });
+}
+
+pub(super) fn assert_sound(members: &mut [&mut Member]) {
+    for member in members {
+        assert!(member.runs(), "the agent ended\n{}", member.log());
+        let log = member.log();
+        assert!(!log.contains("panicked") && !log.contains("service broke"), "{log}");
+    }
+}
+
+pub(super) fn count(member: &Member) -> u32 {
+    member.sql("select count(*) from t").unwrap().parse().unwrap()
+}
+
+pub(super) fn assert_fails(ended: &Output, code: i32, words: &[&str]) {
+    let text = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(code), "{text}");
+    for words in words {
+        assert!(text.contains(words), "{words:?} is not in\n{text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}

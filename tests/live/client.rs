@@ -1,0 +1,215 @@
+//! Clients of a member: questions by psql, a client that writes all the time, and clients pinned to
+//! each member that note what was acknowledged by whom, and when.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::cluster::{Member, until};
+use crate::support::postgres::bin_dir;
+
+/// Time between two tries of a pinned client.
+const PACE: Duration = Duration::from_millis(10);
+/// An answer later than this is none.
+const ANSWER: Duration = Duration::from_secs(2);
+
+impl Member {
+    /// Runs SQL by psql.
+    pub(super) fn sql(&self, sql: &str) -> Result<String, String> {
+        let output = self.psql(sql).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// psql with one statement, to be run.
+    pub(super) fn psql(&self, sql: &str) -> Command {
+        let mut command = self.session();
+        command.args(["-c", sql]);
+        command
+    }
+
+    /// psql that reads statements, to be run.
+    pub(super) fn session(&self) -> Command {
+        let mut command = self.tool("psql");
+        command
+            .env("PGCONNECT_TIMEOUT", "2")
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres"])
+            .arg("-h")
+            .arg(self.dir.join("socket"))
+            .arg("-p")
+            .arg(self.port.to_string());
+        command
+    }
+
+    /// A program of PostgreSQL, run as its account.
+    pub(super) fn tool(&self, name: &str) -> Command {
+        let mut command = Command::new(bin_dir().join(name));
+        if let Some((uid, gid)) = self.account {
+            command.uid(uid).gid(gid);
+        }
+        command.current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    /// Whether a server that accepts writes runs here.
+    pub(super) fn is_writable(&self) -> bool {
+        self.sql("create temp table x (n int)").is_ok()
+    }
+
+    /// Lets clients on this machine in over TCP; a copy of this member inherits it.
+    pub(super) fn let_clients_in(&self) {
+        let path = self.data_dir().join("pg_hba.conf");
+        let rules = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("host all postgres 127.0.0.1/32 trust\n{rules}")).unwrap();
+        self.sql("select pg_reload_conf()").unwrap();
+    }
+
+    /// Writes all the time from now on.
+    pub(super) fn writer(&self) -> Writer {
+        let end = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&end);
+        let mut command = self.psql("insert into t values (1)");
+        let thread = std::thread::spawn(move || {
+            let (mut count, mut gap, mut last) = (0, Duration::ZERO, Instant::now());
+            while !told.load(Ordering::Relaxed) {
+                if command.stderr(Stdio::null()).status().unwrap().success() {
+                    count += 1;
+                    gap = gap.max(last.elapsed());
+                    last = Instant::now();
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            (count, gap.max(last.elapsed()))
+        });
+        Writer { end, thread }
+    }
+}
+
+/// A client that writes all the time.
+pub(super) struct Writer {
+    end: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<(u32, Duration)>,
+}
+
+impl Writer {
+    /// How many commits were acknowledged, and the longest time without one.
+    pub(super) fn stop(self) -> (u32, Duration) {
+        self.end.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// An acknowledged commit: when it arrived, and the index of the member.
+type Ack = (Instant, usize);
+
+/// One client pinned to each of some members. All write all the time, wherever it is accepted.
+pub(super) struct Pinned {
+    end: Arc<AtomicBool>,
+    acks: Arc<Mutex<Vec<Ack>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    /// Logs of the members, to be shown when one of them is waited for in vain.
+    logs: Vec<PathBuf>,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        // A test that is being left has more to say than its clients.
+        let _ended = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+impl Pinned {
+    /// Starts one client for each member. One thread receives all answers, in the order they come.
+    pub(super) fn start(members: &[&Member]) -> Self {
+        let (end, acks) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let ports: Vec<u16> = members.iter().map(|member| member.port).collect();
+        let (told, noted) = (Arc::clone(&end), Arc::clone(&acks));
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let clients = ports
+                .iter()
+                .enumerate()
+                .map(|(member, port)| write(member, *port, Arc::clone(&told), Arc::clone(&noted)));
+            runtime.unwrap().block_on(futures_util::future::join_all(clients));
+        });
+        let logs = members.iter().map(|member| member.dir.join("agent.log")).collect();
+        Self { end, acks, thread: Some(thread), logs }
+    }
+
+    fn acks(&self) -> Vec<Ack> {
+        self.acks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many commits the member has acknowledged so far.
+    pub(super) fn count(&self, member: usize) -> usize {
+        self.acks().iter().filter(|(_, by)| *by == member).count()
+    }
+
+    /// Waits until the member acknowledges commits, from now on.
+    pub(super) fn until_acknowledges(&self, member: usize) {
+        let before = self.count(member);
+        until("commits are acknowledged", || {
+            let more = self.count(member) - before;
+            (more >= 5).then_some(()).ok_or_else(|| {
+                let logs = self.logs.iter().map(|log| fs::read_to_string(log).unwrap_or_default());
+                format!("{more} by member {member}\n{}", logs.collect::<Vec<_>>().join("\n"))
+            })
+        });
+    }
+
+    /// Ends the clients. The members must have acknowledged one after the other, in this order.
+    pub(super) fn assert_one_after_the_other(mut self, order: &[usize]) {
+        self.end.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+        let acks = self.acks();
+        let mut turns: Vec<(usize, Instant, Instant)> = Vec::new();
+        for (at, member) in acks {
+            match turns.last_mut() {
+                Some((last, _, until)) if *last == member => *until = at,
+                Some(_) | None => turns.push((member, at, at)),
+            }
+        }
+        for pair in turns.windows(2) {
+            println!("{:?} without an acknowledgement", pair[1].1 - pair[0].2);
+        }
+        let members: Vec<usize> = turns.iter().map(|(member, ..)| *member).collect();
+        assert_eq!(members, order, "members by turns of acknowledging: {turns:?}");
+    }
+}
+
+async fn write(member: usize, port: u16, end: Arc<AtomicBool>, acks: Arc<Mutex<Vec<Ack>>>) {
+    let mut config = Config::new();
+    config.host("127.0.0.1").port(port).user("postgres").dbname("postgres").connect_timeout(ANSWER);
+    let mut client: Option<Client> = None;
+    while !end.load(Ordering::Relaxed) {
+        match client.take().filter(|client| !client.is_closed()) {
+            Some(connected) => {
+                let sql = "insert into t values (2)";
+                let answer = timeout(ANSWER, connected.batch_execute(sql)).await;
+                if matches!(answer, Ok(Ok(()))) {
+                    let ack = (Instant::now(), member);
+                    acks.lock().unwrap_or_else(PoisonError::into_inner).push(ack);
+                }
+                client = answer.is_ok().then_some(connected);
+            }
+            None => {
+                if let Ok(Ok((connected, connection))) =
+                    timeout(ANSWER, config.connect(NoTls)).await
+                {
+                    // Ends with the client; its error reaches the client, too.
+                    tokio::spawn(async move { drop(connection.await) });
+                    client = Some(connected);
+                }
+            }
+        }
+        sleep(PACE).await;
+    }
+}
