@@ -131,7 +131,7 @@ impl Initializing {
         claim || cx.shutdown.is_some() || cx.pending.is_some() || Self::is_standby(cx)
     }
 
-    fn is_standby(cx: &Shared) -> bool {
+    pub(super) fn is_standby(cx: &Shared) -> bool {
         cx.database.as_ref().is_some_and(|seen| {
             matches!(seen.process, Process::StoppedStandby | Process::RunningStandby)
         })
