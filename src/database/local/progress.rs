@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn slow_is_not_stuck() {
         let computes = |number: u64| Look { recovery: Some(number / 2), ..IDLE };
-        let reads = |number: u64| Look { busy: number % 2 == 0, ..IDLE };
+        let reads = |number: u64| Look { busy: number.is_multiple_of(2), ..IDLE };
         let fetches = |number: u64| Look { busy: number % 50 < 30, ..IDLE };
         let streams = |_| Look { receiver: Some(9), ..IDLE };
         let none = |_| Look { recovery: None, ..IDLE };
