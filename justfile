@@ -41,3 +41,11 @@ build:
 # The documentation of the code
 doc:
     cargo doc --no-deps --open
+
+# Licences and origins of all dependencies (needs `cargo install cargo-deny`; a few minutes to build)
+deny:
+    cargo deny --config .deny.toml check licenses bans sources
+
+# Dependencies nobody uses (needs `cargo install cargo-machete`; two minutes to build)
+unused:
+    cargo machete

@@ -50,6 +50,15 @@ pub(super) fn yaml(value: &impl Serialize) -> Result<String, Failure> {
         .map_err(|error| Failure::new(Code::Internal, error))
 }
 
+/// A number of bytes, short.
+pub(super) fn bytes(count: u64) -> String {
+    match count {
+        0..1024 => format!("{count} B"),
+        1024..1_048_576 => format!("{} KiB", count >> 10),
+        1_048_576.. => format!("{} MiB", count >> 20),
+    }
+}
+
 /// A table without frames, readable also when piped.
 pub(super) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();

@@ -9,7 +9,7 @@ use super::exit::{Code, Failure};
 use super::output::{self, Format};
 use crate::config::{http_listen, show_duration};
 use crate::http::client;
-use crate::http::view::{MemberView, Role, View};
+use crate::http::view::{MemberView, NotObeyed, Role, View};
 
 /// Arguments of `status`.
 #[derive(Clone, Debug, clap::Args)]
@@ -145,6 +145,9 @@ fn page(view: &View) -> String {
     for alarm in &view.alarms {
         lines.push(format!("ALARM: {alarm}"));
     }
+    for NotObeyed { what, why } in &view.not_obeyed {
+        lines.push(format!("NOT OBEYED: {what}: {why}"));
+    }
     lines.join("\n")
 }
 
@@ -161,7 +164,7 @@ fn row(member: &MemberView) -> Vec<String> {
         or_dash(member.state.map(|state| state.to_string())),
         or_dash(member.timeline.map(|timeline| timeline.to_string())),
         or_dash(member.lsn.map(|lsn| lsn.to_string())),
-        or_dash(member.lag.map(bytes)),
+        or_dash(member.lag.map(output::bytes)),
         candidate,
         or_dash(member.age_seconds.map(age)),
         or_dash(
@@ -176,13 +179,5 @@ fn age(seconds: f64) -> String {
         0..=9 => format!("{seconds:.1} s ago"),
         10..=119 => format!("{} s ago", rounded.as_secs()),
         120.. => format!("{} ago", show_duration(Duration::from_secs(rounded.as_secs()))),
-    }
-}
-
-fn bytes(count: u64) -> String {
-    match count {
-        0..1024 => format!("{count} B"),
-        1024..1_048_576 => format!("{} KiB", count >> 10),
-        1_048_576.. => format!("{} MiB", count >> 20),
     }
 }

@@ -74,7 +74,10 @@ impl Reader {
 
     fn require(&mut self) {
         for key in KEYS.iter().filter(|key| key.default == Default::Required) {
-            if !self.values.contains_key(key.path) && !self.given.broken.contains(key.path) {
+            // What is misspelt has been named with what was meant.
+            let said =
+                self.given.broken.contains(key.path) || self.given.misspelt.contains(key.path);
+            if !self.values.contains_key(key.path) && !said {
                 let (path, variable) = (key.path, key.variable());
                 self.problem(format!(
                     "{path} is missing; set it in the file, with {variable} or with --set {path}=…"

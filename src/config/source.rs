@@ -70,6 +70,8 @@ pub(super) struct Given {
     pub(super) values: BTreeMap<&'static str, (Value, Origin)>,
     /// Keys that were said, but badly.
     pub(super) broken: BTreeSet<&'static str>,
+    /// Keys that were probably meant by something that is none.
+    pub(super) misspelt: BTreeSet<&'static str>,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
 }
@@ -107,6 +109,11 @@ impl Given {
         let mut lines = BTreeMap::new();
         collect_lines(spans.get_ref(), "", text, &mut lines);
         self.read_table(&table, "", path, &lines);
+        // The table is in order of names.
+        self.problems.sort_by_key(|problem| match &problem.origin {
+            Some(Origin::File(_, line)) => *line,
+            Some(_) | None => 0,
+        });
     }
 
     fn read_table(
@@ -205,7 +212,9 @@ impl Given {
     }
 
     fn unknown(&mut self, path: &str, origin: Origin) {
-        let hint = match (keys::nearest(path), &origin) {
+        let nearest = keys::nearest(path);
+        self.misspelt.extend(nearest.map(|key| key.path));
+        let hint = match (nearest, &origin) {
             (None, _) => "`harmony-agent config template` lists all keys".to_owned(),
             (Some(key), Origin::Environment(_)) => format!("did you mean {}?", key.variable()),
             (Some(key), _) => format!("did you mean {}?", key.path),

@@ -140,7 +140,8 @@ pub enum Condition {
     Starting,
     /// It is shutting down.
     Stopping,
-    /// No answer, or no finished write probe, for the configured time, though the process lives.
+    /// No answer, or no finished write probe, or a stopped postmaster, for the configured time, though
+    /// the process lives.
     Hung(String),
     /// Writes fail for want of space.
     DiskFull(String),

@@ -42,8 +42,6 @@ named!(
         LeaseExpiring = "lease_expiring",
         /// The clock was found past the end of the lease (suspend, freeze, starvation).
         LeaseExpired = "lease_expired",
-        /// The store shows another incarnation, a lower epoch or a lower revision.
-        StoreRolledBack = "store_rolled_back",
         /// The postmaster ended by itself.
         DatabaseDied = "database_died",
         /// The database hangs and the policy says to fail over.

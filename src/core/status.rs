@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::agent::{Agent, Workflow};
 use super::candidate::Candidate;
 use super::event::{Alarm, Observation, Reason, State, Transition, WatchdogStatus};
-use super::ids::{Epoch, Incarnation, MemberId, Revision};
+use super::ids::{Epoch, Incarnation, MemberId, Revision, SystemId};
 use super::records::{Address, Position};
 use super::replica::{Takeover, takeover};
 use super::time::Instant;
@@ -31,6 +31,8 @@ pub struct Status {
     pub not_obeyed: Option<String>,
     /// Records that cannot be read, and why.
     pub invalid: Vec<(String, String)>,
+    /// The cluster's system identifier, once it is known.
+    pub system: Option<SystemId>,
     /// The database as last seen.
     pub database: Option<Observation>,
     /// The watchdog.
@@ -89,6 +91,20 @@ pub struct MemberStatus {
     pub address: Address,
 }
 
+impl Status {
+    /// What is not obeyed, and why: the store, records in it, the data here.
+    pub fn troubles(&self) -> Vec<(String, String)> {
+        let store = self.not_obeyed.iter().map(|why| ("store".to_owned(), why.clone()));
+        let own = self.database.as_ref().and_then(|seen| seen.system);
+        let foreign = self.system.zip(own).filter(|(cluster, own)| cluster != own);
+        let data = foreign.map(|(cluster, own)| {
+            let why = format!("its system identifier is {own}, the cluster's is {cluster}");
+            ("data_dir".to_owned(), why)
+        });
+        store.chain(self.invalid.iter().cloned()).chain(data).collect()
+    }
+}
+
 impl Agent {
     /// Everything to be shown.
     pub fn status(&self) -> Status {
@@ -106,6 +122,7 @@ impl Agent {
             incarnation: view.incarnation().cloned(),
             not_obeyed: view.disobeyed().map(ToString::to_string),
             invalid,
+            system: cx.system(),
             database: cx.database.clone(),
             watchdog: cx.watchdog,
             members: self.members(),

@@ -40,6 +40,9 @@ pub struct View {
     pub takeover: String,
     /// What somebody should look at.
     pub alarms: Vec<Alarm>,
+    /// What is not obeyed, and why.
+    #[serde(default)]
+    pub not_obeyed: Vec<NotObeyed>,
     /// Version of the agent.
     pub version: String,
     /// Seconds since the agent started.
@@ -57,6 +60,15 @@ pub struct LeaseView {
     pub epoch: Epoch,
     /// Its revision in the store.
     pub revision: Option<Revision>,
+}
+
+/// Something that is read, but not obeyed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotObeyed {
+    /// "store", the key of a record in it, or "data_dir".
+    pub what: String,
+    /// What was read and which rule it breaks.
+    pub why: String,
 }
 
 /// The store.

@@ -71,6 +71,8 @@ pub struct Postmaster {
     pub pid: i32,
     /// Becomes readable when it exits; safe to signal, whatever became of the number.
     pub pidfd: OwnedFd,
+    /// Stopped by a signal or held by a debugger: it starts no process for a new connection.
+    pub stopped: bool,
 }
 
 /// Proof that nothing of the instance is left that could commit.
@@ -160,7 +162,7 @@ impl Instance {
         if parent_is_ours || exited(&pidfd) {
             return Ok(None);
         }
-        Ok(Some(Postmaster { pid: file.pid, pidfd }))
+        Ok(Some(Postmaster { pid: file.pid, pidfd, stopped: process.stopped }))
     }
 
     /// Live processes of the instance, the postmaster included; zombies are not counted.

@@ -42,6 +42,8 @@ pub(super) struct Process {
     /// Its parent's process id.
     pub(super) parent: i32,
     zombie: bool,
+    /// Stopped by a signal or held by a debugger: it runs no code until somebody lets it.
+    pub(super) stopped: bool,
     postgres: bool,
 }
 
@@ -129,7 +131,12 @@ impl Table {
         // Either will do: a process that is being torn down has no executable any more, and one
         // started through a loader or wrapper has another.
         let postgres = is_postgres(command) || self.runs_postgres(pid);
-        Ok(Some(Process { parent, zombie: matches!(state, b'Z' | b'X' | b'x'), postgres }))
+        Ok(Some(Process {
+            parent,
+            zombie: matches!(state, b'Z' | b'X' | b'x'),
+            stopped: matches!(state, b'T' | b't'),
+            postgres,
+        }))
     }
 
     /// Reads the children of `pid` into `text` and gives the length. Zero when the kernel has no

@@ -52,7 +52,7 @@ pub struct Recorder {
 /// Troubles that stand, in words: an alarm only names them.
 #[derive(Debug, Default)]
 struct Said {
-    /// Why the store, or a record in it, is not obeyed.
+    /// Why the store, a record in it, or the data here is not obeyed.
     not_obeyed: Vec<(String, String)>,
     /// Why the store refuses to be read.
     rejected: Option<String>,
@@ -283,8 +283,7 @@ impl Recorder {
 impl Recorder {
     /// Says what is not obeyed, and why, when that changed.
     fn stands(&mut self, status: &Status) {
-        let store = status.not_obeyed.iter().map(|why| ("store".to_owned(), why.clone()));
-        let found: Vec<_> = store.chain(status.invalid.iter().cloned()).collect();
+        let found = status.troubles();
         for (what, why) in found.iter().filter(|found| !self.said.not_obeyed.contains(found)) {
             tracing::warn!(member = %self.member, what, why, "not obeyed");
         }

@@ -5,7 +5,7 @@ use crate::core::ids::{ClusterId, Epoch};
 use crate::core::status::{MemberStatus, Status};
 use crate::core::time::Instant;
 use crate::http::view::{
-    LeaseView, MemberView, Role, StoreView, TransitionView, View, WatchdogView,
+    LeaseView, MemberView, NotObeyed, Role, StoreView, TransitionView, View, WatchdogView,
 };
 
 /// What the view says besides the core's status.
@@ -60,6 +60,11 @@ pub fn view(setting: &Setting, status: &Status, store: StoreView, now: Instant) 
         }),
         takeover: status.takeover.clone(),
         alarms: status.alarms.clone(),
+        not_obeyed: status
+            .troubles()
+            .into_iter()
+            .map(|(what, why)| NotObeyed { what, why })
+            .collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: now.since(setting.started).as_secs_f64(),
     }

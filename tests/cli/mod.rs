@@ -12,7 +12,7 @@ use harmony_agent::core::ids::{Epoch, Lsn, Revision, TimelineId};
 use harmony_agent::core::reason::{Alarm, Reason};
 use harmony_agent::core::records::Address;
 use harmony_agent::http::view::{
-    LeaseView, MemberView, Role, StoreView, TransitionView, View, WatchdogView,
+    LeaseView, MemberView, NotObeyed, Role, StoreView, TransitionView, View, WatchdogView,
 };
 
 /// The program with `arguments`, and an environment without settings of ours.
@@ -66,6 +66,7 @@ fn primary_view() -> View {
         }),
         takeover: "if a died now: nobody would take over".to_owned(),
         alarms: vec![Alarm::NoCandidate],
+        not_obeyed: vec![NotObeyed { what: "heartbeat.b".to_owned(), why: "no JSON".to_owned() }],
         version: "0.1.0".to_owned(),
         uptime_seconds: 100.0,
     }

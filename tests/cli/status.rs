@@ -32,6 +32,7 @@ async fn the_local_agent_is_asked_for_all_members() {
         "nobody would take over",
         "promoted",
         "ALARM: no_candidate",
+        "NOT OBEYED: heartbeat.b: no JSON",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }

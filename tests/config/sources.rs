@@ -50,6 +50,25 @@ fn unknown_keys_are_refused_with_a_suggestion() {
 }
 
 #[test]
+fn a_misspelt_key_is_not_also_missing_and_comes_in_the_order_of_the_file() {
+    let place = Place::new();
+    let file = place.path("typos.toml");
+    let text = "member_idd = \"a\"\n[store]\npth = \"/x\"\n[database.local]\nbindir = \"/x\"\n";
+    std::fs::write(&file, text).unwrap();
+    let found = problems(load(&Sources { file: Some(file), ..Sources::default() }));
+    let lines: Vec<_> = found.iter().filter_map(|found| found.split(".toml:").nth(1)).collect();
+    assert!(
+        lines[0].starts_with("1: there is no key member_idd; did you mean member?"),
+        "{found:#?}"
+    );
+    assert!(lines[1].starts_with("3: there is no key store.pth"), "{found:#?}");
+    assert!(lines[2].starts_with("5: there is no key database.local.bindir"), "{found:#?}");
+    assert!(found[..3].iter().all(|found| found.contains("there is no key")), "{found:#?}");
+    assert_says(&found, &["cluster_id is missing"]);
+    assert!(!found.iter().any(|found| found.contains("member is missing")), "{found:#?}");
+}
+
+#[test]
 fn unknown_variables_and_flags_are_refused() {
     let place = Place::new();
     let mut sources = place.sources("", "");

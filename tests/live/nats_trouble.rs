@@ -24,11 +24,17 @@ async fn streams(server: &Server) -> jetstream::Context {
     jetstream::new(async_nats::connect(server.url()).await.unwrap())
 }
 
+/// A member on the server that asks nobody for promises: what it may do by the store alone is seen.
+fn member(name: &str, place: &Place, server: &Server) -> Member {
+    let mut member = place.member(name);
+    on_nats(&mut member, server);
+    member.settings["peers"] = json!({"promises": false});
+    member
+}
+
 /// Two members on the server; the first leads.
 fn pair(place: &Place, server: &Server) -> (Member, Member) {
-    let (mut a, mut b) = (place.member("a"), place.member("b"));
-    on_nats(&mut a, server);
-    on_nats(&mut b, server);
+    let (mut a, mut b) = (member("a", place, server), member("b", place, server));
     a.start();
     a.until_leads();
     a.sql("create table t (n int)").unwrap();
@@ -89,8 +95,7 @@ fn account(keys: &[&str]) -> String {
 fn who_may_not_write_the_lease_never_leads_until_allowed() {
     let place = Place::new();
     let mut server = Server::start(&account(&["heartbeat.a"]));
-    let mut a = place.member("a");
-    on_nats(&mut a, &server);
+    let mut a = member("a", &place, &server);
     let password = place.path().join("nats.password");
     std::fs::write(&password, "secret").unwrap();
     a.settings["store"]["nats"]["user"] = json!("a");
@@ -132,8 +137,7 @@ fn a_bucket_with_foreign_settings_is_not_used_until_it_is_away() {
         };
         streams(&server).await.create_stream(config).await.unwrap();
     });
-    let mut a = place.member("a");
-    on_nats(&mut a, &server);
+    let mut a = member("a", &place, &server);
     a.start();
     assert_waits(&mut a);
     a.until_says("is not safe to use");

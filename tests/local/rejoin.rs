@@ -1,5 +1,7 @@
 //! Coming back: by start, by rewind, by clone; and not with another cluster's data.
 
+use std::process::Command;
+
 use harmony_agent::core::event::{Action, Done, Process};
 use harmony_agent::core::ids::TimelineId;
 use rustix::process::Signal;
@@ -61,6 +63,65 @@ async fn where_a_rewind_is_impossible_it_is_cloned_and_the_old_data_kept() {
     let aside = a.aside();
     assert_eq!(aside.len(), 1, "{aside:?}");
     assert!(aside[0].join("PG_VERSION").exists());
+}
+
+#[tokio::test]
+async fn a_standby_that_waits_for_wal_that_is_gone_is_cloned() {
+    let scene = Scene::new();
+    let member = |name| {
+        let mut settings = scene.settings(name);
+        settings.wal_keep_mib = 0;
+        Member::new(settings)
+    };
+    let (a, b) = (member("a"), member("b"));
+    a.begin().await;
+    b.done(Action::Clone { upstream: a.upstream() }).await;
+    b.until_streams_from(&a).await;
+    a.query("checkpoint").await;
+    b.until_has_all_of(&a).await;
+    b.query("checkpoint").await;
+    for _ in 0..3 {
+        a.query("create table t as select generate_series(1, 1000) as n").await;
+        a.query("select pg_switch_wal()").await;
+        // A standby that has removed a file must get at least here before it is consistent again.
+        a.query("drop table t").await;
+        b.until_has_all_of(&a).await;
+    }
+    b.fence(0, 0).await;
+    let segments = wal_segments(&b);
+    let (begun, lost) = segments.split_at(1);
+    for segment in lost {
+        std::fs::remove_file(b.settings.data_dir.join("pg_wal").join(segment)).unwrap();
+    }
+    // The primary needs none of it any more either.
+    for _ in 0..2 {
+        a.query("create table t (n int)").await;
+        a.query("drop table t").await;
+        a.query("select pg_switch_wal()").await;
+        a.query("checkpoint").await;
+    }
+    assert!(lost.first().is_some_and(|next| !wal_segments(&a).contains(next)), "{lost:?}");
+    let rejoin = Action::Rejoin { upstream: a.upstream() };
+    let done = timed("rejoin where WAL is gone", b.done(rejoin)).await;
+    assert_eq!(done, Done::Rejoined { by: "clone" }, "recovery began in {begun:?}");
+    b.until_has_all_of(&a).await;
+    assert_eq!(b.aside().len(), 1);
+}
+
+/// Names of the WAL files, from the one that recovery begins with, in order.
+fn wal_segments(member: &Member) -> Vec<String> {
+    let program = member.settings.bin_dir.join("pg_controldata");
+    let output =
+        Command::new(program).env("LC_ALL", "C").arg(&member.settings.data_dir).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = text.lines().find(|line| line.contains("REDO WAL file")).unwrap();
+    let first = line.split_whitespace().last().unwrap();
+    let entries = std::fs::read_dir(member.settings.data_dir.join("pg_wal")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> =
+        names.filter(|name| name.len() == first.len() && name.as_str() >= first).collect();
+    names.sort();
+    names
 }
 
 #[tokio::test]

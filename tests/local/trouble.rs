@@ -149,6 +149,36 @@ async fn hung_is_said_only_after_its_time_and_slow_is_not_hung() {
 }
 
 #[tokio::test]
+async fn a_postmaster_stopped_alone_is_hung_after_its_time() {
+    let scene = Scene::new();
+    let a = scene.member("a");
+    a.begin().await;
+    a.until(|seen| seen.condition == Condition::Ok).await;
+    let postmaster = a.pid();
+    Member::signal(postmaster, Signal::STOP);
+    let began = tokio::time::Instant::now();
+    let text = loop {
+        let seen = a.local_look(Duration::from_millis(200)).await;
+        assert_eq!(seen.process, Process::RunningPrimary);
+        if let Condition::Hung(text) = seen.condition {
+            break text;
+        }
+        assert_eq!(seen.condition, Condition::Ok, "its sessions go on");
+        assert!(began.elapsed() < Duration::from_secs(6), "never hung");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(began.elapsed() >= Duration::from_millis(1_800), "{:?}", began.elapsed());
+    assert!(text.contains(&format!("kill -CONT {postmaster}")), "{text}");
+    Member::signal(postmaster, Signal::CONT);
+    assert_eq!(a.look().await.condition, Condition::Ok, "at once");
+    // A new stop has its own time.
+    Member::signal(postmaster, Signal::STOP);
+    assert_eq!(a.look().await.condition, Condition::Ok);
+    assert_eq!(a.fence(100, 200).await.rung, "kill");
+    assert_eq!(a.look().await.process, Process::StoppedPrimary);
+}
+
+#[tokio::test]
 async fn one_stuck_connection_is_not_a_hung_server() {
     let scene = Scene::new();
     let a = scene.member("a");

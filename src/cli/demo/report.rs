@@ -144,9 +144,9 @@ impl Report {
             "DETECT",
             "ACQUIRE",
             "PROMOTE",
-            "FIRST COMMIT",
+            "COMMIT",
             "LOST",
-            "ALTERNATIONS",
+            "ALTERNATED",
             "REJOIN ms",
         ];
         let or_dash = |time: Option<Milliseconds>| time.map_or("-".to_owned(), |t| t.to_string());

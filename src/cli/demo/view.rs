@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::super::output::{complain, table};
+use super::super::output::{bytes, complain, table};
 use super::ledger::{Ledger, SharedLedger};
 use super::member::{Said, ask};
 use crate::core::time::Instant;
@@ -80,8 +80,9 @@ impl Board {
         let up =
             if contents.drawn > 0 { format!("\x1b[{}A", contents.drawn) } else { String::new() };
         let mut stderr = std::io::stderr().lock();
+        // Lines longer than the terminal is wide are cut: wrapped ones would not be counted.
         // A closed terminal is no reason to stop.
-        drop(write!(stderr, "{up}\x1b[J{text}").and_then(|()| stderr.flush()));
+        drop(write!(stderr, "{up}\x1b[J\x1b[?7l{text}\x1b[?7h").and_then(|()| stderr.flush()));
         contents.drawn = text.lines().count();
     }
 }
@@ -96,7 +97,7 @@ fn members(said: &[(String, Option<Said>)]) -> String {
                 name.clone(),
                 said.state.to_string(),
                 if said.is_primary { "primary" } else { "replica" }.to_owned(),
-                lag.map_or("-".to_owned(), |lag| format!("{lag} B")),
+                lag.map_or("-".to_owned(), bytes),
                 said.epoch.to_string(),
             ]
         }

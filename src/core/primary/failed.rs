@@ -112,7 +112,6 @@ fn ladder(cx: &Shared, reason: Reason) -> Ladder {
         | Reason::LeaseApplied
         | Reason::LeaseTaken
         | Reason::LeaseExpired
-        | Reason::StoreRolledBack
         | Reason::DatabaseDied
         | Reason::FenceConfirmed
         | Reason::LeaseKept

@@ -30,8 +30,7 @@ impl After {
             Reason::RenewalsFailed
             | Reason::LeaseExpiring
             | Reason::LeaseExpired
-            | Reason::LeaseLost
-            | Reason::StoreRolledBack => Self::Reopen,
+            | Reason::LeaseLost => Self::Reopen,
             Reason::DatabaseDied
             | Reason::DatabaseHung
             | Reason::DatabaseDiskFull

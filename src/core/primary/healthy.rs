@@ -137,7 +137,7 @@ impl Healthy {
     fn shut_down(mut self, cx: &mut Shared, mode: ShutdownMode, signal: &Signal) -> Next {
         match mode {
             ShutdownMode::HandOver => {
-                let yielding = Yielding::handing_over(cx, self.held, true);
+                let yielding = Yielding::handing_over(cx, self.held);
                 Next::to(Primary::Yielding(yielding), Reason::Shutdown)
             }
             ShutdownMode::LeaveRunning => {
@@ -153,7 +153,7 @@ impl Healthy {
                 }
                 if cx.hand_over_instead() {
                     // Nothing would end the database after the lease: it is not left running.
-                    let yielding = Yielding::handing_over(cx, self.held, true);
+                    let yielding = Yielding::handing_over(cx, self.held);
                     return Next::to(Primary::Yielding(yielding), Reason::Shutdown);
                 }
                 if !self.leaving {

@@ -141,7 +141,7 @@ impl Initializing {
     }
 
     /// A standby, or no database at all: what is to become of it a replica's start decides.
-    fn is_no_primary(cx: &Shared) -> bool {
+    pub(super) fn is_no_primary(cx: &Shared) -> bool {
         cx.database.as_ref().is_some_and(|seen| match seen.process {
             Process::StoppedStandby | Process::RunningStandby | Process::Absent => true,
             Process::Unusable

@@ -34,9 +34,8 @@ enum Step {
 }
 
 impl Yielding {
-    /// A planned hand-over of a healthy primary. When stopping, the drain is skipped no more than
-    /// otherwise: it is what makes the stop that follows short.
-    pub(in crate::core) fn handing_over(cx: &mut Shared, held: Held, _exit: bool) -> Self {
+    /// A planned hand-over of a healthy primary. The drain is what makes the stop that follows short.
+    pub(in crate::core) fn handing_over(cx: &mut Shared, held: Held) -> Self {
         cx.act(Action::Checkpoint, held.epoch, cx.policy.stop_timeout / 2);
         Self { step: Step::Draining(held) }
     }
@@ -83,7 +82,9 @@ impl Yielding {
             Step::Releasing { .. } => {
                 cx.renewal_due(None).map(|at| Deadline::at(at, "release retry"))
             }
-            Step::Awaiting { until, .. } => Some(wake(*until, "nobody took the lease")),
+            Step::Awaiting { until, .. } => {
+                Some(wake(Self::back_at(*until, cx), "nobody took the lease"))
+            }
             Step::Rejoining { since, retry } => Self::rejoin_due(*since, *retry, cx),
         }
     }
@@ -214,6 +215,13 @@ impl Yielding {
         if cx.shutdown.is_some() { Next::exit(yielding) } else { Next::stay(yielding) }
     }
 
+    /// When nobody is waited for any more. A primary whose start failed waits out its cool-down too: it
+    /// would fail the same way again, and use up an epoch each time. A standby takes nothing back.
+    fn back_at(until: Instant, cx: &Shared) -> Instant {
+        let cooled = cx.cooling_until.filter(|_| !Initializing::is_no_primary(cx));
+        cooled.map_or(until, |cooled| cooled.max(until))
+    }
+
     fn awaiting(epoch: Epoch, until: Instant, cx: &mut Shared) -> Next {
         if superseded(cx, epoch) {
             return Self::gone(cx);
@@ -222,7 +230,7 @@ impl Yielding {
             let step = Step::Awaiting { epoch, until };
             return Next::exit(Primary::Yielding(Self { step }));
         }
-        if cx.now >= until {
+        if cx.now >= Self::back_at(until, cx) {
             return Next::to(Primary::Initializing(Initializing::reopening()), Reason::TakenBack);
         }
         Next::stay(Primary::Yielding(Self { step: Step::Awaiting { epoch, until } }))

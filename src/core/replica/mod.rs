@@ -1,9 +1,10 @@
-//! The replica's workflow (`docs/protocol.md`, section 4).
+//! The replica's workflow (`docs/protocol.md`, section 6).
 //!
 //! ```text
 //! Initializing ─► Watching ─► Promoting ─► (Primary: Healthy)
-//!                     ▲  │          │
-//!                     │  └► Failed ◄┘        Failed ─► Watching when heartbeats and database recover
+//!    ▲  │            │            └──────► (Primary: Failed): it may be writable already
+//!    │  └─► Failed ◄─┘
+//!    └───────┘ when heartbeats and database recover
 //! ```
 
 mod failed;

@@ -201,6 +201,8 @@ fn foreign_data_is_left_alone() {
     assert_eq!(bench.became(), Some((State::ReplicaFailed, Reason::DatabaseUnfit)));
     bench.quiet_seconds(30);
     assert!(bench.actions().is_empty());
+    let why = "its system identifier is 8, the cluster's is 7";
+    assert_eq!(bench.agent.status().troubles(), [("data_dir".to_owned(), why.to_owned())]);
 }
 
 /// The agent of `a` starts beside another cluster's running primary.

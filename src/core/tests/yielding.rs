@@ -81,6 +81,36 @@ fn a_lease_nobody_takes_is_taken_back() {
 }
 
 #[test]
+fn a_lone_primary_that_cannot_start_tries_again_only_after_its_cool_down() {
+    let mut bench = Bench::healthy();
+    bench.step(Event::Died);
+    bench.acted(fenced());
+    bench.step(Event::Tick);
+    bench.observe(Process::StoppedPrimary);
+    if bench.lease_written().is_none() {
+        bench.read();
+    }
+    let mut epoch = Epoch(7);
+    for _ in 0..3 {
+        bench.apply(&Key::Lease);
+        assert_eq!(bench.actions(), [Action::StartPrimary]);
+        assert_eq!(bench.store.lease().epoch, epoch);
+        bench.acted(ActionOutcome::Refused("pg_wal is gone".to_owned()));
+        bench.acted(fenced());
+        bench.step(Event::Tick);
+        bench.apply(&Key::Lease);
+        assert!(bench.store.lease().released.is_some(), "anybody else may have it at once");
+        bench.observe(Process::StoppedPrimary);
+        bench.assert_no_storm();
+        bench.quiet_seconds(59);
+        assert_eq!(bench.agent.state(), State::PrimaryYielding);
+        bench.quiet_seconds(2);
+        assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+        epoch = epoch.next();
+    }
+}
+
+#[test]
 fn a_refused_release_means_deposed() {
     let mut bench = Bench::healthy();
     bench.store.put_heartbeat(&identity("b", 1), |_| {});

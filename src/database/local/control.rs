@@ -58,16 +58,18 @@ impl Control {
         self.checkpoint.max(self.minimum)
     }
 
-    /// Reads what `pg_controldata` printed in English.
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads what `pg_controldata` printed in English. It exits with 0 however damaged the file is, and
+    /// only warns: on its output, from version 18 on with its errors.
+    fn parse(text: &str, errors: &str) -> Result<Self, String> {
         let field = |name: &str| {
             text.lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
                 .map(str::trim)
                 .ok_or_else(|| format!("pg_controldata printed no {name:?}"))
         };
-        if text.contains("WARNING: Calculated CRC checksum does not match") {
-            return Err("the control file's checksum is wrong: it is damaged".to_owned());
+        let warns = |line: &&str| line.to_ascii_lowercase().contains("warning:");
+        if let Some(warning) = text.lines().chain(errors.lines()).find(warns) {
+            return Err(format!("the control file is damaged: {}", warning.trim()));
         }
         let lsn = |name: &str| field(name)?.parse::<Lsn>().map_err(|error| error.to_string());
         let timeline = |name: &str| {
@@ -143,7 +145,7 @@ async fn read(
         let words = super::tool::last_lines(&finished.stderr, 3);
         return Ok(Err(format!("pg_controldata failed: {words}")));
     }
-    Ok(Control::parse(&finished.stdout))
+    Ok(Control::parse(&finished.stdout, &finished.stderr))
 }
 
 #[cfg(test)]
@@ -161,7 +163,7 @@ Min recovery ending loc's timeline:   0
 
     #[test]
     fn reads_what_pg_controldata_prints() {
-        let control = Control::parse(PRINTED).unwrap();
+        let control = Control::parse(PRINTED, "").unwrap();
         assert_eq!(control.system, SystemId(7_411_111_111_111_111_111));
         assert_eq!(control.state, ClusterState::ShutDown);
         assert_eq!((control.timeline, control.end()), (TimelineId(2), Lsn(0x300_0028)));
@@ -169,9 +171,11 @@ Min recovery ending loc's timeline:   0
 
     #[test]
     fn a_damaged_or_foreign_text_is_an_error() {
-        assert!(Control::parse("").is_err());
-        assert!(Control::parse(&PRINTED.replace("shut down", "asleep")).is_err());
+        assert!(Control::parse("", "").is_err());
+        assert!(Control::parse(&PRINTED.replace("shut down", "asleep"), "").is_err());
         let damaged = format!("WARNING: Calculated CRC checksum does not match value\n{PRINTED}");
-        assert!(Control::parse(&damaged).is_err());
+        assert!(Control::parse(&damaged, "").is_err());
+        let since_18 = "pg_controldata: warning: calculated CRC checksum does not match value\n";
+        assert!(Control::parse(PRINTED, since_18).is_err());
     }
 }

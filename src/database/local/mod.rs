@@ -12,6 +12,7 @@ mod clone;
 mod conf;
 mod control;
 mod fence;
+mod files;
 mod follow;
 mod look;
 mod observe;
@@ -19,6 +20,7 @@ mod outcome;
 mod place;
 mod probe;
 mod process;
+mod progress;
 mod promote;
 mod rejoin;
 mod source;
@@ -173,7 +175,7 @@ struct Shared {
     control: control::ControlReader,
     instance: Mutex<Instance>,
     /// The postmaster last seen, for [`Local::died`].
-    postmaster: Mutex<Option<Arc<observe::Known>>>,
+    postmaster: Mutex<Option<Arc<files::Known>>>,
     watcher: tokio::sync::Mutex<observe::Watcher>,
     /// An open connection for the next action: a promotion must not wait for one.
     action: Mutex<Option<Arc<Asker>>>,
@@ -261,15 +263,21 @@ impl Local {
 
 impl Shared {
     /// The postmaster that runs, or ran until now; looked for when none is known.
-    fn known_postmaster(&self) -> Option<Arc<observe::Known>> {
+    fn known_postmaster(&self) -> Option<Arc<files::Known>> {
         let known = self.postmaster.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if known.is_some() {
             return known;
         }
         // Whoever holds the instance finds the postmaster for us.
         let mut instance = self.instance.try_lock().ok()?;
-        observe::find(&self.postmaster, &mut instance).ok()??;
+        files::find(&self.postmaster, &mut instance).ok()??;
         self.postmaster.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Process id of the postmaster that runs now, when it can be told at once.
+    fn running_postmaster(&self) -> Option<i32> {
+        let mut instance = self.instance.try_lock().ok()?;
+        files::find(&self.postmaster, &mut instance).ok()?.map(|server| server.pid)
     }
 }
 

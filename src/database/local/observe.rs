@@ -1,33 +1,25 @@
 //! Looking at the instance: processes, files, and a question by SQL that is never asked twice at once.
 
-use std::fs;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::control::Control;
+use super::files::{Files, Server, look_at_files, stopped};
 use super::look::{Asker, Seen};
-use super::outcome::Failure;
 use super::probe::{Probe, ProbeResult};
 use super::process::pid_file_status;
 use super::sql::Trouble;
 use super::start;
 use crate::core::event::{Condition, Observation, Process};
 use crate::core::ids::{Lsn, TimelineId};
-use crate::postmaster::Instance;
 
 /// A primary with less free space than this is about to stop at its next WAL file.
 const LITTLE_SPACE: u64 = 1024 * 1024;
-
-/// Free space a crashed server needs at least to come up: it writes WAL.
-const SPACE_TO_START: u64 = 16 * 1024 * 1024;
 
 /// An answer, and the connection it came by while that is good.
 type Asked = (Option<Arc<Asker>>, Result<Seen, Trouble>);
@@ -40,6 +32,7 @@ pub(super) struct Watcher {
     asked_at: Option<Instant>,
     probe: Probe,
     patience: Patience,
+    frozen: Patience,
     /// The postmaster last seen and what it said.
     known: Option<(i32, Option<Seen>)>,
     files: Option<oneshot::Receiver<Files>>,
@@ -65,17 +58,14 @@ impl Patience {
     fn answered(&mut self) {
         self.silent = Duration::ZERO;
     }
-}
 
-/// The instance by processes and files.
-#[derive(Clone, Debug)]
-pub(super) enum Files {
-    Absent,
-    Unusable(String),
-    Stopped { standby: bool, broken: Option<String>, free: u64 },
-    Running { pid: i32, free: u64 },
-    Remnants(usize),
-    Unclear(String),
+    /// Counts while `silent` is so, and begins anew when it is not.
+    fn tick_while(&mut self, silent: bool, step_limit: Duration) {
+        self.tick(step_limit);
+        if !silent {
+            self.answered();
+        }
+    }
 }
 
 /// Looks once, within `limit`.
@@ -87,8 +77,11 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
     let (files, fresh) = watcher.files(shared, end).await;
     let mut seen = blank(Process::Running, Condition::Slow);
     match files {
-        Files::Running { pid, free } => {
-            running(shared, &mut watcher, pid, free, fresh, end, &mut seen).await
+        Files::Running { server, free } => {
+            if fresh {
+                watcher.frozen.tick_while(server.frozen, step_limit);
+            }
+            running(shared, &mut watcher, server, free, fresh, end, &mut seen).await
         }
         Files::Absent
         | Files::Unusable(_)
@@ -125,6 +118,7 @@ impl Watcher {
         self.probe = Probe::default();
         self.known = None;
         self.patience.answered();
+        self.frozen.answered();
     }
 
     /// Looks at processes and files where it may block; what was seen last when it does.
@@ -215,12 +209,13 @@ async fn ask(
 async fn running(
     shared: &Arc<Shared>,
     watcher: &mut Watcher,
-    pid: i32,
+    server: Server,
     free: u64,
     fresh: bool,
     end: Instant,
     seen: &mut Observation,
 ) {
+    let pid = server.pid;
     if watcher.known.as_ref().is_none_or(|(known, _)| *known != pid) {
         watcher.forget();
         watcher.known = Some((pid, None));
@@ -235,6 +230,9 @@ async fn running(
     {
         watcher.patience.answered();
     }
+    // Sessions that exist go on under a frozen postmaster, ours too: they cannot tell. A connection of
+    // its own would not either, as one that gets none may have come upon a full server or a slow fork.
+    let frozen = watcher.frozen.silent;
     let hung_after = shared.place.settings.hung_after;
     let silent = watcher.patience.silent;
     let mut condition = match &answer {
@@ -265,6 +263,14 @@ async fn running(
         fill(seen, last);
     } else if matches!(condition, Condition::ConnectionsExhausted | Condition::Denied(_)) {
         by_control_file(shared, end, seen).await;
+    }
+    if frozen >= hung_after
+        && matches!(condition, Condition::Ok | Condition::Slow | Condition::Hung(_))
+    {
+        condition = Condition::Hung(format!(
+            "the postmaster (process {pid}) has been stopped by a signal for {frozen:?}: \
+             it takes no new connections; `kill -CONT {pid}` lets it go on"
+        ));
     }
     seen.condition = condition;
 }
@@ -325,162 +331,4 @@ fn condition_of(
         Trouble::Lost(text) if silent >= hung_after => Condition::Hung(text.clone()),
         Trouble::Lost(_) => Condition::Slow,
     }
-}
-
-async fn stopped(shared: &Arc<Shared>, files: Files, end: Instant, seen: &mut Observation) {
-    let (process, condition) = match files {
-        Files::Absent => (Process::Absent, Condition::Stopped),
-        Files::Unusable(text) => (Process::Unusable, Condition::Broken(text)),
-        Files::Remnants(left) => {
-            tracing::debug!(left, "processes without a postmaster");
-            (Process::Remnants, Condition::Stopping)
-        }
-        Files::Unclear(text) | Files::Stopped { broken: Some(text), .. } => {
-            (Process::Unusable, Condition::Broken(text))
-        }
-        Files::Running { .. } => (Process::Running, Condition::Slow),
-        Files::Stopped { standby, broken: None, free } => {
-            let cancel = CancellationToken::new();
-            let read = shared.control.read(&shared.place, &cancel);
-            match tokio::time::timeout_at(end, read).await {
-                Ok(Ok(control)) => at_rest(shared, standby, free, &control, seen),
-                Ok(Err(Failure::Refused(text) | Failure::Unknown(text))) => {
-                    (Process::Unusable, Condition::Broken(text))
-                }
-                Ok(Err(Failure::Cancelled)) | Err(_) => {
-                    let process =
-                        if standby { Process::StoppedStandby } else { Process::StoppedPrimary };
-                    (process, Condition::Slow)
-                }
-            }
-        }
-    };
-    seen.process = process;
-    seen.condition = condition;
-}
-
-fn at_rest(
-    shared: &Shared,
-    standby: bool,
-    free: u64,
-    control: &Control,
-    seen: &mut Observation,
-) -> (Process, Condition) {
-    seen.system = Some(control.system);
-    seen.timeline = control.timeline;
-    seen.lsn = control.end();
-    seen.replayed = seen.lsn;
-    let standby = standby || control.in_recovery();
-    let process = if standby { Process::StoppedStandby } else { Process::StoppedPrimary };
-    let words = shared.launcher.last_words(&shared.place);
-    let full = !control.is_clean() && free < SPACE_TO_START;
-    let condition = match words {
-        Some(words) if words.text.contains("No space left on device") => {
-            Condition::DiskFull(words.text)
-        }
-        Some(words) if full => {
-            Condition::DiskFull(format!("{free} bytes of disk space left; {}", words.text))
-        }
-        None if full => Condition::DiskFull(format!("{free} bytes of disk space left")),
-        Some(words) if !words.was_ready => Condition::Broken(words.text),
-        Some(_) | None => Condition::Stopped,
-    };
-    (process, condition)
-}
-
-pub(super) fn look_at_files(shared: &Shared) -> Files {
-    let place = &shared.place;
-    let data_dir = place.data_dir();
-    let mut instance = shared.instance.lock().unwrap_or_else(PoisonError::into_inner);
-    match find(&shared.postmaster, &mut instance) {
-        Ok(Some(pid)) => return Files::Running { pid, free: free_space(shared) },
-        Ok(None) => {}
-        Err(error) => {
-            return Files::Unclear(format!("cannot look for the server's process: {error}"));
-        }
-    }
-    match instance.remnants() {
-        Ok(0) => {}
-        // A server that just started may not have written its file yet.
-        Ok(_) if shared.launcher.living().is_some() => {
-            return Files::Running { pid: 0, free: free_space(shared) };
-        }
-        Ok(left) => return Files::Remnants(left),
-        Err(error) => return Files::Unclear(format!("cannot look for processes: {error}")),
-    }
-    if shared.launcher.living().is_some() {
-        return Files::Running { pid: 0, free: free_space(shared) };
-    }
-    match fs::read_dir(data_dir).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => return Files::Absent,
-        Ok(false) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Files::Absent,
-        Err(error) => {
-            return Files::Unusable(format!("cannot read {}: {error}", data_dir.display()));
-        }
-    }
-    if let Some(why) = unusable(shared) {
-        return Files::Unusable(why);
-    }
-    let marks = ["standby.signal", "recovery.signal"];
-    Files::Stopped {
-        standby: marks.iter().any(|mark| data_dir.join(mark).exists()),
-        broken: place.wrong_owner(),
-        free: free_space(shared),
-    }
-}
-
-/// Why the non-empty data directory is none of ours to run.
-fn unusable(shared: &Shared) -> Option<String> {
-    let place = &shared.place;
-    let path = place.data_dir().join("PG_VERSION");
-    let version = match fs::read_to_string(&path) {
-        Ok(version) => version.trim().to_owned(),
-        Err(error) => {
-            return Some(format!(
-                "{} is not empty, but no database: cannot read {}: {error}",
-                place.data_dir().display(),
-                path.display()
-            ));
-        }
-    };
-    if version != place.major.to_string() {
-        return Some(format!(
-            "{} is of PostgreSQL {version:?}, the programs in {} are of {}",
-            place.data_dir().display(),
-            place.settings.bin_dir.display(),
-            place.major
-        ));
-    }
-    let missing = super::tool::missing(&place.settings.bin_dir, &super::PROGRAMS)?;
-    Some(format!("{} is missing: is PostgreSQL being upgraded?", missing.display()))
-}
-
-/// The running postmaster's number; keeps its descriptor for [`super::Local::died`].
-pub(super) fn find(
-    known: &Mutex<Option<Arc<Known>>>,
-    instance: &mut Instance,
-) -> std::io::Result<Option<i32>> {
-    let Some(found) = instance.postmaster()? else { return Ok(None) };
-    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    if known.as_ref().is_none_or(|known| known.pid != found.pid) {
-        *known = Some(Arc::new(Known { pid: found.pid, pidfd: found.pidfd }));
-    }
-    Ok(Some(found.pid))
-}
-
-/// A postmaster somebody may wait for.
-#[derive(Debug)]
-pub(super) struct Known {
-    pub(super) pid: i32,
-    pub(super) pidfd: OwnedFd,
-}
-
-/// Bytes PostgreSQL can still write where its data and its WAL are.
-fn free_space(shared: &Shared) -> u64 {
-    let data_dir = shared.place.data_dir();
-    let free = |path| {
-        rustix::fs::statvfs(path).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
-    };
-    free(data_dir.to_path_buf()).min(free(data_dir.join("pg_wal")))
 }

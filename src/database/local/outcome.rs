@@ -12,6 +12,8 @@ pub(super) enum Failure {
     Refused(String),
     /// It may have happened.
     Unknown(String),
+    /// The server runs, but waits for what will not come. It did not happen, and will not by itself.
+    Stuck(String),
     /// The caller took it back.
     Cancelled,
 }
@@ -28,7 +30,7 @@ impl Failure {
     /// The text, for a log line.
     pub(super) fn text(&self) -> &str {
         match self {
-            Self::Refused(text) | Self::Unknown(text) => text,
+            Self::Refused(text) | Self::Stuck(text) | Self::Unknown(text) => text,
             Self::Cancelled => "cancelled",
         }
     }
@@ -38,7 +40,7 @@ impl Failure {
 pub(super) fn outcome(name: &'static str, result: Step<Done>) -> ActionOutcome {
     match result {
         Ok(done) => ActionOutcome::Applied(done),
-        Err(Failure::Refused(why)) => ActionOutcome::Refused(why),
+        Err(Failure::Refused(why) | Failure::Stuck(why)) => ActionOutcome::Refused(why),
         Err(Failure::Unknown(why)) => ActionOutcome::Unknown(why),
         Err(Failure::Cancelled) => ActionOutcome::Unknown(format!("{name} was cancelled")),
     }

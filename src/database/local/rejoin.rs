@@ -17,7 +17,7 @@ use super::look::Seen;
 use super::outcome::{Failure, Step, blocking};
 use super::process::Permit;
 use super::source::Source;
-use super::start::{Found, ask, find, pause, start_standby, wait};
+use super::start::{Found, ask, find, launch_standby, pause, wait_for_progress};
 use crate::core::event::{Done, Ladder, Upstream};
 use crate::core::ids::{Lsn, SystemId};
 
@@ -57,30 +57,26 @@ pub(super) async fn rejoin(
     let mut permit = shared.launcher.permit();
     let found = find(shared, cancel).await?;
     let source = Source::connect(&shared.place, upstream, cancel).await?;
-    let mut rung = match found {
-        Found::Absent => Rung::Clone,
+    let rung = match found {
+        Found::Absent => Some(Rung::Clone),
         Found::Stopped { control } => {
             same_data(control.system, &source)?;
-            first_rung(&control, &source)
+            Some(first_rung(&control, &source))
         }
-        Found::Running => {
-            let (asker, seen) = wait(shared, cancel).await?;
-            if !seen.in_recovery {
-                return Err(Failure::Refused("it runs as a primary: fence it first".to_owned()));
-            }
-            same_data(seen.system.unwrap_or(source.system), &source)?;
-            repoint(shared, &asker, &seen, Some(upstream), cancel).await?;
-            if streams(shared, upstream, &source, cancel).await? {
-                return Ok(Done::Rejoined { by: Rung::Start.name() });
-            }
-            permit = stop(shared, permit, cancel).await?;
-            Rung::Rewind
-        }
+        Found::Running => running(shared, &mut permit, upstream, &source, cancel).await?,
     };
+    let Some(mut rung) = rung else { return Ok(Done::Rejoined { by: Rung::Start.name() }) };
     loop {
         tracing::info!(rung = rung.name(), upstream = %upstream.member, "rejoining");
         match climb(shared, rung, &mut permit, upstream, &source, cancel).await {
             Ok(()) => return Ok(Done::Rejoined { by: rung.name() }),
+            Err(Failure::Stuck(why)) if rung != Rung::Clone => {
+                tracing::warn!(rung = rung.name(), why, "this way of rejoining failed");
+                // Or is the upstream away? That is no reason to copy anything.
+                Source::connect(&shared.place, upstream, cancel).await?;
+                // It lacks what a rewind would have to start from, too.
+                rung = Rung::Clone;
+            }
             Err(Failure::Refused(why)) => {
                 tracing::warn!(rung = rung.name(), why, "this way of rejoining failed");
                 rung = match rung {
@@ -95,6 +91,37 @@ pub(super) async fn rejoin(
             permit = stop(shared, permit, cancel).await?;
         }
     }
+}
+
+/// Gives the running standby its upstream. `None` when it streams from there; else how to go on.
+async fn running(
+    shared: &Arc<Shared>,
+    permit: &mut Permit,
+    upstream: &Upstream,
+    source: &Source,
+    cancel: &CancellationToken,
+) -> Step<Option<Rung>> {
+    let next = match wait_for_progress(shared, cancel).await {
+        Ok((_, seen)) if !seen.in_recovery => {
+            return Err(Failure::Refused("it runs as a primary: fence it first".to_owned()));
+        }
+        Ok((asker, seen)) => {
+            same_data(seen.system.unwrap_or(source.system), source)?;
+            repoint(shared, &asker, &seen, Some(upstream), cancel).await?;
+            if streams(shared, upstream, source, cancel).await? {
+                return Ok(None);
+            }
+            Rung::Rewind
+        }
+        // It may only have asked the wrong upstream.
+        Err(Failure::Stuck(_)) => Rung::Start,
+        Err(failure) => return Err(failure),
+    };
+    *permit = stop(shared, *permit, cancel).await?;
+    if next == Rung::Start {
+        same_data(shared.control.read(&shared.place, cancel).await?.system, source)?;
+    }
+    Ok(Some(next))
 }
 
 fn same_data(ours: SystemId, source: &Source) -> Step<()> {
@@ -140,7 +167,8 @@ async fn climb(
             put_in_place(shared, copy).await?;
         }
     }
-    start_standby(shared, *permit, Some(upstream), cancel).await?;
+    launch_standby(shared, *permit, Some(upstream)).await?;
+    wait_for_progress(shared, cancel).await?;
     if streams(shared, upstream, source, cancel).await? {
         return Ok(());
     }
@@ -265,7 +293,8 @@ async fn settle_standby(
     if control.state != ClusterState::Recovery {
         return Ok(());
     }
-    start_standby(shared, *permit, None, cancel).await?;
+    launch_standby(shared, *permit, None).await?;
+    wait_for_progress(shared, cancel).await?;
     *permit = stop(shared, *permit, cancel).await?;
     Ok(())
 }

@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::conf;
 use super::control::Control;
+use super::files::{Files, look_at_files};
 use super::look::{Asker, Seen};
-use super::observe::{Files, look_at_files};
 use super::outcome::{Failure, Step, blocking};
 use super::process::Permit;
+use super::progress::Progress;
 use super::promote;
 use super::sql::Trouble;
 use crate::core::event::{Done, Upstream};
@@ -48,13 +49,23 @@ pub(super) async fn find(shared: &Arc<Shared>, cancel: &CancellationToken) -> St
     }
 }
 
-/// Starts the stopped instance as a standby and waits until it answers.
+/// Starts the stopped instance as a standby and waits until it answers, however long that takes.
 pub(super) async fn start_standby(
     shared: &Arc<Shared>,
     permit: Permit,
     upstream: Option<&Upstream>,
     cancel: &CancellationToken,
-) -> Step<Arc<Asker>> {
+) -> Step<()> {
+    launch_standby(shared, permit, upstream).await?;
+    wait(shared, cancel).await.map(|_| ())
+}
+
+/// Starts the stopped instance as a standby.
+pub(super) async fn launch_standby(
+    shared: &Arc<Shared>,
+    permit: Permit,
+    upstream: Option<&Upstream>,
+) -> Step<()> {
     let (to_start, upstream) = (Arc::clone(shared), upstream.cloned());
     blocking(move || {
         let place = &to_start.place;
@@ -63,8 +74,7 @@ pub(super) async fn start_standby(
         conf::write(place, place.data_dir(), upstream.as_ref())?;
         launch(&to_start, permit)
     })
-    .await?;
-    wait(shared, cancel).await.map(|(asker, _)| asker)
+    .await
 }
 
 /// Starts the stopped instance as the primary it last was.
@@ -129,6 +139,31 @@ pub(super) async fn wait(
     shared: &Arc<Shared>,
     cancel: &CancellationToken,
 ) -> Step<(Arc<Asker>, Seen)> {
+    wait_while(shared, || Ok(()), cancel).await
+}
+
+/// As [`wait`], but only as long as the standby gets anywhere; then it is [`Failure::Stuck`].
+pub(super) async fn wait_for_progress(
+    shared: &Arc<Shared>,
+    cancel: &CancellationToken,
+) -> Step<(Arc<Asker>, Seen)> {
+    let mut progress = Progress::default();
+    let gets_on = || {
+        if progress.is_stuck(|| shared.running_postmaster()) {
+            let why =
+                "it started, but waits for WAL that does not come: it cannot become consistent";
+            return Err(Failure::Stuck(why.to_owned()));
+        }
+        Ok(())
+    };
+    wait_while(shared, gets_on, cancel).await
+}
+
+async fn wait_while(
+    shared: &Arc<Shared>,
+    mut gets_on: impl FnMut() -> Step<()>,
+    cancel: &CancellationToken,
+) -> Step<(Arc<Asker>, Seen)> {
     loop {
         let asked = tokio::select! {
             asked = ask(shared) => asked,
@@ -150,6 +185,7 @@ pub(super) async fn wait(
             }
         }
         still_there(shared).await?;
+        gets_on()?;
         pause(POLL, cancel).await?;
     }
 }

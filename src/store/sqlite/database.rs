@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior,
-    params,
+    Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params,
 };
 
+use super::trouble::Trouble;
 use super::worker::Claim;
 use crate::core::ids::{ClusterId, Incarnation, Revision};
 use crate::core::time::{Instant, StoreTime};
@@ -89,14 +89,6 @@ pub(super) struct Database {
     newest: i64,
     /// The newest revision told to listeners.
     announced: i64,
-}
-
-/// What went wrong inside SQLite.
-#[derive(Debug)]
-enum Trouble {
-    /// Somebody else held the lock, or the disk failed: trying again is sensible.
-    Passing(String),
-    Rejected(Rejection),
 }
 
 impl Database {
@@ -262,68 +254,6 @@ impl Database {
         };
         let (expected, found) = (self.incarnation.clone(), found.to_owned());
         Err(Rejection::Incarnation { expected, found })
-    }
-}
-
-impl Trouble {
-    fn before_commit(self) -> WriteOutcome {
-        match self {
-            Self::Passing(cause) => WriteOutcome::NotSent { cause },
-            Self::Rejected(rejection) => WriteOutcome::Rejected(rejection),
-        }
-    }
-
-    fn at_commit(self) -> WriteOutcome {
-        match self {
-            Self::Passing(cause) => WriteOutcome::Unknown { cause },
-            Self::Rejected(rejection) => WriteOutcome::Rejected(rejection),
-        }
-    }
-
-    fn about(self, path: &Path) -> Self {
-        let about = |text: String| format!("{}: {text}", path.display());
-        match self {
-            Self::Passing(cause) => Self::Passing(about(cause)),
-            Self::Rejected(Rejection::Permission(text)) => {
-                Self::Rejected(Rejection::Permission(about(text)))
-            }
-            Self::Rejected(Rejection::Other(text)) => Self::Rejected(Rejection::Other(about(text))),
-            Self::Rejected(
-                rejection @ (Rejection::Incarnation { .. }
-                | Rejection::TooLong { .. }
-                | Rejection::Full(_)),
-            ) => Self::Rejected(rejection),
-        }
-    }
-}
-
-impl From<rusqlite::Error> for Trouble {
-    fn from(error: rusqlite::Error) -> Self {
-        let text = error.to_string();
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Rejected(Rejection::Full(text)),
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                Self::Rejected(Rejection::Permission(text))
-            }
-            Some(ErrorCode::CannotOpen) => Self::Rejected(Rejection::Other(format!(
-                "{text}; check that its directory exists and that this user may write there"
-            ))),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Rejected(Rejection::Other(format!(
-                    "{text}; the store's file is damaged or not a store: move it away or restore it"
-                )))
-            }
-            Some(_) | None => Self::Passing(text),
-        }
-    }
-}
-
-impl From<Trouble> for ReadError {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Passing(cause) => Self::Unavailable(cause),
-            Trouble::Rejected(rejection) => Self::Rejected(rejection),
-        }
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod bell;
 mod database;
+mod trouble;
 mod worker;
 
 use std::path::PathBuf;
