@@ -91,8 +91,19 @@ async fn a_connection_whose_task_is_gone_is_made_anew() {
     server.await_ready();
     until_connected(&store, true).await;
 
+    // The listener for changes comes back after a pause: until then they are missed.
     let mut hints = store.changes();
-    put(&store, &Key::Lease, Some(first), "a-2").await;
-    until_hinted(&mut hints, &Hint::Changed(Key::Lease)).await;
+    let (mut last, mut number) = (first, 2);
+    let writing = async {
+        loop {
+            last = put(&store, &Key::Lease, Some(last), &format!("a-{number}")).await;
+            number += 1;
+            tokio::time::sleep(MOMENT).await;
+        }
+    };
+    tokio::select! {
+        () = until_hinted(&mut hints, &Hint::Changed(Key::Lease)) => {}
+        () = writing => {}
+    }
     assert!(store.statistics().reconnects >= 1);
 }
