@@ -1,0 +1,37 @@
+//! The old primary is down before there is a new holder.
+
+use super::{Invariant, is_writer};
+use crate::sim::world::{Fact, World};
+
+/// See the module's documentation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FencedBeforeTakeover;
+
+impl Invariant for FencedBeforeTakeover {
+    fn name(&self) -> &'static str {
+        "fenced_before_takeover"
+    }
+
+    fn sentence(&self) -> &'static str {
+        "When an acquisition is applied, no other member would acknowledge a commit."
+    }
+
+    fn source(&self) -> &'static str {
+        "section 4 (between fencing and takeover lie the margins)"
+    }
+
+    fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
+        let Fact::LeaseWritten(written) = fact else { return Ok(()) };
+        let acquired = written.lease.released.is_none() && written.lease.seq == 0;
+        let other = (0..world.machines.len()).find(|m| *m != written.by && is_writer(world, *m));
+        match other.filter(|_| acquired) {
+            Some(other) => Err(format!(
+                "{} acquires epoch {} while {} accepts writes",
+                world.name(written.by),
+                written.lease.epoch,
+                world.name(other)
+            )),
+            None => Ok(()),
+        }
+    }
+}
