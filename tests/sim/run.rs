@@ -38,7 +38,9 @@ struct Run {
 /// Runs the world of a setup: with random faults, or with those of a story.
 pub(crate) fn run(setup: &Setup, story: Option<&Story>, logged: bool) -> Outcome {
     let world = World::new(setup.clone(), logged);
-    let mut run = Run { world, invariants: invariants::all(), violation: None };
+    let mut invariants = invariants::all();
+    invariants.retain(|invariant| setup.only.is_none_or(|only| only == invariant.name()));
+    let mut run = Run { world, invariants, violation: None };
     if !setup.early {
         run.until_converged(setup.scaled(200_000), "the cluster did not come up");
     }
@@ -105,7 +107,8 @@ impl Run {
     }
 
     fn violate(&mut self, invariant: &'static str, sentence: &'static str, text: String) {
-        if self.violation.is_some() {
+        let counts = self.world.setup.only.is_none_or(|only| only == invariant);
+        if self.violation.is_some() || !counts {
             return;
         }
         self.world.say(format_args!("VIOLATED {invariant}: {text}"));

@@ -33,6 +33,8 @@ pub(crate) struct Setup {
     /// Chaos begins at once, not when the cluster is complete.
     pub(crate) early: bool,
     pub(crate) mutant: Option<Mutant>,
+    /// Only this invariant counts.
+    pub(crate) only: Option<&'static str>,
 }
 
 impl Setup {
@@ -56,11 +58,12 @@ impl Setup {
         };
         policy.on_hung = reaction(&mut rng);
         policy.on_disk_full = reaction(&mut rng);
+        policy.maximum_lag_on_failover = [2 << 10, 64 << 10, 1 << 20][rng.index(3)];
         let members = if rng.chance(30) { 2 } else { 3 };
         let twin = rng.chance(12);
         let store_loses = rng.chance(25);
         let early = rng.chance(20);
-        Self { seed, profile, members, twin, policy, store_loses, early, mutant: None }
+        Self { seed, profile, members, twin, policy, store_loses, early, mutant: None, only: None }
     }
 
     /// Milliseconds of something that is quicker in a quicker profile, in nanoseconds.

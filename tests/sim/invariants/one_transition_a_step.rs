@@ -24,7 +24,7 @@ impl Invariant for OneTransitionAStep {
 
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
         match fact {
-            Fact::Stepped(_) => self.seen = false,
+            Fact::Stepped => self.seen = false,
             Fact::Became(m, transition) => {
                 if std::mem::replace(&mut self.seen, true) {
                     let to = transition.to;

@@ -6,6 +6,7 @@ use harmony_agent::core::ids::{Epoch, Lsn, OpId, TimelineId};
 use harmony_agent::core::time::Instant;
 
 use super::database::Server;
+use super::fault::{Fault, Kind};
 use super::network::MOMENT;
 use super::{Fact, Item, World};
 use crate::sim::mutant::Mutant;
@@ -43,7 +44,6 @@ pub(crate) enum Phase {
     Launch,
     AwaitUp,
     AwaitStream,
-    Promote,
     AwaitPromotion,
     Fast,
     Immediate,
@@ -95,14 +95,27 @@ impl World {
             rung: "",
             since: now,
         };
+        let opens = matches!(acting.action, Action::Promote | Action::StartPrimary);
         agent.actions.insert(op, acting);
         let life = agent.life;
+        if opens {
+            self.stumble(m);
+        }
         if fence && self.setup.mutant == Some(Mutant::FenceLies) {
             let proof = self.proof(m, "kill");
             return self.finish(m, op, ActionOutcome::Applied(Done::Fenced(proof)));
         }
         self.later(MOMENT, Item::Act(m, life, op));
         self.later(limit, Item::Act(m, life, op));
+    }
+
+    /// The agent stands still between the decision and the act.
+    fn stumble(&mut self, m: usize) {
+        let stumbles = self.faults.values().find(|f| f.kind == Kind::Stumble && f.machine == m);
+        let Some(fault) = stumbles.copied() else { return };
+        let kind = Kind::FreezeAgent;
+        let lasts = fault.detail % self.setup.scaled(30_000);
+        self.apply(Fault { kind, lasts, ..fault });
     }
 
     /// The core wants an action to end.
@@ -230,7 +243,6 @@ impl World {
         match &outcome {
             ActionOutcome::Applied(Done::Fenced(proof)) => {
                 self.say(format_args!("{name}: fenced by {}", proof.rung));
-                self.fact(Fact::FenceProven(m));
             }
             ActionOutcome::Applied(_) => self.say(format_args!("{name}: {action} done")),
             ActionOutcome::Refused(why) => self.say(format_args!("{name}: {action} refused: {why}")),

@@ -170,7 +170,7 @@ impl World {
         let Some(agent) = &mut self.machines[m].agent else { return };
         let effects = agent.core.step(now, event);
         self.steps += 1;
-        self.fact(Fact::Stepped(m));
+        self.fact(Fact::Stepped);
         for effect in effects {
             if self.machines[m].agent.as_ref().is_none_or(|agent| agent.life != life) {
                 return;

@@ -17,7 +17,6 @@ impl World {
         self.branches.append(&mut data.place, size, true);
         let place = data.place;
         self.acknowledged.push((m, place));
-        self.fact(Fact::Acknowledged(m, place));
     }
 
     /// A standby receives what there is.

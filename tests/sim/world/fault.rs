@@ -3,6 +3,7 @@
 use std::fmt;
 
 use harmony_agent::core::event::{Event, ShutdownMode};
+use harmony_agent::core::ids::Epoch;
 use harmony_agent::core::policy::WatchdogMode;
 use harmony_agent::core::records::Key;
 
@@ -15,6 +16,8 @@ use crate::sim::setup::MS;
 pub(crate) enum Kind {
     // the agent and its watchdog
     FreezeAgent,
+    /// It stands still right before it opens its database.
+    Stumble,
     KillAgent,
     StopAgent,
     StopAgentLeaving,
@@ -77,7 +80,8 @@ impl fmt::Display for Fault {
 }
 
 impl Kind {
-    const EVERYWHERE: [Self; 30] = [
+    const EVERYWHERE: [Self; 31] = [
+        Self::Stumble,
         Self::FreezeAgent,
         Self::KillAgent,
         Self::StopAgent,
@@ -179,6 +183,11 @@ impl World {
                 matches!(machine.db.server, Server::Up { .. } | Server::Starting { .. })
             }
             Kind::CutPair | Kind::CutOneWay => self.machines.len() > 1,
+            // A loss that nobody could know of because nobody had written anything down is beyond
+            // any protocol.
+            Kind::RollBack | Kind::Wipe => self.machines[..self.setup.members]
+                .iter()
+                .all(|machine| machine.floor.as_ref().is_some_and(|floor| floor.epoch > Epoch(0))),
             Kind::StartTwin => {
                 self.machines.last().is_some_and(|twin| twin.agent.is_none() && !twin.held)
             }

@@ -36,7 +36,7 @@ impl World {
             self.machines.iter().filter_map(|machine| Some(machine.db.data.as_ref()?.system)).collect();
         systems.sort_unstable();
         systems.dedup();
-        self.setup.store_loses || systems.len() > 1
+        self.setup.store_loses || self.usurped || systems.len() > 1
     }
 
     /// Notes on whose behalf nobody could act.
@@ -81,10 +81,5 @@ impl World {
             words.push(super::network::describe(lease));
         }
         words.join("; ")
-    }
-
-    /// Whether a fault of this kind is there, anywhere.
-    pub(crate) fn is_anywhere(&self, kind: Kind) -> bool {
-        self.faults.values().any(|fault| fault.kind == kind)
     }
 }

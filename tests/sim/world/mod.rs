@@ -77,7 +77,7 @@ pub(crate) enum Item {
 #[derive(Clone, Debug)]
 pub(crate) enum Fact {
     /// The agent took in an event.
-    Stepped(usize),
+    Stepped,
     /// It reported a transition; so many in one step.
     Became(usize, Transition),
     /// A write to the lease was applied.
@@ -86,10 +86,6 @@ pub(crate) enum Fact {
     LeaseAsked(usize, Box<Lease>),
     /// What makes a database writable is about to be done to it.
     Opening(usize, Action, Epoch),
-    /// The agent counts on this fence.
-    FenceProven(usize),
-    /// Somebody's commit was acknowledged.
-    Acknowledged(usize, Place),
     /// A standby begins to write where its log is not its upstream's.
     Diverged(usize, usize),
     /// The store lost what it had acknowledged.
@@ -134,6 +130,8 @@ pub(crate) struct World {
     /// Faults that have not ended.
     pub(crate) faults: BTreeMap<u64, Fault>,
     pub(crate) next_fault: u64,
+    /// The agent with another's name held the lease: which of the two goes is for an operator to say.
+    pub(crate) usurped: bool,
     pub(crate) rng: Rng,
     queue: BTreeMap<(u64, u64), Item>,
     next_item: u64,
@@ -192,6 +190,7 @@ impl World {
             log: logged.then(Vec::new),
             faults: BTreeMap::new(),
             next_fault: 0,
+            usurped: false,
             rng,
             queue: BTreeMap::new(),
             next_item: 0,

@@ -148,6 +148,7 @@ impl World {
             let lease = lease.clone();
             let (by, sent, expected) = (request.from, request.sent, write.expected);
             let written = LeaseWritten { by, sent, expected, before, lease };
+            self.usurped |= by >= self.setup.members;
             self.fact(Fact::LeaseWritten(Box::new(written)));
         }
         if !again {
