@@ -193,7 +193,7 @@ impl Agent {
                 Signal::Died
             }
             Event::Watchdog(status) => {
-                cx.watchdog = status;
+                cx.watchdog = cx.heard(status);
                 let wanted = cx.policy.watchdog != super::policy::WatchdogMode::Off;
                 let down = wanted && status == WatchdogStatus::Down;
                 cx.set_alarm(super::event::Alarm::WatchdogDown, down);

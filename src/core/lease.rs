@@ -19,6 +19,8 @@ pub(super) struct Held {
     /// End of the right to write that the store proves. It counts from when the last applied renewal
     /// was *sent*, by the duration that renewal published: the one candidates wait by.
     until: Instant,
+    /// When the last applied renewal was sent, and the duration it published.
+    proven: (Instant, Duration),
     /// When the next renewal is due.
     pub(super) next_renewal: Instant,
     /// Renewals in a row without a known outcome.
@@ -33,6 +35,7 @@ impl Held {
             revision: landed.revision,
             seq: 0,
             until: policy.lease_until(landed.sent, landed.duration),
+            proven: (landed.sent, landed.duration),
             next_renewal: landed.sent + policy.heartbeat_interval,
             failures: 0,
         }
@@ -43,6 +46,7 @@ impl Held {
         self.revision = landed.revision;
         self.seq += 1;
         self.until = policy.lease_until(landed.sent, landed.duration);
+        self.proven = (landed.sent, landed.duration);
         self.next_renewal = landed.sent + policy.heartbeat_interval;
         self.failures = 0;
     }
@@ -51,6 +55,17 @@ impl Held {
     /// seen it, so a shorter lease counts before its outcome is known.
     pub(super) fn publishing(&mut self, now: Instant, duration: Duration, policy: &Policy) {
         self.until = self.until.min(policy.lease_until(now, duration));
+    }
+
+    /// End of the right to write if renewals published no more than `duration`.
+    pub(super) fn until_by(&self, duration: Duration, policy: &Policy) -> Instant {
+        let (sent, published) = self.proven;
+        self.until.min(policy.lease_until(sent, published.min(duration)))
+    }
+
+    /// The duration that candidates wait by.
+    pub(super) fn published(&self) -> Duration {
+        self.proven.1
     }
 
     /// End of the right to write.

@@ -27,7 +27,11 @@ impl Chaos {
     /// How long until the next one.
     pub(crate) fn pause(&mut self) -> u64 {
         // Often two at almost the same moment.
-        if self.rng.chance(25) { self.rng.below(self.pause / 20 + 1) } else { self.rng.below(self.pause * 2) }
+        if self.rng.chance(25) {
+            self.rng.below(self.pause / 20 + 1)
+        } else {
+            self.rng.below(self.pause * 2)
+        }
     }
 
     /// The next fault.

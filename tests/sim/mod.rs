@@ -8,13 +8,17 @@
 //!
 //! `SIM_SEED=n` replays one seed with its log; `SIM_SEEDS=n` runs that many, from `SIM_FROM` on.
 
-#![allow(clippy::wildcard_enum_match_arm, reason = "a world is not the core: what it leaves out it leaves out")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a world is not the core: what it leaves out it leaves out"
+)]
 
 mod chaos;
 mod invariants;
 mod mutant;
 mod rng;
 mod run;
+mod scenarios;
 mod setup;
 mod shrink;
 mod tests;

@@ -53,7 +53,7 @@ impl Mutant {
         (Self::ClockTooSlow, "lease_covers_writes"),
         (Self::TimeoutIsSuccess, "lease_before_opening"),
         (Self::FenceLies, "released_is_fenced"),
-        (Self::FenceLies, "clean_hand_over_loses_nothing"),
+        (Self::LagHidden, "clean_hand_over_loses_nothing"),
         (Self::DogAsleep, "lease_covers_writes"),
         (Self::DogInvented, "guarded_before_opening"),
         (Self::FloorUnwritten, "floor_before_promotion"),

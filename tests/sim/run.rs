@@ -152,6 +152,61 @@ impl Run {
     }
 }
 
+/// A run whose faults somebody tells one by one.
+pub(crate) struct Told(Run);
+
+impl Told {
+    pub(crate) fn new(setup: &Setup) -> Self {
+        let world = World::new(setup.clone(), true);
+        Self(Run { world, invariants: invariants::all(), violation: None })
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.0.world
+    }
+
+    /// Time passes.
+    pub(crate) fn pass(&mut self, nanoseconds: u64) {
+        let until = self.0.world.now + nanoseconds;
+        self.0.until(until);
+    }
+
+    /// Time passes until there is a primary that everybody follows.
+    pub(crate) fn converge(&mut self) {
+        let bound = self.0.world.setup.scaled(400_000);
+        self.0.until_converged(bound, "not converged");
+        self.show();
+    }
+
+    /// A fault happens, if it can.
+    pub(crate) fn happens(&mut self, fault: Fault) -> bool {
+        let happened = self.0.world.apply(fault);
+        self.0.check();
+        happened
+    }
+
+    /// Says where everybody is.
+    pub(crate) fn show(&mut self) {
+        for m in 0..self.0.world.machines.len() {
+            let (name, state) = (self.0.world.name(m), self.0.world.state(m));
+            let state = state.map_or("no agent", |state| state.name());
+            let writes = if self.0.world.can_acknowledge(m) { ", writable" } else { "" };
+            let from = self.0.world.machines[m].db.streaming.map(|from| self.0.world.name(from));
+            let follows = from.map_or(String::new(), |from| format!(", follows {from}"));
+            self.0.world.say(format_args!("== {name}: {state}{writes}{follows}"));
+        }
+    }
+
+    /// The log.
+    pub(crate) fn end(mut self) -> String {
+        if let Some(violation) = &self.0.violation {
+            let log = self.0.world.log.take().unwrap_or_default().join("\n");
+            panic!("{violation:?}\n{log}");
+        }
+        self.0.world.log.take().unwrap_or_default().join("\n")
+    }
+}
+
 impl World {
     /// One primary, healthy, and everybody else follows it.
     pub(crate) fn is_converged(&self) -> bool {

@@ -16,8 +16,7 @@ pub(crate) fn shrink(setup: &Setup, story: &Story, invariant: &str) -> Story {
         let mut shorter = None;
         for begin in (0..best.len()).step_by(size) {
             let end = (begin + size).min(best.len());
-            let rest: Story =
-                best[..begin].iter().chain(&best[end..]).copied().collect();
+            let rest: Story = best[..begin].iter().chain(&best[end..]).copied().collect();
             tries += 1;
             let outcome = run(setup, Some(&rest), false);
             if outcome.violation.is_some_and(|found| found.invariant == invariant) {

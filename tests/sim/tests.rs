@@ -8,6 +8,7 @@ use super::mutant::Mutant;
 use super::run::{Outcome, Violation, run};
 use super::setup::Setup;
 use super::shrink::shrink;
+use super::world::fault::Kind;
 
 /// Seeds when nobody says how many: enough to see that everything works.
 const FEW: u64 = 40;
@@ -30,7 +31,8 @@ fn search(
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let stop = found.lock().unwrap().as_ref().is_some_and(|(first, _)| *first < seed);
+                    let stop =
+                        found.lock().unwrap().as_ref().is_some_and(|(first, _)| *first < seed);
                     if seed >= seeds.end || stop {
                         return;
                     }
@@ -79,6 +81,27 @@ fn a_same_seed_gives_the_same_log() {
         let again = run(&Setup::of(seed), Some(&logs[0].story), true);
         assert_eq!(logs[0].log, again.log, "seed {seed} told again");
     }
+}
+
+/// What nothing leads to is not searched.
+#[test]
+fn chaos_reaches_every_state_and_every_fault() {
+    let mut states = std::collections::BTreeSet::new();
+    let mut kinds = std::collections::BTreeSet::new();
+    for seed in 0..150 {
+        let outcome = run(&Setup::of(seed), None, true);
+        kinds.extend(outcome.story.iter().map(|(_, fault)| format!("{:?}", fault.kind)));
+        for state in harmony_agent::core::event::State::ALL {
+            let name = format!(": {} (", state.name());
+            if outcome.log.iter().any(|line| line.contains(&name)) {
+                states.insert(state.name());
+            }
+        }
+    }
+    assert_eq!(states.len(), harmony_agent::core::event::State::ALL.len(), "{states:?}");
+    let missing: Vec<_> =
+        Kind::ALL.iter().filter(|kind| !kinds.contains(&format!("{kind:?}"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]

@@ -30,7 +30,9 @@ impl Invariant for CleanHandOverLosesNothing {
         let Fact::LeaseWritten(written) = fact else { return Ok(()) };
         let before = self.released.take();
         if let Some(release) = &written.lease.released {
-            self.released = release.lsn.map(|lsn| (world.now, lsn));
+            // A founder that was stopped before it had published its data had no commit to lose.
+            let published = written.lease.database.system.is_some();
+            self.released = release.lsn.filter(|_| published).map(|lsn| (world.now, lsn));
             return Ok(());
         }
         let Some((at, needed)) = before else { return Ok(()) };

@@ -5,7 +5,10 @@ use crate::sim::world::{Fact, World};
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LostStoreNotObeyed;
+pub(crate) struct LostStoreNotObeyed {
+    /// When it last lost something.
+    lost_at: u64,
+}
 
 impl Invariant for LostStoreNotObeyed {
     fn name(&self) -> &'static str {
@@ -13,7 +16,7 @@ impl Invariant for LostStoreNotObeyed {
     }
 
     fn sentence(&self) -> &'static str {
-        "Nobody acquires from a store of another incarnation, or at a lower epoch or lease revision, than its own floor.json knows."
+        "Nobody asks to acquire from a store of another incarnation, or at a lower epoch or lease revision, than its own floor.json knows."
     }
 
     fn source(&self) -> &'static str {
@@ -21,7 +24,14 @@ impl Invariant for LostStoreNotObeyed {
     }
 
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
+        if let Fact::StoreLost = fact {
+            self.lost_at = world.now;
+        }
         let Fact::LeaseWritten(written) = fact else { return Ok(()) };
+        // What was sent before may land in what was restored; nobody acts on it.
+        if written.sent_at < self.lost_at {
+            return Ok(());
+        }
         let Some(floor) = &world.machines[written.by].floor else { return Ok(()) };
         if written.lease.seq != 0 || written.lease.released.is_some() {
             return Ok(());

@@ -245,8 +245,12 @@ impl World {
                 self.say(format_args!("{name}: fenced by {}", proof.rung));
             }
             ActionOutcome::Applied(_) => self.say(format_args!("{name}: {action} done")),
-            ActionOutcome::Refused(why) => self.say(format_args!("{name}: {action} refused: {why}")),
-            ActionOutcome::Unknown(why) => self.say(format_args!("{name}: {action} unknown: {why}")),
+            ActionOutcome::Refused(why) => {
+                self.say(format_args!("{name}: {action} refused: {why}"))
+            }
+            ActionOutcome::Unknown(why) => {
+                self.say(format_args!("{name}: {action} unknown: {why}"))
+            }
         }
         if self.setup.mutant == Some(Mutant::AnswerLost) && action == "rejoin" {
             return;

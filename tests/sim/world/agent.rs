@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use harmony_agent::core::event::{
-    Effect, Event, Exit, Floor, ReadFailure, Reason, State, StoreWrite, Transition,
-    WatchdogStatus, WriteOutcome,
+    Effect, Event, Exit, Floor, ReadFailure, Reason, State, StoreWrite, Transition, WatchdogStatus,
+    WriteOutcome,
 };
 use harmony_agent::core::ids::{Epoch, Incarnation, OpId};
 use harmony_agent::core::policy::WatchdogMode;
@@ -298,7 +298,7 @@ impl World {
         // The store's adapter gives up a little before the executor does.
         self.later(limit / 10 * 9, Item::GiveUp(m, life, op));
         let sent = self.local(m);
-        self.send(Request { from: m, life, op, sent, incarnation, what });
+        self.send(Request { from: m, life, op, sent, sent_at: self.now, incarnation, what });
     }
 
     fn remember(&mut self, m: usize, life: u32, op: OpId, floor: Floor) {

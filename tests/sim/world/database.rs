@@ -31,12 +31,20 @@ pub(crate) enum Server {
     #[default]
     Down,
     /// It does not accept connections yet.
-    Starting { standby: bool },
-    Up { standby: bool },
+    Starting {
+        standby: bool,
+    },
+    Up {
+        standby: bool,
+    },
     /// It was told to stop; what runs on it may still commit.
-    Stopping { standby: bool },
+    Stopping {
+        standby: bool,
+    },
     /// The postmaster is gone; what it started is not and may still commit.
-    Remnants { standby: bool },
+    Remnants {
+        standby: bool,
+    },
 }
 
 /// What a server does by itself.
@@ -144,6 +152,16 @@ impl World {
             (false, _) => self.some(5, 60),
         };
         self.later(took, Item::Server(m, number, ServerEvent::Stopped { clean }));
+    }
+
+    /// What kept it from stopping is over.
+    pub(crate) fn stop_goes_on(&mut self, m: usize) {
+        let db = &self.machines[m].db;
+        if matches!(db.server, Server::Stopping { .. }) {
+            let (number, took) = (db.server_number, self.some(20, 400));
+            let event = ServerEvent::Stopped { clean: true };
+            self.later(took, Item::Server(m, number, event));
+        }
     }
 
     /// The postmaster ends without a word; what it started takes a moment longer.

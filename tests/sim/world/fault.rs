@@ -80,9 +80,10 @@ impl fmt::Display for Fault {
 }
 
 impl Kind {
-    const EVERYWHERE: [Self; 31] = [
-        Self::Stumble,
+    /// All of them.
+    pub(crate) const ALL: [Self; 40] = [
         Self::FreezeAgent,
+        Self::Stumble,
         Self::KillAgent,
         Self::StopAgent,
         Self::StopAgentLeaving,
@@ -92,6 +93,7 @@ impl Kind {
         Self::FloorFails,
         Self::SpuriousHint,
         Self::Reconfigure,
+        Self::StartTwin,
         Self::Suspend,
         Self::PowerOff,
         Self::CrashDb,
@@ -112,7 +114,28 @@ impl Kind {
         Self::LateWrites,
         Self::TwiceSent,
         Self::HintsLost,
+        Self::StaleReads,
+        Self::CutPair,
+        Self::CutOneWay,
+        Self::StoreDown,
+        Self::StoreClock,
+        Self::RollBack,
+        Self::Wipe,
+        Self::Damage,
     ];
+
+    /// It befalls the store, or nobody's machine in particular.
+    fn is_common(self) -> bool {
+        matches!(
+            self,
+            Self::StoreDown
+                | Self::StoreClock
+                | Self::RollBack
+                | Self::Wipe
+                | Self::Damage
+                | Self::StartTwin
+        )
+    }
 
     /// It is over as soon as it has happened.
     fn is_moment(self) -> bool {
@@ -139,25 +162,14 @@ impl World {
     /// What can happen now: kinds and machines. How long is the caller's choice.
     pub(crate) fn actions(&self) -> Vec<(Kind, usize)> {
         let mut actions = Vec::new();
-        for m in 0..self.machines.len() {
-            for kind in Kind::EVERYWHERE.into_iter().chain([
-                Kind::StaleReads,
-                Kind::CutPair,
-                Kind::CutOneWay,
-            ]) {
-                if self.may(kind, m) {
-                    actions.push((kind, m));
-                }
+        for kind in Kind::ALL {
+            let loses = matches!(kind, Kind::RollBack | Kind::Wipe | Kind::Damage);
+            if loses && !self.setup.store_loses || kind == Kind::StartTwin && !self.setup.twin {
+                continue;
             }
+            let machines = if kind.is_common() { 1 } else { self.machines.len() };
+            actions.extend((0..machines).filter(|m| self.may(kind, *m)).map(|m| (kind, m)));
         }
-        let mut anywhere = vec![Kind::StoreDown, Kind::StoreClock];
-        if self.setup.store_loses {
-            anywhere.extend([Kind::RollBack, Kind::Wipe, Kind::Damage]);
-        }
-        if self.setup.twin {
-            anywhere.push(Kind::StartTwin);
-        }
-        actions.extend(anywhere.into_iter().filter(|kind| self.may(*kind, 0)).map(|kind| (kind, 0)));
         actions
     }
 
@@ -275,9 +287,9 @@ impl World {
             Kind::SpuriousHint => self.feed(m, Event::Changed),
             Kind::Reconfigure => {
                 let mut policy = self.setup.policy.clone();
-                policy.lease_duration =
-                    policy.lease_duration * u32::try_from(100 + fault.detail % 60).unwrap_or(100)
-                        / 100;
+                policy.lease_duration = policy.lease_duration
+                    * u32::try_from(100 + fault.detail % 60).unwrap_or(100)
+                    / 100;
                 self.feed(m, Event::Reconfigured(policy));
             }
             Kind::FreezeDog => {
@@ -381,6 +393,7 @@ impl World {
                 }
             }
             Kind::StartTwin => self.end_agent(self.machines.len() - 1),
+            Kind::Stubborn | Kind::HangDb if self.machines[m].on => self.stop_goes_on(m),
             Kind::Suspend => self.resume(m),
             Kind::PowerOff => {
                 let now = self.now;

@@ -4,7 +4,6 @@ use harmony_agent::core::event::Event;
 use harmony_agent::core::policy::WatchdogMode;
 
 use super::World;
-use super::fault::Kind;
 
 impl World {
     /// Ends every fault and starts every agent that does not run. The twin goes.
@@ -32,8 +31,11 @@ impl World {
 
     /// Something is as only an operator may mend it.
     pub(crate) fn needs_operator(&self) -> bool {
-        let mut systems: Vec<_> =
-            self.machines.iter().filter_map(|machine| Some(machine.db.data.as_ref()?.system)).collect();
+        let mut systems: Vec<_> = self
+            .machines
+            .iter()
+            .filter_map(|machine| Some(machine.db.data.as_ref()?.system))
+            .collect();
         systems.sort_unstable();
         systems.dedup();
         self.setup.store_loses || self.usurped || systems.len() > 1

@@ -101,6 +101,8 @@ pub(crate) struct LeaseWritten {
     pub(crate) by: usize,
     /// When it was sent, by that machine's clock.
     pub(crate) sent: Instant,
+    /// The same in true time.
+    pub(crate) sent_at: u64,
     /// The revision it was decided on.
     pub(crate) expected: Option<Revision>,
     /// What was there before.
@@ -162,9 +164,7 @@ impl Item {
             | Self::Keeper(m, life)
             | Self::KeeperHears(m, life, _) => Target::Agent(*m, *life),
             Self::Dog(m, dog) | Self::DogHears(m, dog, ..) => Target::Dog(*m, *dog),
-            Self::Server(m, ..) | Self::StartAgent(m) | Self::StartDog(m, _) => {
-                Target::Machine(*m)
-            }
+            Self::Server(m, ..) | Self::StartAgent(m) | Self::StartDog(m, _) => Target::Machine(*m),
             Self::Request(_) | Self::Client(_) | Self::Stream(_) | Self::BackUp | Self::End(_) => {
                 Target::World
             }

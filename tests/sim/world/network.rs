@@ -21,6 +21,8 @@ pub(crate) struct Request {
     pub(crate) op: OpId,
     /// When this copy of it was sent, by the sender's clock.
     pub(crate) sent: Instant,
+    /// The same in true time.
+    pub(crate) sent_at: u64,
     /// The life of the store that the sender opened.
     pub(crate) incarnation: Incarnation,
     pub(crate) what: What,
@@ -143,12 +145,21 @@ impl World {
         let again = before.as_ref().is_some_and(|(.., known)| *known == revision);
         if !again && let (Key::Lease, Record::Lease(lease)) = (&write.key, &write.record) {
             let who = self.name(request.from);
-            self.say(format_args!("store: {} (from {who})", describe(lease)));
+            let renewal = lease.seq > 0 && lease.released.is_none();
+            if !renewal || lease.seq.is_multiple_of(10) {
+                self.say(format_args!("store: {} (from {who})", describe(lease)));
+            }
             let before = before.map(|(lease, ..)| *lease);
             let lease = lease.clone();
-            let (by, sent, expected) = (request.from, request.sent, write.expected);
-            let written = LeaseWritten { by, sent, expected, before, lease };
-            self.usurped |= by >= self.setup.members;
+            let written = LeaseWritten {
+                by: request.from,
+                sent: request.sent,
+                sent_at: request.sent_at,
+                expected: write.expected,
+                before,
+                lease,
+            };
+            self.usurped |= request.from >= self.setup.members;
             self.fact(Fact::LeaseWritten(Box::new(written)));
         }
         if !again {

@@ -3,12 +3,12 @@
 use harmony_agent::core::event::{ActionOutcome, Done};
 use harmony_agent::core::ids::{Lsn, SystemId, TimelineId};
 
+use super::Item;
 use super::World;
 use super::acting::{Acting, Flow, Phase, refused, unknown};
 use super::database::{Data, Server, ServerEvent};
 use super::fault::Kind;
 use super::history::{Place, Streams};
-use super::Item;
 
 fn done() -> Flow {
     Flow::Done(ActionOutcome::Applied(Done::Done))
@@ -195,10 +195,7 @@ impl World {
                 let place = self.machines[m].db.data.as_ref().map(|data| data.place);
                 let place = place.unwrap_or(Place { branch: 0, lsn: 0 });
                 let timeline = TimelineId(self.branches.get(place.branch).number);
-                Flow::Done(ActionOutcome::Applied(Done::Promoted {
-                    timeline,
-                    lsn: Lsn(place.lsn),
-                }))
+                Flow::Done(ActionOutcome::Applied(Done::Promoted { timeline, lsn: Lsn(place.lsn) }))
             }
             (Phase::AwaitPromotion, Server::Up { standby: true }) => {
                 Flow::Again(Phase::AwaitPromotion, poll)
@@ -305,8 +302,7 @@ impl World {
 
     /// The first rung: `first_rung` of `src/database/local/rejoin.rs`.
     fn starts_as_it_is(&self, m: usize, source: usize) -> bool {
-        let (Some(own), Some(theirs)) =
-            (&self.machines[m].db.data, &self.machines[source].db.data)
+        let (Some(own), Some(theirs)) = (&self.machines[m].db.data, &self.machines[source].db.data)
         else {
             return false;
         };
@@ -350,8 +346,8 @@ impl World {
         let Some(mut data) = self.machines[m].db.rewinding.take() else {
             return refused("there is no data directory");
         };
-        let same = self.branches.get(data.place.branch).number
-            == self.branches.get(theirs.branch).number;
+        let same =
+            self.branches.get(data.place.branch).number == self.branches.get(theirs.branch).number;
         // pg_rewind looks at numbers: within one it finds nothing to do.
         if !same && self.branches.common(data.place, theirs).lsn > 0 {
             data.place = theirs;

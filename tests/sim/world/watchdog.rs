@@ -325,9 +325,10 @@ impl World {
 
     /// The watchdog stands ready to end the database.
     pub(crate) fn is_guarded(&self, m: usize) -> bool {
-        self.machines[m].dog.as_ref().is_some_and(|dog| {
-            !dog.frozen && dog.warden.status().phase != Phase::Idle
-        })
+        self.machines[m]
+            .dog
+            .as_ref()
+            .is_some_and(|dog| !dog.frozen && dog.warden.status().phase != Phase::Idle)
     }
 }
 
