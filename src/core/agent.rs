@@ -194,6 +194,9 @@ impl Agent {
             }
             Event::Watchdog(status) => {
                 cx.watchdog = cx.heard(status);
+                if let WatchdogStatus::Armed(deadline) = cx.watchdog {
+                    cx.last_deadline = Some(deadline);
+                }
                 let wanted = cx.policy.watchdog != super::policy::WatchdogMode::Off;
                 let down = wanted && status == WatchdogStatus::Down;
                 cx.set_alarm(super::event::Alarm::WatchdogDown, down);

@@ -21,7 +21,7 @@ fn number(name: &str) -> Option<u64> {
 fn search(
     seeds: std::ops::Range<u64>,
     setup: impl Fn(u64) -> Setup + Sync,
-    counts: impl Fn(&Violation) -> bool + Sync,
+    counts: impl Fn(u64, &Violation) -> bool + Sync,
 ) -> (Option<(u64, Outcome)>, u64) {
     let next = AtomicU64::new(seeds.start);
     let steps = AtomicU64::new(0);
@@ -38,7 +38,7 @@ fn search(
                     }
                     let outcome = run(&setup(seed), None, false);
                     steps.fetch_add(outcome.steps, Ordering::Relaxed);
-                    if outcome.violation.as_ref().is_some_and(&counts) {
+                    if outcome.violation.as_ref().is_some_and(|found| counts(seed, found)) {
                         let mut found = found.lock().unwrap();
                         if found.as_ref().is_none_or(|(first, _)| seed < *first) {
                             *found = Some((seed, outcome));
@@ -116,14 +116,15 @@ fn every_invariant_has_a_sentence_a_source_and_a_mutant() {
 
 /// Every seed that violates something, for whoever has to mend more than one thing.
 fn list(seeds: std::ops::Range<u64>) {
-    let mut found = 0;
-    for seed in seeds {
-        if let Some(violation) = run(&Setup::of(seed), None, false).violation {
-            found += 1;
-            println!("{seed} {} {}", violation.invariant, violation.text);
-        }
-    }
-    assert_eq!(found, 0, "seeds that violate something");
+    let found = AtomicU64::new(0);
+    let tell = |seed, violation: &Violation| {
+        println!("{seed} {} {}", violation.invariant, violation.text);
+        found.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    let (_, steps) = search(seeds, Setup::of, tell);
+    println!("{steps} steps");
+    assert_eq!(found.into_inner(), 0, "seeds that violate something");
 }
 
 #[allow(clippy::disallowed_types, reason = "how fast it is, for people")]
@@ -142,7 +143,7 @@ fn seeds_violate_nothing() {
     if number("SIM_ALL").is_some() {
         return list(from..from + count);
     }
-    let (found, steps) = search(from..from + count, Setup::of, |_| true);
+    let (found, steps) = search(from..from + count, Setup::of, |_, _| true);
     if let Some((seed, outcome)) = found {
         panic!("{}", explain(&Setup::of(seed), &outcome));
     }
@@ -155,7 +156,7 @@ fn every_mutant_is_found() {
     let mut missed = Vec::new();
     for (mutant, invariant) in Mutant::ALL {
         let setup = |seed| Setup { only: Some(invariant), ..mutant.setup(seed) };
-        let (found, steps) = search(0..1_000, setup, |_| true);
+        let (found, steps) = search(0..1_000, setup, |_, _| true);
         match found {
             Some((seed, outcome)) => {
                 let text = outcome.violation.map_or(String::new(), |violation| violation.text);

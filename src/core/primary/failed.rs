@@ -95,8 +95,9 @@ impl Failed {
 /// A fence that begins late (after a freeze, a suspension) has less time to be gentle: by the time at
 /// which a watchdog would kill, it kills.
 fn in_time(cx: &Shared, ladder: Ladder, held: Option<&Held>) -> Ladder {
-    let Some(held) = held else { return ladder };
-    let left = cx.policy.guard_at(held.until()).since(cx.now);
+    let proven = held.map(|held| cx.policy.guard_at(held.until()));
+    let Some(kill_at) = proven.or(cx.last_deadline) else { return ladder };
+    let left = kill_at.since(cx.now);
     Ladder { fast: ladder.fast.min(left), immediate: ladder.immediate.min(left) }
 }
 

@@ -89,6 +89,8 @@ pub(super) struct Shared {
     /// The latest deadline that the watchdog had when it was last told to let go: a word of it that
     /// says so still is from before.
     let_go: Option<Instant>,
+    /// The deadline the watchdog was last heard to hold: it bounds a database whose watchdog is gone.
+    pub(super) last_deadline: Option<Instant>,
     /// The store rejected our latest write for a cause that an operator has to mend.
     writes_rejected: bool,
     /// Since when the watchdog has been told to guard.
@@ -154,6 +156,7 @@ impl Shared {
             alarms: BTreeSet::new(),
             guarded: None,
             let_go: None,
+            last_deadline: None,
             writes_rejected: false,
             guard_since: None,
             epoch_of_tasks: Epoch(0),
@@ -235,6 +238,7 @@ impl Shared {
         };
         self.let_go = self.let_go.max(told).max(held);
         self.watchdog = self.heard(self.watchdog);
+        self.last_deadline = None;
         self.guard_since = None;
         self.effects.push(Effect::Guard(Guard::Released));
     }

@@ -1,6 +1,6 @@
 use super::bench::*;
 use crate::core::event::{
-    Action, Condition, Effect, Event, Guard, Process, Reason, State, WatchdogStatus,
+    Action, Condition, Effect, Event, Guard, Ladder, Process, Reason, State, WatchdogStatus,
 };
 use crate::core::ids::Epoch;
 use crate::core::records::Key;
@@ -66,6 +66,19 @@ fn the_watchdogs_deadline_is_the_grace() {
     assert_eq!(bench.agent.state(), State::PrimaryInitializing);
     bench.advance_ms(1);
     assert!(bench.fences());
+}
+
+/// Nothing else ends the database then, and the lease ends shortly after that deadline.
+#[test]
+fn the_watchdogs_deadline_is_the_grace_also_when_the_watchdog_has_gone() {
+    let mut bench = restarted(Process::RunningPrimary, "a");
+    bench.step(Event::Watchdog(WatchdogStatus::Armed(bench.now + seconds(2))));
+    bench.step(Event::Watchdog(WatchdogStatus::Down));
+    bench.advance_ms(1_999);
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+    bench.advance_ms(1);
+    let kill = Ladder { fast: Duration::ZERO, immediate: Duration::ZERO };
+    assert_eq!(bench.actions(), [Action::Fence { ladder: kill }]);
 }
 
 #[test]

@@ -82,6 +82,11 @@ impl Database {
         self.server != Server::Down
     }
 
+    /// It is on its way to be out of recovery, whatever becomes of whoever asked for it.
+    pub(crate) fn becomes_primary(&self) -> bool {
+        self.promoting || self.server == Server::Starting { standby: false }
+    }
+
     /// It is out of recovery, however badly it is.
     pub(crate) fn is_primary(&self) -> bool {
         match self.server {

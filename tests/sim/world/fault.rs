@@ -200,6 +200,8 @@ impl World {
             Kind::RollBack | Kind::Wipe => self.machines[..self.setup.members]
                 .iter()
                 .all(|machine| machine.floor.as_ref().is_some_and(|floor| floor.epoch > Epoch(0))),
+            // A machine that knows nothing beside a store that knows nothing founds a cluster.
+            Kind::StartTwin if self.store.lives > 1 => false,
             Kind::StartTwin => {
                 self.machines.last().is_some_and(|twin| twin.agent.is_none() && !twin.held)
             }

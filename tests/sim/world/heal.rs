@@ -45,7 +45,7 @@ impl World {
     pub(crate) fn excuse(&mut self) {
         for m in 0..self.machines.len() {
             let machine = &self.machines[m];
-            if !machine.db.is_primary() {
+            if !machine.db.is_primary() && !machine.db.becomes_primary() {
                 self.machines[m].excused = false;
                 continue;
             }

@@ -26,7 +26,7 @@ pub(crate) struct Contents {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Store {
     pub(crate) incarnation: Incarnation,
-    lives: u64,
+    pub(crate) lives: u64,
     pub(crate) now: Contents,
     /// What was kept at some times before, oldest first, for a restore.
     backups: Vec<(u64, Contents)>,
