@@ -82,10 +82,8 @@ impl Workflow {
             State::PrimaryFenced => true,
             State::PrimaryYielding => self.held().is_none(),
             State::ReplicaInitializing | State::ReplicaWatching | State::ReplicaFailed => standby,
-            State::PrimaryInitializing
-            | State::PrimaryHealthy
-            | State::PrimaryFailed
-            | State::ReplicaPromoting => false,
+            State::PrimaryInitializing => standby && self.held().is_none() && !cx.busy(),
+            State::PrimaryHealthy | State::PrimaryFailed | State::ReplicaPromoting => false,
         }
     }
 

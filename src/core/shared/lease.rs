@@ -24,7 +24,9 @@ impl Shared {
         let known = self.floor.as_ref().map_or(Epoch(0), |floor| floor.epoch);
         let patience = self.policy.failover_timeout(last.lease_duration);
         let quiet = self.view.window_start().is_some_and(|since| self.now.since(since) >= patience);
-        damaged && last.epoch >= known && quiet
+        // Who held it after us is known from what he wrote of the cluster.
+        let newest = self.view.cluster().is_none_or(|cluster| cluster.epoch <= last.epoch);
+        damaged && last.epoch >= known && newest && quiet
     }
 
     /// The holder of the lease as somebody to follow: its lease is neither released nor silent.

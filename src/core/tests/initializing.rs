@@ -82,6 +82,34 @@ fn the_watchdogs_deadline_is_the_grace_also_when_the_watchdog_has_gone() {
 }
 
 #[test]
+fn a_server_that_starts_under_an_armed_watchdog_is_bounded_by_its_deadline() {
+    let mut store = Store::new();
+    store.put_lease(&identity("a", 0), |_| {});
+    let mut bench = Bench::start(store);
+    bench.step(Event::Watchdog(WatchdogStatus::Armed(bench.now + seconds(2))));
+    bench.step(Event::Watchdog(WatchdogStatus::Down));
+    let condition = Condition::Starting;
+    let starting = crate::core::event::Observation { condition, ..seen(Process::Running) };
+    bench.step(Event::Observed(starting));
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+    bench.advance_ms(2_000);
+    assert!(bench.fences());
+}
+
+/// Somebody held it after us, and what he wrote of the cluster is there.
+#[test]
+fn a_damaged_lease_is_not_written_again_by_an_earlier_holder() {
+    let mut bench = restarted(Process::StoppedPrimary, "a");
+    bench.read();
+    bench.answer(&Key::Lease, crate::core::event::WriteOutcome::Refused);
+    bench.store.put_cluster(&identity("b", 0), |cluster| cluster.epoch = Epoch(7));
+    bench.store.damage(Key::Lease);
+    bench.quiet_seconds(40);
+    assert!(bench.lease_written().is_none());
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+}
+
+#[test]
 fn a_stopped_primary_waits_for_the_store_without_a_storm() {
     let mut bench = restarted(Process::StoppedPrimary, "a");
     bench.assert_no_storm();

@@ -24,7 +24,7 @@ impl Invariant for FencedBeforeTakeover {
         let Fact::LeaseWritten(written) = fact else { return Ok(()) };
         let acquired = written.lease.released.is_none() && written.lease.seq == 0;
         let other = (0..world.machines.len()).find(|m| *m != written.by && is_writer(world, *m));
-        match other.filter(|_| acquired) {
+        match other.filter(|_| acquired && !world.is_restored()) {
             Some(other) => Err(format!(
                 "{} acquires epoch {} while {} accepts writes",
                 world.name(written.by),

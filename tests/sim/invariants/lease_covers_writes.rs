@@ -11,8 +11,8 @@ use crate::sim::world::{Fact, World};
 /// See the module's documentation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LeaseCoversWrites {
-    /// By machine: by which clock, until when.
-    until: BTreeMap<usize, (Clock, Instant)>,
+    /// By machine: by which clock, when sent, until when.
+    until: BTreeMap<usize, (Clock, Instant, Instant)>,
 }
 
 impl Invariant for LeaseCoversWrites {
@@ -35,7 +35,11 @@ impl Invariant for LeaseCoversWrites {
                 None => world.setup.policy.lease_until(written.sent, written.lease.lease_duration),
             };
             let clock = world.machines[written.by].clock.clone();
-            self.until.insert(written.by, (clock, until));
+            let before = self.until.get(&written.by).filter(|(known, ..)| *known == clock);
+            // An older copy that lands in a restored store takes no right away.
+            if before.is_none_or(|(_, sent, _)| *sent <= written.sent) {
+                self.until.insert(written.by, (clock, written.sent, until));
+            }
         }
         Ok(())
     }
@@ -46,9 +50,9 @@ impl Invariant for LeaseCoversWrites {
                 continue;
             }
             let now = world.local(m);
-            let proven = self.until.get(&m).filter(|(clock, _)| *clock == world.machines[m].clock);
-            if proven.is_none_or(|(_, until)| now >= *until) {
-                let until = proven.map_or(Instant::ZERO, |(_, until)| *until);
+            let proven = self.until.get(&m).filter(|(clock, ..)| *clock == world.machines[m].clock);
+            if proven.is_none_or(|(_, _, until)| now >= *until) {
+                let until = proven.map_or(Instant::ZERO, |(_, _, until)| *until);
                 return Err(format!(
                     "{} accepts writes at {now} of its clock, its right ended at {until}",
                     world.name(m)

@@ -252,6 +252,7 @@ impl World {
             Kind::RollBack => {
                 let age = fault.detail % self.setup.scaled(60_000);
                 if self.store.roll_back(self.now, age) {
+                    self.rolled_back = Some(self.now);
                     self.fact(Fact::StoreLost);
                 }
             }
@@ -412,7 +413,8 @@ impl World {
         let machine = &mut self.machines[m];
         machine.suspended = false;
         machine.resumed = self.now;
-        let mut missed = std::mem::take(&mut machine.deferred);
+        let mut missed = Vec::new();
+        let processes = std::mem::take(&mut machine.deferred);
         let mut frozen = 0;
         if let Some(agent) = machine.agent.as_mut().filter(|agent| !agent.frozen) {
             missed.append(&mut agent.deferred);
@@ -421,6 +423,10 @@ impl World {
         if let Some(dog) = machine.dog.as_mut().filter(|dog| !dog.frozen) {
             missed.append(&mut dog.deferred);
             frozen += 1;
+        }
+        for item in processes {
+            let delay = self.some(0, 20);
+            self.later(delay, item);
         }
         self.catch_up(missed);
         if frozen > 0 {

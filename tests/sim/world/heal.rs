@@ -41,6 +41,13 @@ impl World {
         self.setup.store_loses || self.usurped || systems.len() > 1
     }
 
+    /// The store was restored within the time for which a lease lasts: a former holder that did not see
+    /// what came after it may open again beside a primary that has not noticed yet.
+    pub(crate) fn is_restored(&self) -> bool {
+        let lease = super::agent::nanos(self.setup.policy.lease_duration) * 2;
+        self.rolled_back.is_some_and(|at| self.now < at + lease)
+    }
+
     /// Notes on whose behalf nobody could act.
     pub(crate) fn excuse(&mut self) {
         for m in 0..self.machines.len() {

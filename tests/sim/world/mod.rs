@@ -134,6 +134,8 @@ pub(crate) struct World {
     pub(crate) next_fault: u64,
     /// The agent with another's name held the lease: which of the two goes is for an operator to say.
     pub(crate) usurped: bool,
+    /// When the store was last restored from a backup.
+    pub(crate) rolled_back: Option<u64>,
     pub(crate) rng: Rng,
     queue: BTreeMap<(u64, u64), Item>,
     next_item: u64,
@@ -191,6 +193,7 @@ impl World {
             faults: BTreeMap::new(),
             next_fault: 0,
             usurped: false,
+            rolled_back: None,
             rng,
             queue: BTreeMap::new(),
             next_item: 0,
@@ -305,7 +308,7 @@ impl World {
         }
         let mut delay = 0;
         for item in missed {
-            delay += self.rng.below(MOMENT);
+            delay += self.rng.below(MOMENT / 8);
             self.later(delay, item);
         }
     }
