@@ -27,6 +27,8 @@ impl Invariant for EpochGrows {
     fn fact(&mut self, _world: &World, fact: &Fact) -> Result<(), String> {
         match fact {
             Fact::StoreLost => self.highest = Epoch(0),
+            // Whoever writes it anew may not know of a holder that had not described the cluster yet.
+            Fact::LeaseDamaged => self.highest = Epoch(self.highest.0.saturating_sub(1)),
             Fact::LeaseWritten(written) => {
                 let (lease, highest) = (&written.lease, self.highest);
                 let acquired = lease.seq == 0;

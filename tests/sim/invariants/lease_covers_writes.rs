@@ -12,7 +12,7 @@ use crate::sim::world::{Fact, World};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LeaseCoversWrites {
     /// By machine: by which clock, when sent, until when.
-    until: BTreeMap<usize, (Clock, Instant, Instant)>,
+    until: BTreeMap<usize, (Clock, u64, Instant)>,
 }
 
 impl Invariant for LeaseCoversWrites {
@@ -36,9 +36,10 @@ impl Invariant for LeaseCoversWrites {
             };
             let clock = world.machines[written.by].clock.clone();
             let before = self.until.get(&written.by).filter(|(known, ..)| *known == clock);
-            // An older copy that lands in a restored store takes no right away.
-            if before.is_none_or(|(_, sent, _)| *sent <= written.sent) {
-                self.until.insert(written.by, (clock, written.sent, until));
+            // An older copy that lands late takes no right away, one from before a reboot gives none.
+            let newer = before.is_none_or(|(_, sent_at, _)| *sent_at <= written.sent_at);
+            if newer && written.sent_at >= clock.booted_at() {
+                self.until.insert(written.by, (clock, written.sent_at, until));
             }
         }
         Ok(())

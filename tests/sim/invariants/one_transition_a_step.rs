@@ -25,11 +25,9 @@ impl Invariant for OneTransitionAStep {
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
         match fact {
             Fact::Stepped => self.seen = false,
-            Fact::Became(m, transition) => {
-                if std::mem::replace(&mut self.seen, true) {
-                    let to = transition.to;
-                    return Err(format!("{} also became {to} in one step", world.name(*m)));
-                }
+            Fact::Became(m, transition) if std::mem::replace(&mut self.seen, true) => {
+                let to = transition.to;
+                return Err(format!("{} also became {to} in one step", world.name(*m)));
             }
             _ => {}
         }

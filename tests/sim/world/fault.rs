@@ -320,6 +320,9 @@ impl World {
             return;
         }
         let key = keys[usize::try_from(detail).unwrap_or(0) % keys.len()].clone();
+        if key == Key::Lease {
+            self.fact(Fact::LeaseDamaged);
+        }
         self.store.damage(self.now, key);
     }
 

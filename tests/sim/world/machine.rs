@@ -28,6 +28,11 @@ impl Clock {
         Self { booted: (now, reading), ppm }
     }
 
+    /// The true time at which it began.
+    pub(crate) fn booted_at(&self) -> u64 {
+        self.booted.0
+    }
+
     /// The reading at a true time.
     pub(crate) fn at(&self, now: u64) -> Instant {
         let passed = i128::from(now - self.booted.0) * i128::from(1_000_000 + self.ppm) / 1_000_000;

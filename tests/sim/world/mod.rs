@@ -90,6 +90,8 @@ pub(crate) enum Fact {
     Diverged(usize, usize),
     /// The store lost what it had acknowledged.
     StoreLost,
+    /// Somebody wrote garbage over the lease.
+    LeaseDamaged,
     /// The agent asks for ticks in a circle.
     Storm(usize, State, &'static str),
 }

@@ -28,6 +28,7 @@ pub(crate) struct Request {
     pub(crate) what: What,
 }
 
+#[allow(clippy::large_enum_variant, reason = "on its way in a box")]
 #[derive(Clone, Debug)]
 pub(crate) enum What {
     Read,
@@ -35,6 +36,7 @@ pub(crate) enum What {
 }
 
 /// What the store says.
+#[allow(clippy::large_enum_variant, reason = "on its way in a box")]
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     Read(Result<Snapshot, ReadFailure>),
