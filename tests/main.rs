@@ -7,5 +7,6 @@ mod config;
 mod conformance;
 mod live;
 mod local;
+mod sim;
 mod support;
 mod watchdog;

@@ -82,10 +82,8 @@ impl Workflow {
             State::PrimaryFenced => true,
             State::PrimaryYielding => self.held().is_none(),
             State::ReplicaInitializing | State::ReplicaWatching | State::ReplicaFailed => standby,
-            State::PrimaryInitializing
-            | State::PrimaryHealthy
-            | State::PrimaryFailed
-            | State::ReplicaPromoting => false,
+            State::PrimaryInitializing => standby && self.held().is_none() && !cx.busy(),
+            State::PrimaryHealthy | State::PrimaryFailed | State::ReplicaPromoting => false,
         }
     }
 
@@ -193,7 +191,10 @@ impl Agent {
                 Signal::Died
             }
             Event::Watchdog(status) => {
-                cx.watchdog = status;
+                cx.watchdog = cx.heard(status);
+                if let WatchdogStatus::Armed(deadline) = cx.watchdog {
+                    cx.last_deadline = Some(deadline);
+                }
                 let wanted = cx.policy.watchdog != super::policy::WatchdogMode::Off;
                 let down = wanted && status == WatchdogStatus::Down;
                 cx.set_alarm(super::event::Alarm::WatchdogDown, down);

@@ -19,10 +19,10 @@ pub(super) struct Held {
     /// End of the right to write that the store proves. It counts from when the last applied renewal
     /// was *sent*, by the duration that renewal published: the one candidates wait by.
     until: Instant,
+    /// When the last applied write of it was sent, and the duration it published.
+    proven: (Instant, Duration),
     /// End of the right to write that the other members' promises prove.
     promised: Option<Instant>,
-    /// When the last applied write of it was sent.
-    renewed_at: Instant,
     /// The shortest lease duration that candidates may have read.
     duration: Duration,
     /// When the next renewal is due.
@@ -39,8 +39,8 @@ impl Held {
             revision: landed.revision,
             seq: 0,
             until: policy.lease_until(landed.sent, landed.duration),
+            proven: (landed.sent, landed.duration),
             promised: None,
-            renewed_at: landed.sent,
             duration: landed.duration,
             next_renewal: landed.sent + policy.heartbeat_interval,
             failures: 0,
@@ -52,7 +52,7 @@ impl Held {
         self.revision = landed.revision;
         self.seq += 1;
         self.until = policy.lease_until(landed.sent, landed.duration);
-        self.renewed_at = landed.sent;
+        self.proven = (landed.sent, landed.duration);
         self.duration = landed.duration;
         self.next_renewal = landed.sent + policy.heartbeat_interval;
         self.failures = 0;
@@ -66,6 +66,18 @@ impl Held {
         self.duration = self.duration.min(duration);
         // A member that promised longer and was restarted waits by what it reads.
         self.promised = self.promised.map(|promised| promised.min(until));
+    }
+
+    /// End of the right to write if renewals published no more than `duration`.
+    pub(super) fn until_by(&self, duration: Duration, policy: &Policy) -> Instant {
+        let (sent, published) = self.proven;
+        let proven = self.until.min(policy.lease_until(sent, published.min(duration)));
+        self.promised.map_or(proven, |promised| promised.max(proven))
+    }
+
+    /// The duration that candidates wait by.
+    pub(super) fn published(&self) -> Duration {
+        self.proven.1
     }
 
     /// Every other member promised not to take over before `until`.
@@ -85,7 +97,7 @@ impl Held {
 
     /// When the last applied write of it was sent.
     pub(super) fn renewed_at(&self) -> Instant {
-        self.renewed_at
+        self.proven.0
     }
 
     /// The shortest lease duration that candidates may have read.

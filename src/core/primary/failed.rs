@@ -34,7 +34,7 @@ impl Failed {
         held: Option<Held>,
         after: After,
     ) -> Self {
-        let ladder = ladder(cx, reason);
+        let ladder = in_time(cx, ladder(cx, reason), held.as_ref());
         if let Some(held) = &held {
             cx.epoch_ended(held.epoch);
         }
@@ -90,6 +90,15 @@ impl Failed {
         self.failures = self.failures.saturating_add(1);
         self.limit = self.started + pause;
     }
+}
+
+/// A fence that begins late (after a freeze, a suspension) has less time to be gentle: by the time at
+/// which a watchdog would kill, it kills.
+fn in_time(cx: &Shared, ladder: Ladder, held: Option<&Held>) -> Ladder {
+    let proven = held.map(|held| cx.policy.guard_at(held.until()));
+    let Some(kill_at) = proven.or(cx.last_deadline) else { return ladder };
+    let left = kill_at.since(cx.now);
+    Ladder { fast: ladder.fast.min(left), immediate: ladder.immediate.min(left) }
 }
 
 /// How much time there is to be gentle: none when somebody else may write already.

@@ -119,11 +119,12 @@ impl Initializing {
         if cx.database.as_ref().is_some_and(|seen| !seen.process.is_running()) {
             return None;
         }
-        Some(match cx.watchdog {
-            WatchdogStatus::Armed(deadline) => deadline,
-            WatchdogStatus::Down | WatchdogStatus::Idle => {
-                since + cx.policy.heartbeat_timeout * cx.policy.failure_threshold
-            }
+        let without = since + cx.policy.heartbeat_timeout * cx.policy.failure_threshold;
+        Some(match (cx.watchdog, cx.last_deadline) {
+            (WatchdogStatus::Armed(deadline), _) => deadline,
+            // One that is gone, or is there anew, had known when the lease ends.
+            (WatchdogStatus::Down | WatchdogStatus::Idle, Some(deadline)) => without.min(deadline),
+            (WatchdogStatus::Down | WatchdogStatus::Idle, None) => without,
         })
     }
 

@@ -86,7 +86,11 @@ impl Initializing {
         if cx.busy() {
             return Plan::Wait;
         }
-        if cx.database.as_ref().is_some_and(may_be_writable) {
+        if cx
+            .database
+            .as_ref()
+            .is_some_and(|seen| may_be_writable(seen) || becomes_primary(cx, seen))
+        {
             return Plan::WasPrimary;
         }
         if cx.name_contested() || !cx.view_is_fresh() {
@@ -174,6 +178,12 @@ fn may_be_writable(seen: &Observation) -> bool {
         | Process::RunningStandby
         | Process::Remnants => false,
     }
+}
+
+/// It starts, and a watchdog was found armed: that guards what is to be a primary.
+fn becomes_primary(cx: &Shared, seen: &Observation) -> bool {
+    let starts = seen.process == Process::Running && seen.condition == Condition::Starting;
+    starts && cx.last_deadline.is_some()
 }
 
 fn plan(cx: &Shared, since: Instant) -> Plan {

@@ -6,9 +6,11 @@ use crate::core::event::{
 };
 use crate::core::ids::{Epoch, OpId, Revision};
 use crate::core::lease::{Held, Landed, LeaseAnswer, PendingLease, Purpose};
+use crate::core::policy::WatchdogMode;
 use crate::core::records::{Invalid, Key, Lease, Record, Release, Slot};
 use crate::core::time::Instant;
 use crate::core::view::Disobeyed;
+use std::time::Duration;
 
 impl Shared {
     /// The lease is damaged, we were its last valid holder, and nobody has touched it for a whole
@@ -22,7 +24,9 @@ impl Shared {
         let known = self.floor.as_ref().map_or(Epoch(0), |floor| floor.epoch);
         let patience = self.policy.failover_timeout(last.lease_duration);
         let quiet = self.view.window_start().is_some_and(|since| self.now.since(since) >= patience);
-        damaged && last.epoch >= known && quiet
+        // Who held it after us is known from what he wrote of the cluster.
+        let newest = self.view.cluster().is_none_or(|cluster| cluster.epoch <= last.epoch);
+        damaged && last.epoch >= known && newest && quiet
     }
 
     /// The holder of the lease as somebody to follow: its lease is neither released nor silent.
@@ -173,10 +177,22 @@ impl Shared {
         if self.pending.is_some() {
             self.resend_pending();
         } else if self.now >= held.next_renewal {
-            let lease = self.lease_record(held.epoch, held.seq + 1, status, None);
+            let mut lease = self.lease_record(held.epoch, held.seq + 1, status, None);
+            lease.lease_duration = self.duration_to_publish(held);
             held.publishing(self.now, lease.lease_duration, &self.policy);
             self.write_lease(Purpose::Renew, Some(held.revision), lease);
         }
+    }
+
+    /// The configured lease duration. A shorter one than before has to wait until the watchdog, whose
+    /// deadline never moves back within an epoch, kills early enough for it: candidates wait by what is
+    /// published.
+    fn duration_to_publish(&self, held: &Held) -> Duration {
+        let wanted = self.policy.lease_duration;
+        let guards = self.policy.watchdog != WatchdogMode::Off;
+        let allowed = self.guard_at_for_new_lease();
+        let too_late = guards && self.guarded.is_some_and(|(until, _)| until > allowed);
+        if too_late { wanted.max(held.published()) } else { wanted }
     }
 
     /// Gives the lease back.

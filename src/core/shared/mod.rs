@@ -88,6 +88,11 @@ pub(super) struct Shared {
     pub(super) stale_completions: u64,
     alarms: BTreeSet<Alarm>,
     pub(super) guarded: Option<(Instant, Epoch)>,
+    /// The latest deadline that the watchdog had when it was last told to let go: a word of it that
+    /// says so still is from before.
+    let_go: Option<Instant>,
+    /// The deadline the watchdog was last heard to hold: it bounds a database whose watchdog is gone.
+    pub(super) last_deadline: Option<Instant>,
     /// The store rejected our latest write for a cause that an operator has to mend.
     writes_rejected: bool,
     /// Since when the watchdog has been told to guard.
@@ -154,6 +159,8 @@ impl Shared {
             stale_completions: 0,
             alarms: BTreeSet::new(),
             guarded: None,
+            let_go: None,
+            last_deadline: None,
             writes_rejected: false,
             guard_since: None,
             epoch_of_tasks: Epoch(0),
@@ -218,8 +225,10 @@ impl Shared {
 
     /// Moves the watchdog's deadline to what `held` proves.
     pub(super) fn guard(&mut self, held: &Held) {
-        let until = self.policy.guard_at(held.until());
-        if self.guarded != Some((until, held.epoch)) {
+        let until = self.policy.guard_at(held.until_by(self.policy.lease_duration, &self.policy));
+        let backwards =
+            self.guarded.is_some_and(|(told, epoch)| epoch == held.epoch && told > until);
+        if self.guarded != Some((until, held.epoch)) && !backwards {
             self.guarded = Some((until, held.epoch));
             self.guard_since.get_or_insert(self.now);
             self.effects.push(Effect::Guard(Guard::Until(until, held.epoch)));
@@ -228,9 +237,24 @@ impl Shared {
 
     /// The instance is proven down or is no primary.
     pub(super) fn unguard(&mut self) {
-        self.guarded = None;
+        let told = self.guarded.take().map(|(until, _)| until);
+        let held = match self.watchdog {
+            WatchdogStatus::Armed(until) => Some(until),
+            WatchdogStatus::Down | WatchdogStatus::Idle => None,
+        };
+        self.let_go = self.let_go.max(told).max(held);
+        self.watchdog = self.heard(self.watchdog);
+        self.last_deadline = None;
         self.guard_since = None;
         self.effects.push(Effect::Guard(Guard::Released));
+    }
+
+    /// What the watchdog's word is worth: a deadline it was told to give up guards nothing.
+    pub(super) fn heard(&self, status: WatchdogStatus) -> WatchdogStatus {
+        match status {
+            WatchdogStatus::Armed(until) if Some(until) <= self.let_go => WatchdogStatus::Idle,
+            WatchdogStatus::Armed(_) | WatchdogStatus::Down | WatchdogStatus::Idle => status,
+        }
     }
 
     /// PostgreSQL was to be left running, half the time for that is over, and no watchdog is armed:

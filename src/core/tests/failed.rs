@@ -1,8 +1,10 @@
 use super::bench::*;
 use crate::core::event::{
-    Action, ActionOutcome, Alarm, Effect, Event, Process, Reason, State, WriteOutcome,
+    Action, ActionOutcome, Alarm, Effect, Event, Process, Reason, State, WatchdogStatus,
+    WriteOutcome,
 };
 use crate::core::ids::Epoch;
+use crate::core::policy::{Policy, WatchdogMode};
 use crate::core::records::Key;
 use std::time::Duration;
 
@@ -111,4 +113,48 @@ fn fenced_waits_until_what_was_cancelled_is_over() {
     bench.acted(ActionOutcome::Unknown("cancelled".to_owned()));
     bench.step(Event::Tick);
     assert_ne!(bench.agent.state(), State::PrimaryFenced);
+}
+
+/// The agent stood still, and comes back with less than a fence's time left.
+#[test]
+fn a_fence_that_begins_late_is_gentle_only_as_long_as_the_lease_lasts() {
+    let ladder_after = |standstill: u64| {
+        let mut bench = Bench::healthy();
+        bench.advance_ms(standstill);
+        match bench.actions().as_slice() {
+            [Action::Fence { ladder }] => *ladder,
+            other => panic!("{other:?}"),
+        }
+    };
+    // The lease ends at 14.85 s, a fence begins at 9.85 s, and a watchdog would kill at 12.85 s.
+    let in_time = ladder_after(9_850);
+    assert_eq!((in_time.fast, in_time.immediate), (seconds(2), seconds(3)));
+    let late = ladder_after(12_000);
+    assert_eq!(late.fast, Duration::from_millis(850));
+    assert_eq!(late.immediate, Duration::from_millis(850));
+    assert_eq!(ladder_after(13_500).immediate, Duration::ZERO);
+}
+
+/// Its last word was from before it was told to let go.
+#[test]
+fn a_watchdog_that_was_let_go_guards_nothing_until_it_says_so_anew() {
+    let required = Policy { watchdog: WatchdogMode::Required, ..policy() };
+    let mut bench = Bench::healthy();
+    let old = bench.now + seconds(12);
+    bench.step(Event::Watchdog(WatchdogStatus::Armed(old)));
+    bench.step(Event::Reconfigured(required));
+    bench.step(Event::Died);
+    bench.acted(fenced());
+    bench.step(Event::Tick);
+    bench.observe(Process::StoppedPrimary);
+    if bench.lease_written().is_none() {
+        bench.read();
+    }
+    bench.advance_ms(10);
+    bench.apply(&Key::Lease);
+    assert!(bench.actions().is_empty(), "nothing is known of a guard for this epoch");
+    bench.step(Event::Watchdog(WatchdogStatus::Armed(old)));
+    assert!(bench.actions().is_empty(), "an answer that was on its way");
+    bench.step(Event::Watchdog(WatchdogStatus::Armed(bench.now + seconds(13))));
+    assert_eq!(bench.actions(), [Action::StartPrimary]);
 }

@@ -3,7 +3,7 @@ use crate::core::event::{
     Action, Condition, Effect, Event, Guard, Process, Reason, State, WatchdogStatus, WriteOutcome,
 };
 use crate::core::ids::Epoch;
-use crate::core::policy::WatchdogMode;
+use crate::core::policy::{Policy, WatchdogMode};
 use crate::core::records::Key;
 use std::time::Duration;
 
@@ -178,7 +178,7 @@ fn a_hung_database_is_handed_over_only_when_there_is_somebody_to_take_it() {
 
 #[test]
 fn a_required_watchdog_that_stays_away_ends_leadership() {
-    let required = crate::core::policy::Policy { watchdog: WatchdogMode::Required, ..policy() };
+    let required = Policy { watchdog: WatchdogMode::Required, ..policy() };
     let mut store = Store::new();
     store.put_lease(&identity("a", 1), |_| {});
     let mut bench = Bench::start_as(identity("a", 1), required, None, store);
@@ -203,7 +203,7 @@ fn a_required_watchdog_that_stays_away_ends_leadership() {
 #[test]
 fn a_shorter_lease_counts_from_when_it_is_sent() {
     let mut bench = Bench::healthy();
-    let short = crate::core::policy::Policy { lease_duration: seconds(10), ..policy() };
+    let short = Policy { lease_duration: seconds(10), ..policy() };
     bench.step(Event::Reconfigured(short));
     let before = bench.agent.status().writable_until.unwrap();
     bench.advance_ms(1_000);
@@ -212,11 +212,38 @@ fn a_shorter_lease_counts_from_when_it_is_sent() {
     assert!(until < before, "a candidate may have read the shorter one by now");
 }
 
+/// The watchdog's deadline does not move back within an epoch: candidates must not wait for less than
+/// it counts on.
+#[test]
+fn a_shorter_lease_is_not_published_before_the_watchdog_kills_in_time_for_it() {
+    let guarding = Policy { watchdog: WatchdogMode::Automatic, ..policy() };
+    let mut bench = Bench::healthy_with(guarding.clone());
+    let mut guarded = bench.now + Duration::from_millis(12_850);
+    let short = Policy { lease_duration: seconds(10), ..guarding };
+    bench.step(Event::Reconfigured(short));
+    let mut published = Vec::new();
+    for _ in 0..8 {
+        bench.advance_ms(1_000);
+        let lease = bench.lease_written().unwrap();
+        let last = guarded <= bench.now + lease.lease_duration.mul_f64(0.99) - seconds(2);
+        assert!(last, "published {:?}", lease.lease_duration);
+        published.push(lease.lease_duration.as_secs());
+        bench.apply(&Key::Lease);
+        for effect in &bench.effects {
+            if let Effect::Guard(Guard::Until(until, _)) = effect {
+                assert!(*until >= guarded, "refused by the watchdog");
+                guarded = *until;
+            }
+        }
+    }
+    assert_eq!(published, [15, 15, 15, 15, 10, 10, 10, 10]);
+}
+
 #[test]
 fn a_longer_lease_counts_only_once_it_is_applied() {
     let mut bench = Bench::healthy();
     let before = bench.agent.status().writable_until.unwrap();
-    let long = crate::core::policy::Policy { lease_duration: seconds(60), ..policy() };
+    let long = Policy { lease_duration: seconds(60), ..policy() };
     bench.step(Event::Reconfigured(long));
     bench.advance_ms(1_000);
     assert_eq!(bench.agent.status().writable_until.unwrap(), before);

@@ -1,7 +1,7 @@
 use super::bench::*;
 use crate::core::event::{
-    Action, ActionOutcome, Alarm, Condition, Effect, Event, Guard, Process, Reason, ShutdownMode,
-    State, WatchdogStatus,
+    Action, ActionOutcome, Alarm, Condition, Effect, Event, Guard, Ladder, Process, Reason,
+    ShutdownMode, State, WatchdogStatus,
 };
 use crate::core::ids::Epoch;
 use crate::core::records::Key;
@@ -67,6 +67,52 @@ fn the_watchdogs_deadline_is_the_grace() {
     assert_eq!(bench.agent.state(), State::PrimaryInitializing);
     bench.advance_ms(1);
     assert!(bench.fences());
+}
+
+/// Nothing else ends the database then, and the lease ends shortly after that deadline.
+#[test]
+fn the_watchdogs_deadline_is_the_grace_also_when_the_watchdog_has_gone() {
+    let mut bench = restarted(Process::RunningPrimary, "a");
+    bench.step(Event::Watchdog(WatchdogStatus::Armed(bench.now + seconds(2))));
+    bench.step(Event::Watchdog(WatchdogStatus::Down));
+    bench.advance_ms(1_999);
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+    bench.advance_ms(1);
+    let kill = Ladder { fast: Duration::ZERO, immediate: Duration::ZERO };
+    assert_eq!(bench.actions(), [Action::Fence { ladder: kill }]);
+}
+
+#[test]
+fn a_server_that_starts_under_an_armed_watchdog_is_bounded_by_its_deadline() {
+    let mut store = Store::new();
+    store.put_lease(&identity("a", 0), |_| {});
+    let mut bench = Bench::start(store);
+    bench.step(Event::Watchdog(WatchdogStatus::Armed(bench.now + seconds(2))));
+    bench.step(Event::Watchdog(WatchdogStatus::Down));
+    let condition = Condition::Starting;
+    let starting = crate::core::event::Observation { condition, ..seen(Process::Running) };
+    bench.step(Event::Observed(starting));
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+    bench.advance_ms(2_000);
+    assert!(bench.fences());
+}
+
+/// Somebody held it after us, and what he wrote of the cluster is there.
+#[test]
+fn a_damaged_lease_is_not_written_again_by_an_earlier_holder() {
+    let mut bench = Bench::healthy();
+    bench.read();
+    bench.store.put_cluster(&identity("b", 0), |cluster| cluster.epoch = Epoch(7));
+    bench.store.damage(Key::Lease);
+    bench.advance_ms(1_000);
+    bench.apply(&Key::Lease);
+    bench.acted(fenced());
+    for _ in 0..80 {
+        bench.observe(Process::StoppedPrimary);
+        bench.quiet_seconds(1);
+        bench.step(Event::Tick);
+        assert!(bench.writing(&Key::Lease).is_none(), "b held it after us");
+    }
 }
 
 #[test]

@@ -80,3 +80,21 @@ fn a_primary_is_fenced_before_its_agent_goes() {
     bench.acted(fenced());
     assert!(name_taken(&bench));
 }
+
+/// It froze past its lease, was ended by its watchdog, and finds its name used by another one.
+#[test]
+fn a_former_primary_that_is_down_goes_when_its_name_is_taken() {
+    let mut store = Store::new();
+    store.put_lease(&identity("a", 0), |_| {});
+    store.put_cluster(&identity("a", 0), |_| {});
+    store.put_heartbeat(&namesake(), |_| {});
+    let mut bench = Bench::start(store);
+    bench.observe(Process::RunningPrimary);
+    bench.read();
+    bench.store.put_heartbeat(&namesake(), |_| {});
+    bench.read();
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+    assert!(!name_taken(&bench), "not while its database may be writable");
+    bench.observe(Process::StoppedPrimary);
+    assert!(name_taken(&bench));
+}

@@ -1,0 +1,33 @@
+//! Nobody follows what is not his history.
+
+use super::Invariant;
+use crate::sim::world::{Fact, World};
+
+/// See the module's documentation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HistoriesAgree;
+
+impl Invariant for HistoriesAgree {
+    fn name(&self) -> &'static str {
+        "histories_agree"
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A standby streams only from a server of which its own log is the beginning."
+    }
+
+    fn source(&self) -> &'static str {
+        "section 5 of src/database (rejoin), section 7 (timelines)"
+    }
+
+    fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
+        match fact {
+            Fact::Diverged(standby, from) => Err(format!(
+                "{} streams from {} on a timeline of one number, but with another history",
+                world.name(*standby),
+                world.name(*from)
+            )),
+            _ => Ok(()),
+        }
+    }
+}

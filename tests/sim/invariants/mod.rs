@@ -1,0 +1,76 @@
+//! What has to be true whatever happens, one file each, with its sentence and its source in
+//! `docs/protocol.md`. `docs/proof.md` lists them; each has a mutant in which it is violated.
+
+mod clean_hand_over_loses_nothing;
+mod epoch_grows;
+mod fenced_before_takeover;
+mod floor_before_promotion;
+mod guarded_before_opening;
+mod histories_agree;
+mod lag_is_bounded;
+mod lease_before_opening;
+mod lease_covers_writes;
+mod lost_store_not_obeyed;
+mod no_circles;
+mod no_renewal_while_fencing;
+mod one_name_one_holder;
+mod one_transition_a_step;
+mod one_writer;
+mod released_is_fenced;
+mod takeover_waits;
+mod transitions_as_documented;
+
+use std::fmt::Debug;
+
+use super::world::{Fact, World};
+
+/// Something that has to be true.
+pub(crate) trait Invariant: Debug {
+    /// Its name, that of its file.
+    fn name(&self) -> &'static str;
+    /// What has to be true.
+    fn sentence(&self) -> &'static str;
+    /// Where that is promised.
+    fn source(&self) -> &'static str;
+    /// Something happened.
+    fn fact(&mut self, _world: &World, _fact: &Fact) -> Result<(), String> {
+        Ok(())
+    }
+    /// Looked at after each thing that happened.
+    fn instant(&mut self, _world: &World) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// All of them.
+pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
+    vec![
+        Box::<one_writer::OneWriter>::default(),
+        Box::<lease_covers_writes::LeaseCoversWrites>::default(),
+        Box::<fenced_before_takeover::FencedBeforeTakeover>::default(),
+        Box::<takeover_waits::TakeoverWaits>::default(),
+        Box::<epoch_grows::EpochGrows>::default(),
+        Box::<lease_before_opening::LeaseBeforeOpening>::default(),
+        Box::<floor_before_promotion::FloorBeforePromotion>::default(),
+        Box::<guarded_before_opening::GuardedBeforeOpening>::default(),
+        Box::<released_is_fenced::ReleasedIsFenced>::default(),
+        Box::<no_renewal_while_fencing::NoRenewalWhileFencing>::default(),
+        Box::<one_transition_a_step::OneTransitionAStep>::default(),
+        Box::<transitions_as_documented::TransitionsAsDocumented>::default(),
+        Box::<lag_is_bounded::LagIsBounded>::default(),
+        Box::<clean_hand_over_loses_nothing::CleanHandOverLosesNothing>::default(),
+        Box::<one_name_one_holder::OneNameOneHolder>::default(),
+        Box::<lost_store_not_obeyed::LostStoreNotObeyed>::default(),
+        Box::<histories_agree::HistoriesAgree>::default(),
+        Box::<no_circles::NoCircles>::default(),
+    ]
+}
+
+/// Whether this machine's database would acknowledge a commit now, and the protocol answers for it:
+/// it does not when neither agent nor watchdog could act (`World::excuse`), nor within the moment
+/// that they take to act after the whole machine stood still (`docs/protocol.md`, section 11).
+pub(crate) fn is_writer(world: &World, m: usize) -> bool {
+    let machine = &world.machines[m];
+    let waking = machine.resumed > 0 && world.now < machine.resumed + world.setup.scaled(150);
+    world.can_acknowledge(m) && !machine.excused && !waking
+}

@@ -1,0 +1,113 @@
+//! What a world is made of before anything happens: members, timings, whether a watchdog guards.
+
+use std::time::Duration;
+
+use harmony_agent::core::policy::{Policy, Reaction, WatchdogMode};
+
+use super::mutant::Mutant;
+use super::rng::Rng;
+
+/// A millisecond of true time, in nanoseconds.
+pub(crate) const MS: u64 = 1_000_000;
+
+/// The timings a world runs with: the documented profiles (`docs/protocol.md`, section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Profile {
+    Fast,
+    Standard,
+    Wan,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) profile: Profile,
+    pub(crate) members: usize,
+    /// One more machine, whose agent has the name of member 0.
+    pub(crate) twin: bool,
+    pub(crate) policy: Policy,
+    /// The store may lose data (rolled back, made anew, records damaged): what an operator has to
+    /// mend is not expected to converge by itself.
+    pub(crate) store_loses: bool,
+    /// Chaos begins at once, not when the cluster is complete.
+    pub(crate) early: bool,
+    pub(crate) mutant: Option<Mutant>,
+    /// Only this invariant counts.
+    pub(crate) only: Option<&'static str>,
+}
+
+impl Setup {
+    /// The world of a seed.
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5E7);
+        let profile = match rng.below(10) {
+            0..=5 => Profile::Standard,
+            6..=8 => Profile::Fast,
+            _ => Profile::Wan,
+        };
+        let mut policy = policy(profile);
+        policy.watchdog = match rng.below(10) {
+            0..=6 => WatchdogMode::Required,
+            7..=8 => WatchdogMode::Automatic,
+            _ => WatchdogMode::Off,
+        };
+        let reaction = |rng: &mut Rng| match rng.chance(50) {
+            true => Reaction::FailOver,
+            false => Reaction::Alert,
+        };
+        policy.on_hung = reaction(&mut rng);
+        policy.on_disk_full = reaction(&mut rng);
+        policy.maximum_lag_on_failover = [2 << 10, 64 << 10, 1 << 20][rng.index(3)];
+        let members = if rng.chance(30) { 2 } else { 3 };
+        let twin = rng.chance(12);
+        let store_loses = rng.chance(25);
+        let early = rng.chance(20);
+        policy.promises = rng.chance(85);
+        Self { seed, profile, members, twin, policy, store_loses, early, mutant: None, only: None }
+    }
+
+    /// Milliseconds of something that is quicker in a quicker profile, in nanoseconds.
+    pub(crate) fn scaled(&self, milliseconds: u64) -> u64 {
+        let percent = match self.profile {
+            Profile::Fast => 10,
+            Profile::Standard => 100,
+            Profile::Wan => 150,
+        };
+        milliseconds * MS * percent / 100
+    }
+}
+
+/// The settings of a profile.
+pub(crate) fn policy(profile: Profile) -> Policy {
+    let column = match profile {
+        Profile::Fast => 0,
+        Profile::Standard => 1,
+        Profile::Wan => 2,
+    };
+    let ms = |of: [u64; 3]| Duration::from_millis(of[column]);
+    Policy {
+        heartbeat_interval: ms([250, 1_000, 2_000]),
+        heartbeat_timeout: ms([150, 1_500, 2_000]),
+        failure_threshold: [2, 6, 7][column],
+        fence_timeout: ms([300, 3_000, 5_000]),
+        safety_margin: ms([100, 1_000, 3_000]),
+        lease_duration: ms([1_000, 15_000, 25_000]),
+        clock_drift_ppm: 10_000,
+        takeover_step: ms([75, 500, 1_000]),
+        maximum_lag_on_failover: 1 << 20,
+        priority: 1,
+        may_bootstrap: true,
+        cool_down: ms([5_000, 30_000, 60_000]),
+        hand_over_timeout: ms([2_000, 10_000, 15_000]),
+        stop_timeout: ms([10_000, 30_000, 60_000]),
+        start_timeout: ms([30_000, 120_000, 300_000]),
+        promote_timeout: ms([10_000, 60_000, 120_000]),
+        rejoin_timeout: ms([3_600_000, 21_600_000, 86_400_000]),
+        promises: true,
+        watchdog: WatchdogMode::Required,
+        on_hung: Reaction::Alert,
+        on_disk_full: Reaction::Alert,
+        shutdown_timeout: ms([20_000, 60_000, 120_000]),
+    }
+}

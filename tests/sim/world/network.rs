@@ -1,0 +1,283 @@
+//! What is between machines: requests to the store and their answers, and who reaches whom.
+
+use std::collections::BTreeSet;
+
+use harmony_agent::core::event::{Event, ReadFailure, StoreWrite, WriteOutcome};
+use harmony_agent::core::ids::{Incarnation, OpId};
+use harmony_agent::core::records::{Header, Key, Lease, Record, Slot, Snapshot};
+use harmony_agent::core::time::Instant;
+
+use super::agent::Open;
+use super::store::Contents;
+use super::{Fact, Item, LeaseWritten, World};
+use crate::sim::mutant::Mutant;
+use crate::sim::setup::MS;
+
+/// Something asked of the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) from: usize,
+    pub(crate) life: u32,
+    pub(crate) op: OpId,
+    /// When this copy of it was sent, by the sender's clock.
+    pub(crate) sent: Instant,
+    /// The same in true time.
+    pub(crate) sent_at: u64,
+    /// The life of the store that the sender opened.
+    pub(crate) incarnation: Incarnation,
+    pub(crate) what: What,
+}
+
+#[allow(clippy::large_enum_variant, reason = "on its way in a box")]
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Read,
+    Write(StoreWrite, Header),
+}
+
+/// What the store says.
+#[allow(clippy::large_enum_variant, reason = "on its way in a box")]
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Read(Result<Snapshot, ReadFailure>),
+    Written(WriteOutcome),
+}
+
+/// How a machine's way to the store is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Way {
+    /// Requests do not arrive.
+    pub(crate) cut_to: bool,
+    /// Answers and hints do not arrive.
+    pub(crate) cut_from: bool,
+    /// Up to so much longer than usual, in nanoseconds.
+    pub(crate) slow: u64,
+    /// Writes arrive up to a minute late.
+    pub(crate) late: bool,
+    /// What is sent arrives twice, the second time late.
+    pub(crate) twice: bool,
+    pub(crate) hints_lost: bool,
+    /// Reads are served from what was there some time ago.
+    pub(crate) stale: Option<Contents>,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    pub(crate) ways: Vec<Way>,
+    /// Pairs of machines between which nothing goes from the first to the second.
+    pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// Requests that wait in somebody's buffer until a way is mended.
+    held: Vec<Request>,
+}
+
+impl Network {
+    pub(crate) fn new(machines: usize) -> Self {
+        Self { ways: vec![Way::default(); machines], cut: BTreeSet::new(), held: Vec::new() }
+    }
+
+    /// Both directions work.
+    pub(crate) fn connected(&self, a: usize, b: usize) -> bool {
+        !self.cut.contains(&(a, b)) && !self.cut.contains(&(b, a))
+    }
+}
+
+impl World {
+    pub(crate) fn send(&mut self, request: Request) {
+        let m = request.from;
+        let (slow, late, twice) = {
+            let way = &self.net.ways[m];
+            (way.slow, way.late, way.twice)
+        };
+        let mut delay = self.some(1, 8) + self.rng.below(slow + 1);
+        let is_write = matches!(request.what, What::Write(..));
+        if is_write && late && self.rng.chance(70) {
+            delay = self.some(200, 60_000);
+        }
+        if is_write && twice {
+            let again = self.some(1, 60_000);
+            self.later(again, Item::Request(Box::new(request.clone())));
+        }
+        self.later(delay, Item::Request(Box::new(request)));
+    }
+
+    /// The store gets a request.
+    pub(crate) fn request_arrives(&mut self, request: Request) {
+        let m = request.from;
+        if self.net.ways[m].cut_to || !self.store.up {
+            if self.rng.chance(50) {
+                self.net.held.push(request);
+            }
+            return;
+        }
+        let answer = self.serve(&request);
+        if self.net.ways[m].cut_from {
+            return;
+        }
+        let slow = self.net.ways[m].slow;
+        let delay = self.some(1, 8) + self.rng.below(slow + 1);
+        let answer = Item::Answer(m, request.life, request.op, Box::new(answer));
+        self.later(delay, answer);
+    }
+
+    fn serve(&mut self, request: &Request) -> Answer {
+        let known = request.incarnation == self.store.incarnation;
+        match &request.what {
+            What::Read if !known => {
+                Answer::Read(Err(ReadFailure::Rejected("another incarnation".to_owned())))
+            }
+            What::Write(..) if !known => {
+                Answer::Written(WriteOutcome::Rejected("another incarnation".to_owned()))
+            }
+            What::Read => {
+                let way = &self.net.ways[request.from];
+                let contents = way.stale.as_ref().unwrap_or(&self.store.now);
+                Answer::Read(Ok(contents.snapshot(&self.store.incarnation)))
+            }
+            What::Write(write, header) => Answer::Written(self.apply_write(request, write, header)),
+        }
+    }
+
+    fn apply_write(&mut self, request: &Request, write: &StoreWrite, by: &Header) -> WriteOutcome {
+        let before = self.store.lease().map(|(lease, header, revision)| {
+            (Box::new(lease.clone()), header.operation.clone(), revision)
+        });
+        let outcome = self.store.write(self.now, write, by);
+        let WriteOutcome::Applied(revision) = outcome else { return outcome };
+        let again = before.as_ref().is_some_and(|(.., known)| *known == revision);
+        if !again && let (Key::Lease, Record::Lease(lease)) = (&write.key, &write.record) {
+            let who = self.name(request.from);
+            let renewal = lease.seq > 0 && lease.released.is_none();
+            if !renewal || lease.seq.is_multiple_of(10) {
+                self.say(format_args!("store: {} (from {who})", describe(lease)));
+            }
+            let before = before.map(|(lease, ..)| *lease);
+            let lease = lease.clone();
+            let written = LeaseWritten {
+                by: request.from,
+                sent: request.sent,
+                sent_at: request.sent_at,
+                expected: write.expected,
+                before,
+                lease,
+            };
+            self.usurped |= request.from >= self.setup.members;
+            self.fact(Fact::LeaseWritten(Box::new(written)));
+        }
+        if !again {
+            self.hint();
+        }
+        outcome
+    }
+
+    /// Tells everybody that something changed.
+    fn hint(&mut self) {
+        for m in 0..self.machines.len() {
+            let way = &self.net.ways[m];
+            let deaf = way.hints_lost || way.cut_from || self.machines[m].suspended;
+            let life = self.machines[m].agent.as_ref().filter(|agent| agent.store.is_some());
+            let Some(life) = life.filter(|_| !deaf).map(|agent| agent.life) else { continue };
+            let delay = self.some(1, 10);
+            self.later(delay, Item::Hint(m, life));
+            if self.rng.chance(1) {
+                let again = self.some(1_000, 60_000);
+                self.later(again, Item::Hint(m, life));
+            }
+        }
+    }
+
+    /// What waits in buffers goes on its way, if there is one now.
+    pub(crate) fn flush(&mut self) {
+        for request in std::mem::take(&mut self.net.held) {
+            let delay = self.some(1, 5_000);
+            self.later(delay, Item::Request(Box::new(request)));
+        }
+    }
+
+    /// The agent tries to open the store.
+    pub(crate) fn connect(&mut self, m: usize) {
+        let way = &self.net.ways[m];
+        let open = !way.cut_to && !way.cut_from && self.store.up;
+        let incarnation = self.store.incarnation.clone();
+        let Some(agent) = &mut self.machines[m].agent else { return };
+        if open {
+            agent.store = Some(incarnation);
+            self.feed(m, Event::Changed);
+        } else {
+            let life = agent.life;
+            let pause = self.some(500, 1_500);
+            self.later(pause, Item::Connect(m, life));
+        }
+    }
+
+    /// The store answers an operation of the agent, if it still waits for it.
+    pub(crate) fn answer(&mut self, m: usize, op: OpId, answer: Answer) {
+        let Some(agent) = &mut self.machines[m].agent else { return };
+        if agent.open.remove(&op).is_none() {
+            return;
+        }
+        let event = match answer {
+            Answer::Read(answer) => Event::Read(op, self.tampered(m, answer)),
+            Answer::Written(outcome) => Event::Written(op, outcome),
+        };
+        self.feed(m, event);
+    }
+
+    fn tampered(
+        &mut self,
+        m: usize,
+        answer: Result<Snapshot, ReadFailure>,
+    ) -> Result<Snapshot, ReadFailure> {
+        let Some(mutant) = self.setup.mutant else { return answer };
+        answer.map(|snapshot| match mutant {
+            Mutant::ImpatientCandidate => {
+                let mut snapshot = snapshot;
+                let member = &self.machines[m].member;
+                if let Slot::Valid { record, .. } = &mut snapshot.lease
+                    && record.holder != *member
+                {
+                    record.lease_duration /= 3;
+                }
+                snapshot
+            }
+            _ => snapshot,
+        })
+    }
+
+    /// The agent does not wait any longer.
+    pub(crate) fn give_up(&mut self, m: usize, op: OpId) {
+        let Some(agent) = &mut self.machines[m].agent else { return };
+        let event = match agent.open.remove(&op) {
+            None => return,
+            Some(Open::Read) => {
+                Event::Read(op, Err(ReadFailure::Unavailable("no answer in time".to_owned())))
+            }
+            Some(Open::Write) => {
+                let cause = "no answer in time".to_owned();
+                let lie = self.setup.mutant == Some(Mutant::TimeoutIsSuccess);
+                let revision = self.store.lease().map(|(.., revision)| revision);
+                match revision.filter(|_| lie) {
+                    Some(revision) => Event::Written(op, WriteOutcome::Applied(revision)),
+                    None => Event::Written(op, WriteOutcome::Unknown { may_land: true, cause }),
+                }
+            }
+        };
+        self.feed(m, event);
+    }
+}
+
+/// A lease for people.
+pub(crate) fn describe(lease: &Lease) -> String {
+    let released = match &lease.released {
+        Some(release) => match &release.to {
+            Some(to) => format!(" released to {to}"),
+            None => " released".to_owned(),
+        },
+        None => String::new(),
+    };
+    let number = lease.seq;
+    format!("lease of {} epoch {} number {number}{released}", lease.holder, lease.epoch)
+}
+
+/// A tiny delay of something on one machine.
+pub(crate) const MOMENT: u64 = MS / 5;

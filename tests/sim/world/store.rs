@@ -1,0 +1,195 @@
+//! The store: compare-and-set per key, one counter of revisions, a clock, and lives.
+
+use std::collections::BTreeMap;
+
+use harmony_agent::core::event::{StoreWrite, WriteOutcome};
+use harmony_agent::core::ids::{Incarnation, MemberId, Revision};
+use harmony_agent::core::records::{Header, Invalid, Key, Lease, Record, Slot, Snapshot};
+use harmony_agent::core::time::StoreTime;
+
+/// A value under a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Value {
+    pub(crate) content: Result<(Record, Header), Invalid>,
+    pub(crate) revision: Revision,
+    created: StoreTime,
+}
+
+/// What is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Contents {
+    slots: BTreeMap<Key, Value>,
+    revision: u64,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Store {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) lives: u64,
+    pub(crate) now: Contents,
+    /// What was kept at some times before, oldest first, for a restore.
+    backups: Vec<(u64, Contents)>,
+    /// Added to true time for the store's clock.
+    pub(crate) clock: i64,
+    /// It has a leader.
+    pub(crate) up: bool,
+}
+
+fn incarnation(number: u64) -> Incarnation {
+    format!("life-{number}").parse().unwrap()
+}
+
+impl Store {
+    pub(crate) fn new() -> Self {
+        Self {
+            incarnation: incarnation(1),
+            lives: 1,
+            now: Contents::default(),
+            backups: Vec::new(),
+            clock: 0,
+            up: true,
+        }
+    }
+
+    /// Everything is lost; what is there now is another store.
+    pub(crate) fn wipe(&mut self) {
+        self.lives += 1;
+        self.incarnation = incarnation(self.lives);
+        self.now = Contents::default();
+        self.backups.clear();
+    }
+
+    /// Keeps a copy to go back to.
+    pub(crate) fn back_up(&mut self, now: u64) {
+        if self.backups.len() >= 40 {
+            self.backups.remove(0);
+        }
+        self.backups.push((now, self.now.clone()));
+    }
+
+    /// Restores what was kept `age` ago, or the oldest there is.
+    pub(crate) fn roll_back(&mut self, now: u64, age: u64) -> bool {
+        let until = now.saturating_sub(age);
+        let at = self.backups.iter().rposition(|(time, _)| *time <= until);
+        let Some((_, contents)) = self.backups.get(at.unwrap_or(0)) else { return false };
+        self.now = contents.clone();
+        self.backups.truncate(at.unwrap_or(0) + 1);
+        true
+    }
+
+    fn stamp(&self, now: u64) -> StoreTime {
+        StoreTime(i64::try_from(now).unwrap_or(i64::MAX).saturating_add(self.clock))
+    }
+
+    fn put(&mut self, now: u64, key: Key, content: Result<(Record, Header), Invalid>) -> Revision {
+        self.now.revision += 1;
+        let revision = Revision(self.now.revision);
+        let value = Value { content, revision, created: self.stamp(now) };
+        self.now.slots.insert(key, value);
+        revision
+    }
+
+    /// Somebody writes garbage.
+    pub(crate) fn damage(&mut self, now: u64, key: Key) {
+        if self.now.slots.contains_key(&key) {
+            self.put(now, key, Err(Invalid::Damaged("not a record".to_owned())));
+        }
+    }
+
+    /// Compare-and-set; the identical write sent again is answered as the first time.
+    pub(crate) fn write(&mut self, now: u64, write: &StoreWrite, header: &Header) -> WriteOutcome {
+        let found = self.now.slots.get(&write.key);
+        if let Some(Value { content: Ok((_, known)), revision, .. }) = found
+            && known.operation == header.operation
+        {
+            return WriteOutcome::Applied(*revision);
+        }
+        if found.map(|value| value.revision) != write.expected {
+            return WriteOutcome::Refused;
+        }
+        let content = Ok((write.record.clone(), header.clone()));
+        WriteOutcome::Applied(self.put(now, write.key.clone(), content))
+    }
+
+    /// The lease as it really is.
+    pub(crate) fn lease(&self) -> Option<(&Lease, &Header, Revision)> {
+        match self.now.slots.get(&Key::Lease) {
+            Some(Value { content: Ok((Record::Lease(lease), header)), revision, .. }) => {
+                Some((lease, header, *revision))
+            }
+            _ => None,
+        }
+    }
+
+    /// Members that the cluster's description names.
+    pub(crate) fn admitted(&self) -> impl Iterator<Item = MemberId> {
+        let cluster = match self.now.slots.get(&Key::ClusterState) {
+            Some(Value { content: Ok((Record::ClusterState(cluster), _)), .. }) => Some(cluster),
+            _ => None,
+        };
+        cluster.map(|cluster| cluster.members.keys().cloned()).into_iter().flatten()
+    }
+
+    /// Keys there are.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.now.slots.keys().cloned().collect()
+    }
+}
+
+impl Contents {
+    /// All records as a read gives them.
+    pub(crate) fn snapshot(&self, incarnation: &Incarnation) -> Snapshot {
+        let mut snapshot =
+            Snapshot { incarnation: Some(incarnation.clone()), ..Snapshot::default() };
+        for (key, value) in &self.slots {
+            match key {
+                Key::Lease => snapshot.lease = slot(value, incarnation, as_lease),
+                Key::ClusterState => snapshot.cluster = slot(value, incarnation, as_cluster),
+                Key::Heartbeat(member) => {
+                    let member: MemberId = member.clone();
+                    snapshot.heartbeats.insert(member, slot(value, incarnation, as_heartbeat));
+                }
+            }
+        }
+        snapshot
+    }
+}
+
+fn slot<T>(value: &Value, incarnation: &Incarnation, pick: fn(&Record) -> Option<T>) -> Slot<T> {
+    let revision = value.revision;
+    let wrong = |why| Slot::Invalid { revision, why };
+    match &value.content {
+        Err(why) => wrong(why.clone()),
+        Ok((_, header)) if header.incarnation != *incarnation => {
+            wrong(Invalid::ForeignIncarnation("another life of the store".to_owned()))
+        }
+        Ok((record, header)) => match pick(record) {
+            None => wrong(Invalid::Damaged("another kind of record".to_owned())),
+            Some(record) => {
+                Slot::Valid { record, header: header.clone(), revision, created: value.created }
+            }
+        },
+    }
+}
+
+fn as_lease(record: &Record) -> Option<Lease> {
+    match record {
+        Record::Lease(lease) => Some(lease.clone()),
+        Record::ClusterState(_) | Record::Heartbeat(_) => None,
+    }
+}
+
+fn as_cluster(record: &Record) -> Option<harmony_agent::core::records::ClusterState> {
+    match record {
+        Record::ClusterState(cluster) => Some(cluster.clone()),
+        Record::Lease(_) | Record::Heartbeat(_) => None,
+    }
+}
+
+fn as_heartbeat(record: &Record) -> Option<harmony_agent::core::records::Heartbeat> {
+    match record {
+        Record::Heartbeat(heartbeat) => Some(heartbeat.clone()),
+        Record::Lease(_) | Record::ClusterState(_) => None,
+    }
+}
