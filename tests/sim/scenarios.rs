@@ -2,7 +2,8 @@
 //! `UPDATE_SCENARIOS=1` writes the logs anew; read the difference before committing it.
 //!
 //! ```text
-//! cluster a b c profile=standard watchdog=required      the first line; `twin` adds a namesake of a
+//! cluster a b c profile=standard watchdog=required      the first line; `twin` adds a namesake of a,
+//!                                                       `promises=off` asks nobody
 //! run 20s                                               time passes
 //! KillDb primary                                        a fault (`world::fault::Kind`), on whom, how long
 //! ----
@@ -38,6 +39,7 @@ fn setup(words: &str) -> Setup {
         (false, true) => WatchdogMode::Automatic,
         (false, false) => WatchdogMode::Required,
     };
+    setup.policy.promises = !has("promises=off");
     setup.twin = has("twin");
     setup.store_loses = has("store-loses");
     setup.early = true;
