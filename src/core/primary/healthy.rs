@@ -148,7 +148,7 @@ impl Healthy {
                 if self.leaving && renewed {
                     self.renewed = true;
                 }
-                if self.renewed && cx.is_armed() {
+                if self.renewed && cx.is_armed_as_told() {
                     return Next::exit(Primary::Healthy(self));
                 }
                 if cx.hand_over_instead() {

@@ -260,7 +260,7 @@ impl Shared {
     /// PostgreSQL was to be left running, half the time for that is over, and no watchdog is armed:
     /// from now on the shutdown is a hand-over.
     pub(super) fn hand_over_instead(&mut self) -> bool {
-        let armed = self.is_armed();
+        let armed = self.is_armed_as_told();
         let (half, now) = (self.policy.shutdown_timeout / 2, self.now);
         let Some(shutdown) = self.shutdown.as_mut() else { return false };
         let late =
@@ -274,6 +274,12 @@ impl Shared {
     /// The watchdog is armed with a deadline still to come.
     pub(super) fn is_armed(&self) -> bool {
         matches!(self.watchdog, WatchdogStatus::Armed(until) if until > self.now)
+    }
+
+    /// The watchdog has confirmed the latest deadline it was told: it was alive a moment ago.
+    pub(super) fn is_armed_as_told(&self) -> bool {
+        let told = self.guarded.map(|(until, _)| until);
+        self.is_armed() && matches!(self.watchdog, WatchdogStatus::Armed(at) if Some(at) >= told)
     }
 
     /// A watchdog guards the database, or is no condition: it may become writable. One that runs

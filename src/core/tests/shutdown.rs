@@ -17,6 +17,18 @@ fn leaving_running_renews_once_more_and_goes() {
     assert!(bench.open.iter().all(|effect| !matches!(effect, Effect::Act(..))));
 }
 
+/// It may have been frozen since it confirmed an earlier deadline.
+#[test]
+fn a_watchdog_that_has_not_confirmed_the_last_renewal_is_waited_for() {
+    let mut bench = Bench::healthy();
+    bench.step(armed_for(&bench, 5));
+    bench.step(Event::Shutdown(ShutdownMode::LeaveRunning));
+    bench.apply(&Key::Lease);
+    assert!(!bench.exits());
+    bench.step(armed_for(&bench, 60));
+    assert!(bench.exits());
+}
+
 fn armed_for(bench: &Bench, n: u64) -> Event {
     Event::Watchdog(WatchdogStatus::Armed(bench.now + seconds(n)))
 }
