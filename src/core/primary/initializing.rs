@@ -93,8 +93,10 @@ impl Initializing {
             Step::Foreign(_) => None,
             Step::Acquiring => cx.renewal_due(None).map(|at| Deadline::at(at, "acquisition retry")),
             Step::Bootstrapping(held) => held.deadline(cx),
-            Step::Starting(held, limit, _) => {
-                Deadline::earliest([held.deadline(cx), Some(wake(*limit, "start limit"))])
+            Step::Starting(held, limit, opening) => {
+                let guard = cx.guard_wait_over().filter(|_| *opening == Opening::Awaited);
+                let guard = guard.map(|at| wake(at, "watchdog waited for"));
+                Deadline::earliest([held.deadline(cx), Some(wake(*limit, "start limit")), guard])
             }
         };
         Deadline::earliest([grace, step])

@@ -28,7 +28,9 @@ impl Promoting {
 
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
         let limit = Some(Deadline::at(self.limit, "promotion limit"));
-        Deadline::earliest([self.held.deadline(cx), limit])
+        let guard = cx.guard_wait_over().filter(|_| !self.started);
+        let guard = guard.map(|at| Deadline::at(at, "watchdog waited for"));
+        Deadline::earliest([self.held.deadline(cx), limit, guard])
     }
 
     /// Starts the promotion once a crash could neither forget the epoch nor leave us unguarded.

@@ -18,10 +18,22 @@ impl Shared {
             cooling_down: self.cooling_until.is_some_and(|until| self.now < until),
             watchdog_missing: self.watchdog_missing(),
         };
-        if self.view.cluster_unreadable() {
+        if self.view.cluster_unreadable() || self.cluster_outdated(lease) {
             return Err(WhyNot::ClusterUnreadable);
         }
         candidate::eligible(&fitness, lease, self.view.cluster())
+    }
+
+    /// The cluster's description is gone although there was one, or damaged and last read before this
+    /// lease: whom its holder has admitted is not known.
+    fn cluster_outdated(&self, lease: &Lease) -> bool {
+        match self.view.cluster_slot() {
+            Slot::Valid { .. } => false,
+            Slot::Absent => self.floor.as_ref().is_some_and(|floor| floor.system.is_some()),
+            Slot::Invalid { .. } => {
+                self.view.cluster().is_none_or(|cluster| cluster.epoch < lease.epoch)
+            }
+        }
     }
 
     /// Members that would take over, best first.

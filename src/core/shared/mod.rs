@@ -295,6 +295,12 @@ impl Shared {
         }
     }
 
+    /// When a watchdog that is no condition is no longer waited for.
+    pub(super) fn guard_wait_over(&self) -> Option<Instant> {
+        let over = self.guard_since? + self.policy.heartbeat_timeout;
+        (!self.is_guarded() && self.policy.watchdog == WatchdogMode::Automatic).then_some(over)
+    }
+
     /// The watchdog is a condition of leadership and not there.
     pub(super) fn watchdog_missing(&self) -> bool {
         self.policy.watchdog == WatchdogMode::Required && self.watchdog == WatchdogStatus::Down

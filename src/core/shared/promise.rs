@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Shared;
 use crate::core::event::{Effect, Floor};
-use crate::core::ids::{BootId, Epoch, InstanceId, MemberId};
+use crate::core::ids::{Epoch, InstanceId, MemberId};
 use crate::core::lease::{Held, Purpose};
 use crate::core::promise::{Bound, PromiseAnswer, PromiseRequest};
 use crate::core::records::{Address, ClusterState, Lease, Slot};
@@ -16,8 +16,8 @@ use crate::core::time::Instant;
 pub(super) struct Promises {
     /// What we promised, or may have promised before a restart.
     given: Option<Given>,
-    /// The highest round answered, and whose.
-    answered: Option<(BootId, u64)>,
+    /// The latest request that was granted, whole: one that differs binds anew.
+    answered: Option<PromiseRequest>,
     /// Whom we admitted, as the holder.
     admitted: Option<Admitted>,
     /// The round under way.
@@ -81,14 +81,15 @@ impl Shared {
         (!self.view.lease().is_some_and(freed)).then_some(given.until)
     }
 
-    /// Notes whom we may promise to: the holder that an obeyed store shows, unless it is ourselves.
+    /// Notes whom we may promise to: the holder that an obeyed store shows, unless it is ourselves. The
+    /// duration never shrinks: a promise to an earlier holder may still last.
     pub(super) fn bound_by_view(&self) -> Option<Bound> {
         let known = self.floor.as_ref().and_then(|floor| floor.bound);
         let Some(lease) = self.view.lease().filter(|lease| !self.is_ours(lease)) else {
             return known;
         };
-        let before = known.filter(|known| known.epoch == lease.epoch);
-        let longest = before.map_or(lease.lease_duration, |b| b.duration.max(lease.lease_duration));
+        let longest =
+            known.map_or(lease.lease_duration, |it| it.duration.max(lease.lease_duration));
         Some(Bound { epoch: lease.epoch, duration: longest })
     }
 
@@ -103,13 +104,12 @@ impl Shared {
     /// Answers a holder.
     pub(in crate::core) fn promise(&mut self, id: u64, request: &PromiseRequest) {
         let refused = self.refusal(request);
-        let round = (request.boot.clone(), request.round);
-        // Asked again in the same round, by a second way or by somebody who listened: as before.
-        if refused.is_none() && self.promises.answered.as_ref() != Some(&round) {
+        // The same request again, by a second way or by somebody who listened: as before.
+        if refused.is_none() && self.promises.answered.as_ref() != Some(request) {
             let until = self.now + self.policy.failover_timeout(request.duration);
             let until = self.promises.given.map_or(until, |given| given.until.max(until));
             self.promises.given = Some(Given { epoch: request.epoch, until });
-            self.promises.answered = Some(round);
+            self.promises.answered = Some(request.clone());
         }
         let answer = PromiseAnswer {
             boot: request.boot.clone(),
@@ -153,8 +153,8 @@ impl Shared {
             return Some("this member is about to take over".to_owned());
         }
         match &self.promises.answered {
-            Some((boot, round)) if *boot == request.boot && *round > request.round => {
-                Some(format!("round {round} was answered already"))
+            Some(last) if last.boot == request.boot && last.round > request.round => {
+                Some(format!("round {} was answered already", last.round))
             }
             Some(_) | None => None,
         }
@@ -171,11 +171,17 @@ impl Shared {
             .iter()
             .filter(|(member, _)| **member != self.id.member)
             .map(|(member, it)| ((member.clone(), it.instance.clone()), it.address.clone()));
+        let others: BTreeMap<_, _> = others.collect();
+        let known = self.promises.admitted.as_ref().filter(|it| it.epoch == wanted.epoch);
+        if others.keys().any(|it| !known.is_some_and(|known| known.others.contains_key(it))) {
+            // A round that was begun without it proves nothing any more.
+            self.promises.asking = None;
+            self.promises.complete = None;
+        }
         match &mut self.promises.admitted {
             Some(admitted) if admitted.epoch == wanted.epoch => admitted.others.extend(others),
             _ => {
-                let (epoch, others) = (wanted.epoch, others.collect());
-                self.promises.admitted = Some(Admitted { epoch, others, seen: None });
+                self.promises.admitted = Some(Admitted { epoch: wanted.epoch, others, seen: None });
             }
         }
     }
@@ -234,6 +240,11 @@ impl Shared {
         self.take_promises(held);
     }
 
+    /// How long a round waits for answers before the next one is begun.
+    fn round_lasts(&self) -> Duration {
+        self.policy.heartbeat_interval.max(self.policy.heartbeat_timeout)
+    }
+
     fn begin_round(&mut self, held: &Held) -> Option<Asking> {
         let missing = self.promises.admitted.as_ref()?.others.keys().cloned().collect();
         let incarnation = self.floor.as_ref()?.incarnation.clone();
@@ -261,7 +272,7 @@ impl Shared {
         admitted.seen.filter(|seen| *seen < held.renewed_at())?;
         let last = self.promises.asking.as_ref().filter(|round| round.epoch == held.epoch);
         Some(last.map_or(self.now, |round| {
-            let next = round.sent + self.policy.heartbeat_interval;
+            let next = round.sent + self.round_lasts();
             let again = round.last_sent + self.policy.heartbeat_timeout / 2;
             if round.missing.is_empty() { next } else { next.min(again) }
         }))

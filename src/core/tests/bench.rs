@@ -228,6 +228,10 @@ impl Store {
         self.put(key, Ok((Record::Heartbeat(heartbeat), header)));
     }
 
+    pub(super) fn remove(&mut self, key: &Key) {
+        self.slots.remove(key);
+    }
+
     pub(super) fn damage(&mut self, key: Key) -> Revision {
         self.put(key, Err(Invalid::Damaged("not a record".to_owned())))
     }

@@ -248,6 +248,46 @@ fn a_shorter_lease_shortens_what_was_promised() {
     assert_eq!(request.duration, seconds(12));
 }
 
+/// A new agent beside a standby has seen the lease silent for long, and has promised nothing.
+#[test]
+fn nobody_is_admitted_while_promises_carry_the_lease() {
+    let admits = |bench: &Bench| {
+        bench.open.iter().any(|e| matches!(e, Effect::Write(_, w, _) if w.key == Key::ClusterState))
+    };
+    let mut bench = described(policy());
+    away(&mut bench, 20, all_grant);
+    // The store answers reads again, and shows the new one.
+    bench.store.put_heartbeat(&identity("n", 1), |_| {});
+    bench.read();
+    assert!(!admits(&bench), "admitted with renewals unanswered");
+    // A renewal that had been sent before the last round proves less than the promises do.
+    bench.advance_ms(1_000);
+    bench.apply(&Key::Lease);
+    assert!(!admits(&bench), "admitted while the promises last longer");
+    bench.read();
+    bench.advance_ms(100);
+    bench.apply(&Key::Lease);
+    bench.read();
+    assert!(admits(&bench));
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+}
+
+#[test]
+fn a_round_without_the_new_member_proves_nothing() {
+    let mut bench = described(policy());
+    renewal_unanswered(&mut bench);
+    let (request, _) = asked(&mut bench).unwrap();
+    bench.step(Event::PromiseAnswered(granted("b", &request)));
+    bench.advance_ms(1_000);
+    bench.apply(&Key::Lease);
+    bench.store.put_heartbeat(&identity("n", 1), |_| {});
+    bench.read();
+    bench.settle();
+    let before = bench.agent.writable_until();
+    bench.step(Event::PromiseAnswered(granted("c", &request)));
+    assert_eq!(bench.agent.writable_until(), before);
+}
+
 #[test]
 fn a_longer_lease_is_not_asked_for_before_it_was_published() {
     let mut bench = described(policy());
@@ -352,6 +392,51 @@ fn asked_again_in_one_round_it_promises_no_longer() {
     bench.quiet_seconds(10);
     assert_eq!(ask(&mut bench, asked), Ok(()));
     assert!(seconds_to_takeover(&mut bench) <= 8);
+}
+
+/// Somebody who knows the holder's next round asks before it, for a moment only.
+#[test]
+fn the_same_round_with_another_duration_binds_anew() {
+    let mut bench = Bench::watching();
+    bench.quiet_seconds(10);
+    let asked = request(&bench);
+    let forged = PromiseRequest { duration: Duration::from_millis(1), ..asked.clone() };
+    assert_eq!(ask(&mut bench, forged), Ok(()));
+    assert_eq!(ask(&mut bench, asked), Ok(()));
+    assert_eq!(seconds_to_takeover(&mut bench), 16);
+}
+
+/// A promise to an earlier holder may last although the next one published a shorter lease.
+#[test]
+fn the_noted_duration_never_shrinks() {
+    let mut bench = Bench::watching();
+    bench.store.put_lease(&identity("c", 1), |lease| {
+        lease.epoch = Epoch(6);
+        lease.lease_duration = seconds(1);
+    });
+    bench.read();
+    let noted = bench.open.iter().find_map(|effect| match effect {
+        Effect::Remember(_, floor) => floor.bound,
+        _ => None,
+    });
+    assert_eq!(noted, Some(Bound { epoch: Epoch(6), duration: seconds(15) }));
+}
+
+#[test]
+fn a_description_that_is_gone_or_outdated_admits_nobody() {
+    for damaged in [false, true] {
+        let mut bench = Bench::watching();
+        bench.remember();
+        if damaged {
+            bench.store.put_lease(&identity("b", 1), |lease| lease.epoch = Epoch(6));
+            bench.store.damage(Key::ClusterState);
+        } else {
+            bench.store.remove(&Key::ClusterState);
+        }
+        bench.quiet_seconds(40);
+        assert!(bench.writing(&Key::Lease).is_none(), "damaged: {damaged}");
+        assert!(bench.agent.status().takeover.contains("cluster_state"));
+    }
 }
 
 #[test]
