@@ -172,13 +172,13 @@ impl Healthy {
     /// Keeps the description of the cluster right: ourselves as the primary, everybody who reports
     /// with our data as a member.
     ///
-    /// Nothing is admitted while promises carry the lease, or may have to: whoever is new has promised
-    /// nothing, and may have seen the lease silent for long.
+    /// Nobody is admitted while promises carry the lease: who is new has promised nothing, and may have
+    /// seen the lease silent for long.
     fn publish(&self, cx: &mut Shared) {
         let alone = cx.best_other().is_none();
         let settled = cx.now.since(self.since) > cx.policy.lease_duration * 2;
         cx.set_alarm(Alarm::NoCandidate, alone && settled);
-        if self.held.failures > 0 || self.held.is_promised() {
+        if self.held.is_promised() {
             return;
         }
         let Some(database) = cx.database.clone().filter(|seen| seen.system.is_some()) else {
