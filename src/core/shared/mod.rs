@@ -105,6 +105,8 @@ pub(super) struct Shared {
     reread: bool,
     /// A write of ours was refused: only reads begun after this operation count.
     outdated: Option<OpId>,
+    /// The newest operation when a write of ours last raised the floor.
+    raised_at: Option<OpId>,
     name: Name,
     promises: Promises,
     remembering: Option<(OpId, Floor)>,
@@ -170,6 +172,7 @@ impl Shared {
             read_due: now,
             reread: false,
             outdated: None,
+            raised_at: None,
             name: Name::default(),
             promises,
             remembering: None,

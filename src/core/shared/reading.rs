@@ -47,6 +47,11 @@ impl Shared {
             self.read_due = self.now;
         }
         match answer {
+            // Begun before a write of ours was applied, it may show what was there before.
+            Ok(snapshot) if self.predates(op, &snapshot) => {
+                self.changed();
+                Signal::Look
+            }
             Ok(snapshot) => {
                 self.outdated = self.outdated.filter(|outdated| op <= *outdated);
                 let gap = self.longest_gap();
@@ -61,6 +66,12 @@ impl Shared {
                 Signal::Look
             }
         }
+    }
+
+    /// The read was begun before our latest write to the lease was applied, and does not show it.
+    fn predates(&self, op: OpId, snapshot: &Snapshot) -> bool {
+        let written = self.floor.as_ref().map(|floor| floor.revision);
+        self.raised_at.is_some_and(|raised| op <= raised) && snapshot.lease.revision() < written
     }
 
     fn note_view(&mut self) {
@@ -104,6 +115,7 @@ impl Shared {
 
     /// Our own applied write raises the floor without waiting for a read.
     pub(super) fn raise_floor(&mut self, epoch: Epoch, revision: Revision) {
+        self.raised_at = Some(OpId(self.next_op));
         if let Some(floor) = &mut self.floor {
             floor.epoch = floor.epoch.max(epoch);
             floor.revision = floor.revision.max(revision);

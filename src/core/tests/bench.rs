@@ -356,7 +356,7 @@ impl Bench {
         pick(&self.open.remove(at))
     }
 
-    fn reading(&mut self) -> Option<OpId> {
+    pub(super) fn reading(&mut self) -> Option<OpId> {
         self.take(|effect| match effect {
             Effect::Read(op, _) => Some(*op),
             _ => None,

@@ -1,6 +1,6 @@
 //! A store that shows less than is known, or is another one.
 use super::bench::*;
-use crate::core::event::{Effect, Event, Process, State, WriteOutcome};
+use crate::core::event::{Alarm, Effect, Event, Process, State, WriteOutcome};
 use crate::core::ids::{Epoch, Revision};
 use crate::core::records::{Key, Release, Slot};
 
@@ -101,4 +101,22 @@ fn the_floor_is_written_before_it_counts() {
     assert!(bench.open.iter().all(|e| !matches!(e, Effect::Remember(..))));
     let Slot::Valid { revision, record, .. } = bench.store.snapshot().lease else { panic!() };
     assert_eq!((record.epoch, revision > Revision(0)), (Epoch(6), true));
+}
+
+/// Reads and writes are answered in any order.
+#[test]
+fn a_read_from_before_our_own_write_is_no_rollback() {
+    let mut bench = Bench::healthy();
+    bench.read();
+    bench.settle();
+    bench.advance_ms(1_000);
+    let before = bench.store.snapshot();
+    let op = bench.reading().expect("a read begun before the write was applied");
+    bench.apply(&Key::Lease);
+    bench.step(Event::Read(op, Ok(before.clone())));
+    assert!(!bench.agent.status().alarms.contains(&Alarm::StoreNotObeyed));
+    assert_eq!(bench.agent.status().not_obeyed, None);
+    // The next read was begun after it: what it does not show is lost.
+    bench.read_as(Ok(before));
+    assert!(bench.agent.status().alarms.contains(&Alarm::StoreNotObeyed));
 }
