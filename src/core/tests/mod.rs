@@ -12,6 +12,7 @@ mod initializing;
 mod names;
 mod promises;
 mod promoting;
+mod reasons;
 mod shutdown;
 mod store;
 mod watching;
