@@ -1,4 +1,4 @@
-//! Who takes over (`docs/protocol.md`, section 5): one pure function, used by the decision itself and
+//! Who takes over (`docs/protocol.md`, section 7): one pure function, used by the decision itself and
 //! by everybody who asks what would happen.
 
 use std::cmp::Reverse;
@@ -40,8 +40,13 @@ pub enum WhyNot {
         /// Bytes allowed.
         allowed: u64,
     },
-    /// The primary has not admitted it to the cluster, or has admitted another agent of its name.
+    /// The primary has not admitted it to the cluster.
     NotAdmitted,
+    /// An agent of its name with another state directory is admitted, and it is not.
+    OtherAdmitted {
+        /// The instance id that is admitted.
+        instance: InstanceId,
+    },
     /// A commit may be acknowledged that it does not have.
     NotSynchronous,
     /// It holds data of another cluster.
@@ -72,6 +77,11 @@ impl fmt::Display for WhyNot {
                 write!(f, "{bytes} bytes behind, allowed are {allowed}")
             }
             Self::NotAdmitted => f.write_str("not admitted to the cluster by the primary yet"),
+            Self::OtherAdmitted { instance } => write!(
+                f,
+                "not admitted to the cluster by the primary yet: of this name, instance {instance} is; \
+                 if that was this member's lost state directory, see the runbook name_taken"
+            ),
             Self::NotSynchronous => f.write_str("not a member of the synchronous set"),
             Self::ForeignData => f.write_str("holds data of another cluster"),
             Self::NoWatchdog => f.write_str("watchdog required and not there"),
@@ -131,17 +141,22 @@ pub fn eligible(
         return Err(WhyNot::ForeignData);
     }
     // The holder asks those it admitted for promises, and nobody else.
-    let known = |cluster: &ClusterState| {
-        cluster.members.get(fitness.me).is_some_and(|it| it.instance == *fitness.instance)
-    };
-    if !cluster.is_none_or(known) {
-        return Err(WhyNot::NotAdmitted);
+    if let Some(cluster) = cluster {
+        admitted(fitness, cluster)?;
     }
     let synchronous = cluster.map_or(&[] as &[MemberId], |cluster| &cluster.synchronous);
     if !synchronous.is_empty() && !synchronous.contains(fitness.me) {
         return Err(WhyNot::NotSynchronous);
     }
     not_behind(database, fitness.maximum_lag, lease, cluster)
+}
+
+fn admitted(fitness: &Fitness<'_>, cluster: &ClusterState) -> Result<(), WhyNot> {
+    match cluster.members.get(fitness.me) {
+        None => Err(WhyNot::NotAdmitted),
+        Some(it) if it.instance == *fitness.instance => Ok(()),
+        Some(it) => Err(WhyNot::OtherAdmitted { instance: it.instance.clone() }),
+    }
 }
 
 fn sound(database: &Observation) -> Result<(), WhyNot> {

@@ -11,7 +11,7 @@ use super::promise::{Bound, PromiseAnswer, PromiseRequest};
 use super::records::{Address, Key, Record, Snapshot};
 use super::time::Instant;
 
-/// Where a member is in its workflow (`docs/protocol.md`, section 4).
+/// Where a member is in its workflow (`docs/protocol.md`, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -312,7 +312,7 @@ pub enum ReadFailure {
 }
 
 /// What no restart may forget: a store that shows less is rolled back, another incarnation a
-/// replaced one, and neither is obeyed (`docs/protocol.md`, section 7).
+/// replaced one, and neither is obeyed (`docs/protocol.md`, section 9).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Floor {
     /// Incarnation of the store.

@@ -30,7 +30,7 @@ pub enum Reaction {
     FailOver,
 }
 
-/// Timings and rules, checked by `config` before they get here (`docs/protocol.md`, section 3).
+/// Timings and rules, checked by `config` before they get here (`docs/protocol.md`, section 4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Policy {
     /// Time between renewals and heartbeats.

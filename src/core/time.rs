@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A reading of this machine's `CLOCK_BOOTTIME`, in nanoseconds since boot.
 ///
 /// It goes on while the machine is suspended and never steps with the wall clock, which is why
-/// every right to write is measured with it (`docs/protocol.md`, section 3). Readings of different
+/// every right to write is measured with it (`docs/protocol.md`, section 4). Readings of different
 /// machines, or from before and after a reboot, must never be compared.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -70,7 +70,7 @@ impl fmt::Display for Instant {
 ///
 /// Only differences between two readings of the same store mean anything, and even they are a
 /// second witness that may delay a takeover, never allow one: a store's clock can run backwards
-/// when its leader changes (`docs/protocol.md`, section 3).
+/// when its leader changes (`docs/protocol.md`, section 4).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

@@ -2,7 +2,7 @@
 //!
 //! Nobody compares another machine's timestamps: a record is as old as the time for which *we* have
 //! seen its revision unchanged while our own access to the store worked (`docs/protocol.md`,
-//! section 3).
+//! section 4).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

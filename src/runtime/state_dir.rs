@@ -2,8 +2,8 @@
 //!
 //! | file | content | lost, it means |
 //! |---|---|---|
-//! | `instance` | a UUID made once | a new instance under an old name: waits a failover time first |
-//! | `floor.json` | incarnation, highest epoch and revision, system identifier | a rolled-back store is not noticed |
+//! | `instance` | a UUID made once | a new instance under an old name: waits a failover time first, and takes over only when a primary has admitted it (way out without one: `docs/runbooks/name-taken.md`) |
+//! | `floor.json` | incarnation, highest epoch and revision, system identifier, whom it may have promised to | a rolled-back store is not noticed, and a promise that was given is forgotten |
 //! | `lock` | held while an agent runs | – |
 //! | `watchdog.sock` | the watchdog's socket | a new watchdog is started |
 

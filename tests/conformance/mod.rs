@@ -1,6 +1,6 @@
 //! One suite for every backend (`suite`), and what only some can suffer (`*_faults`).
 //!
-//! | promise (research, section 9)            | memory | sqlite | NATS ×1 | NATS ×3 |
+//! | what a backend has to promise             | memory | sqlite | NATS ×1 | NATS ×3 |
 //! |------------------------------------------|--------|--------|---------|---------|
 //! | 1–5 comparison, one winner, order        | suite  | suite  | suite   | suite   |
 //! | 6, 7 an operation sent again             | suite  | suite  | suite   | suite   |

@@ -1,4 +1,4 @@
-//! The primary's workflow (`docs/protocol.md`, section 4).
+//! The primary's workflow (`docs/protocol.md`, section 6).
 //!
 //! ```text
 //! Initializing ─► Healthy ─► Failed ─► Fenced ─► Yielding ─► (Replica: Initializing)

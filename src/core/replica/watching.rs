@@ -204,7 +204,7 @@ fn look_due(cx: &Shared) -> Option<Instant> {
     if released { cx.view.window_start() } else { witness_due(cx) }
 }
 
-/// Whether, when and why we would take over (`docs/protocol.md`, section 3, candidate's view).
+/// Whether, when and why we would take over (`docs/protocol.md`, section 4, the candidate's arithmetic).
 pub(in crate::core) fn takeover(cx: &Shared) -> Takeover {
     let Some(lease) = cx.view.lease() else { return Takeover::NoLease };
     if !cx.view_is_fresh() {

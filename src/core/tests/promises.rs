@@ -545,13 +545,17 @@ fn only_admitted_agents_take_over() {
     });
     bench.quiet_seconds(40);
     assert!(bench.writing(&Key::Lease).is_none());
-    assert!(bench.agent.status().takeover.contains("not admitted"));
+    let said = bench.agent.status().takeover;
+    assert!(said.contains("not admitted") && !said.contains("instance"), "{said}");
+    let other = identity("z", 1).instance;
     let mut bench = Bench::watching_with(policy(), |store| {
         store.put_cluster(&identity("b", 1), |cluster| {
-            let other = identity("z", 1).instance;
-            cluster.members.get_mut(&member("a")).unwrap().instance = other;
+            cluster.members.get_mut(&member("a")).unwrap().instance = other.clone();
         });
     });
     bench.quiet_seconds(40);
     assert!(bench.writing(&Key::Lease).is_none());
+    // What an operator needs who has lost the state directory and has nobody to admit the new one.
+    let said = bench.agent.status().takeover;
+    assert!(said.contains("not admitted") && said.contains(other.as_str()), "{said}");
 }

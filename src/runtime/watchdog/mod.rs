@@ -1,5 +1,5 @@
 //! The watchdog: a small separate process that kills the instance when the agent does not move a
-//! deadline forward, whether the agent is dead, frozen or slow (`docs/protocol.md`, section 8).
+//! deadline forward, whether the agent is dead, frozen or slow (`docs/protocol.md`, section 11).
 //!
 //! ```text
 //!   agent ── client ──── Unix socket, fixed frames ────► process ── warden (decides) ── postmaster (kills)

@@ -1,4 +1,4 @@
-//! What the server's codes mean for a write (`docs/protocol.md`, section 4).
+//! What the server's codes mean for a write (`docs/protocol.md`, section 3).
 
 use serde::Deserialize;
 
