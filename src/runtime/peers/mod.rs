@@ -18,6 +18,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
+use super::said::Said;
 use crate::core::ids::{ClusterId, MemberId};
 use crate::core::promise::{PromiseAnswer, PromiseRequest};
 use crate::core::records::Address;
@@ -47,6 +48,24 @@ pub struct Asked {
     pub reply: oneshot::Sender<PromiseAnswer>,
 }
 
+/// How a message came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By the store.
+    Store,
+    /// To the HTTP listener.
+    Http,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Http => "http",
+        }
+    }
+}
+
 type Stores = watch::Receiver<Option<Arc<dyn Store>>>;
 
 /// One agent's way to its peers.
@@ -56,6 +75,10 @@ pub struct Peers {
     me: MemberId,
     store: Stores,
     asked: mpsc::Sender<Asked>,
+    /// Why members did not answer.
+    unanswered: Said,
+    /// Why messages were not answered, by the way they came.
+    not_taken: Said,
 }
 
 impl Peers {
@@ -68,7 +91,15 @@ impl Peers {
         store: Stores,
     ) -> (Arc<Self>, mpsc::Receiver<Asked>) {
         let (asked, requests) = mpsc::channel(16);
-        (Arc::new(Self { seal: Seal::new(cluster, secret), me, store, asked }), requests)
+        let peers = Self {
+            seal: Seal::new(cluster, secret),
+            me,
+            store,
+            asked,
+            unanswered: Said::default(),
+            not_taken: Said::default(),
+        };
+        (Arc::new(peers), requests)
     }
 
     /// Whether requests are taken over HTTP.
@@ -76,24 +107,38 @@ impl Peers {
         self.seal.has_secret()
     }
 
-    /// Asks `member` by every way there is, for at most `limit`.
-    ///
-    /// # Errors
-    /// Why no answer that can be trusted came, for logs.
+    /// Asks `member` by every way there is, for at most `limit`. None, and a line in the log when
+    /// the reason is another than before, when no answer came that can be trusted.
     pub async fn ask(
         &self,
-        member: MemberId,
+        member: &MemberId,
+        address: Address,
+        request: PromiseRequest,
+        limit: Duration,
+    ) -> Option<PromiseAnswer> {
+        let answer = self.ask_all_ways(member, address, request, limit).await;
+        let why = answer.as_ref().err().map(String::as_str);
+        if self.unanswered.is_news(member.as_str(), why) {
+            tracing::warn!(%member, why, "promise not answered");
+        }
+        answer.ok()
+    }
+
+    async fn ask_all_ways(
+        &self,
+        member: &MemberId,
         address: Address,
         request: PromiseRequest,
         limit: Duration,
     ) -> Result<PromiseAnswer, String> {
         let payload = self.seal.request(&request)?;
-        let by_store = Box::pin(self.ask_by_store(&member, payload.clone(), limit));
+        let by_store = Box::pin(self.ask_by_store(member, payload.clone(), limit));
         let by_http = Box::pin(self.ask_by_http(address, payload, limit));
+        // The reasons in one order, whichever came first: another text is another trouble.
         match select(by_store, by_http).await {
             Either::Left((Ok(answer), _)) | Either::Right((Ok(answer), _)) => Ok(answer),
-            Either::Left((Err(first), other)) => both(first, other.await),
-            Either::Right((Err(first), other)) => both(first, other.await),
+            Either::Left((Err(store), http)) => http.await.map_err(|http| both(&store, &http)),
+            Either::Right((Err(http), store)) => store.await.map_err(|store| both(&store, &http)),
         }
     }
 
@@ -126,11 +171,18 @@ impl Peers {
         self.seal.open_answer(&body)
     }
 
-    /// Takes one request as it arrived; the answer goes back by the same way.
-    ///
-    /// # Errors
-    /// Why it is not answered.
-    pub async fn take(&self, payload: &[u8]) -> Result<Vec<u8>, String> {
+    /// Takes one request as it arrived by `way`; the answer goes back by the same. None, and a line
+    /// in the log when the reason is another than before, when it cannot be trusted or answered.
+    pub async fn take(&self, payload: &[u8], way: Way) -> Option<Vec<u8>> {
+        let answer = self.answer(payload).await;
+        let why = answer.as_ref().err().map(String::as_str);
+        if self.not_taken.is_news(way.name(), why) {
+            tracing::warn!(way = way.name(), why, "message of a peer not answered");
+        }
+        answer.ok()
+    }
+
+    async fn answer(&self, payload: &[u8]) -> Result<Vec<u8>, String> {
         let request = self.seal.open_request(payload)?;
         let (reply, answer) = oneshot::channel();
         // A driver that is stuck answers nobody; requests are not piled up for it.
@@ -160,14 +212,13 @@ impl Peers {
             Err(why) => return tracing::warn!(why, "not reachable by messages of the store"),
         };
         while let Some(letter) = letters.recv().await {
-            match self.take(&letter.payload).await {
-                Ok(answer) => mail.reply(letter, answer).await,
-                Err(why) => tracing::warn!(why, "message of a peer not answered"),
+            if let Some(answer) = self.take(&letter.payload, Way::Store).await {
+                mail.reply(letter, answer).await;
             }
         }
     }
 }
 
-fn both(first: String, second: Result<PromiseAnswer, String>) -> Result<PromiseAnswer, String> {
-    second.map_err(|second| format!("{first}; {second}"))
+fn both(store: &str, http: &str) -> String {
+    format!("{store}; {http}")
 }
