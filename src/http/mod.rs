@@ -9,6 +9,7 @@
 //! | `POST /promise` | another agent's signed request, answered; there only with `peers.secret_file` | |
 
 pub mod client;
+pub mod lookup;
 pub mod view;
 
 use std::future::Future;

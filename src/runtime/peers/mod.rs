@@ -23,6 +23,7 @@ use crate::core::ids::{ClusterId, MemberId};
 use crate::core::promise::{PromiseAnswer, PromiseRequest};
 use crate::core::records::Address;
 use crate::http::client;
+use crate::http::lookup::Lookups;
 use crate::store::{Mail, Store};
 use crate::supervise::End;
 use seal::Seal;
@@ -75,6 +76,7 @@ pub struct Peers {
     me: MemberId,
     store: Stores,
     asked: mpsc::Sender<Asked>,
+    lookups: Lookups,
     /// Why members did not answer.
     unanswered: Said,
     /// Why messages were not answered, by the way they came.
@@ -96,6 +98,7 @@ impl Peers {
             me,
             store,
             asked,
+            lookups: Lookups::new(),
             unanswered: Said::default(),
             not_taken: Said::default(),
         };
@@ -131,7 +134,7 @@ impl Peers {
         request: PromiseRequest,
         limit: Duration,
     ) -> Result<PromiseAnswer, String> {
-        let payload = self.seal.request(&request)?;
+        let payload = self.seal.request(&request).await?;
         let by_store = Box::pin(self.ask_by_store(member, payload.clone(), limit));
         let by_http = Box::pin(self.ask_by_http(address, payload, limit));
         // The reasons in one order, whichever came first: another text is another trouble.
@@ -151,7 +154,7 @@ impl Peers {
         let store = self.store.borrow().clone().ok_or("the store was never reached")?;
         let mail = store.mail().ok_or("this store carries no messages")?;
         let answer = timeout(limit, mail.request(member, payload, limit)).await;
-        self.seal.open_answer(&answer.map_err(|_| "no answer by the store")??)
+        self.seal.open_answer(&answer.map_err(|_| "no answer by the store")??).await
     }
 
     async fn ask_by_http(
@@ -164,11 +167,11 @@ impl Peers {
             return Err("no peers.secret_file for HTTP".to_owned());
         }
         let authority = address.http.ok_or("the member has no http.advertise")?;
-        let (status, body) = client::post(&authority, PATH, payload, limit).await?;
+        let (status, body) = client::post(&self.lookups, &authority, PATH, payload, limit).await?;
         if !status.is_success() {
             return Err(format!("http://{authority}{PATH}: {status}"));
         }
-        self.seal.open_answer(&body)
+        self.seal.open_answer(&body).await
     }
 
     /// Takes one request as it arrived by `way`; the answer goes back by the same. None, and a line
@@ -183,12 +186,12 @@ impl Peers {
     }
 
     async fn answer(&self, payload: &[u8]) -> Result<Vec<u8>, String> {
-        let request = self.seal.open_request(payload)?;
+        let request = self.seal.open_request(payload).await?;
         let (reply, answer) = oneshot::channel();
         // A driver that is stuck answers nobody; requests are not piled up for it.
         self.asked.try_send(Asked { request, reply }).map_err(|_| "the agent is busy")?;
         let answer = timeout(ANSWER_LIMIT, answer).await.map_err(|_| "the agent did not answer")?;
-        self.seal.answer(&answer.map_err(|_| "the agent is stopping")?)
+        self.seal.answer(&answer.map_err(|_| "the agent is stopping")?).await
     }
 
     /// Is reachable through the store for as long as the agent runs.
