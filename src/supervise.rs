@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Pause before a task is begun again; doubles up to [`LONGEST_PAUSE`].
@@ -55,6 +55,31 @@ where
             sleep(last).await;
         }
     }))
+}
+
+/// Runs `task` once, apart from whoever begins it, for at most `limit` if there is one. Nobody waits
+/// for it: that it failed, was given up or panicked is only logged.
+pub fn apart<F>(name: &'static str, limit: Option<Duration>, task: F)
+where
+    F: Future<Output = Result<(), String>> + Send + 'static,
+{
+    drop(tokio::spawn(async move {
+        if let Err(error) = bounded(limit, task).await {
+            tracing::warn!(task = name, error, "task failed");
+        }
+    }));
+}
+
+async fn bounded(
+    limit: Option<Duration>,
+    task: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    let task = AssertUnwindSafe(task).catch_unwind();
+    let ended = match limit {
+        Some(limit) => timeout(limit, task).await.map_err(|_| format!("not done in {limit:?}"))?,
+        None => task.await,
+    };
+    ended.unwrap_or_else(|panic| Err(format!("it panicked: {}", words(panic.as_ref()))))
 }
 
 /// The pause before the next run, after the `last` one and a run that took `ran`.
@@ -124,7 +149,7 @@ mod tests {
             let number = counter.fetch_add(1, Ordering::Relaxed) + 1;
             async move { end(number) }
         });
-        tokio::time::timeout(LIMIT, kept).await.unwrap().unwrap();
+        timeout(LIMIT, kept).await.unwrap().unwrap();
         begun.load(Ordering::Relaxed)
     }
 
@@ -145,7 +170,7 @@ mod tests {
             assert!(counter.fetch_add(1, Ordering::Relaxed) > 0, "no run");
             std::future::ready(End::Done)
         });
-        tokio::time::timeout(LIMIT, kept).await.unwrap().unwrap();
+        timeout(LIMIT, kept).await.unwrap().unwrap();
         assert_eq!(begun.load(Ordering::Relaxed), 2);
     }
 
@@ -161,7 +186,20 @@ mod tests {
         });
         tokio::task::yield_now().await;
         drop(kept);
-        assert_eq!(tokio::time::timeout(LIMIT, receiver.recv()).await.unwrap(), None);
+        assert_eq!(timeout(LIMIT, receiver.recv()).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn how_a_task_apart_failed_is_told() {
+        let done = bounded(Some(LIMIT), async { Ok(()) }).await;
+        assert_eq!(done, Ok(()));
+        let failed = bounded(None, async { Err("no".to_owned()) }).await;
+        assert_eq!(failed, Err("no".to_owned()));
+        let hangs = bounded(Some(Duration::from_millis(20)), std::future::pending());
+        let error = timeout(LIMIT, hangs).await.unwrap().unwrap_err();
+        assert!(error.contains("not done"), "{error}");
+        let panics = bounded(None, async { panic!("broken by a test") });
+        assert_eq!(panics.await, Err("it panicked: broken by a test".to_owned()));
     }
 
     #[test]

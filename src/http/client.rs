@@ -1,5 +1,6 @@
 //! One HTTP request to an agent.
 
+use std::io;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -8,6 +9,8 @@ use hyper::header::HOST;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+
+use super::lookup::Lookups;
 
 /// Longest answer taken: a status of many members is a few kilobytes.
 const LONGEST_ANSWER: usize = 4 << 20;
@@ -21,20 +24,25 @@ pub async fn get(
     path: &str,
     timeout: Duration,
 ) -> Result<(StatusCode, Bytes), String> {
-    send(Method::GET, authority, path, Bytes::new(), timeout).await
+    let connected = TcpStream::connect(authority);
+    send(Method::GET, authority, path, Bytes::new(), connected, timeout).await
 }
 
-/// Posts `body` to `path` of the agent at `authority` (`host:port`) within `timeout`.
+/// Posts `body` to `path` of the agent at `authority` (`host:port`) within `timeout`, as long as no
+/// lookup of it from before hangs.
 ///
 /// # Errors
 /// A text that says what went wrong.
 pub async fn post(
+    lookups: &Lookups,
     authority: &str,
     path: &str,
     body: Vec<u8>,
     timeout: Duration,
 ) -> Result<(StatusCode, Bytes), String> {
-    send(Method::POST, authority, path, body.into(), timeout).await
+    let connected =
+        async { TcpStream::connect(lookups.addresses(authority).await?.as_slice()).await };
+    send(Method::POST, authority, path, body.into(), connected, timeout).await
 }
 
 async fn send(
@@ -42,9 +50,10 @@ async fn send(
     authority: &str,
     path: &str,
     body: Bytes,
+    connected: impl Future<Output = io::Result<TcpStream>>,
     timeout: Duration,
 ) -> Result<(StatusCode, Bytes), String> {
-    match tokio::time::timeout(timeout, exchange(method, authority, path, body)).await {
+    match tokio::time::timeout(timeout, exchange(method, authority, path, body, connected)).await {
         Ok(answer) => answer.map_err(|error| format!("http://{authority}{path}: {error}")),
         Err(_) => Err(format!("http://{authority}{path}: no answer within {timeout:?}")),
     }
@@ -55,8 +64,9 @@ async fn exchange(
     authority: &str,
     path: &str,
     body: Bytes,
+    connected: impl Future<Output = io::Result<TcpStream>>,
 ) -> Result<(StatusCode, Bytes), anyhow::Error> {
-    let stream = TcpStream::connect(authority).await?;
+    let stream = connected.await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::builder()

@@ -9,6 +9,7 @@
 //! | `POST /promise` | another agent's signed request, answered; there only with `peers.secret_file` | |
 
 pub mod client;
+pub mod lookup;
 pub mod view;
 
 use std::future::Future;
@@ -48,8 +49,8 @@ pub struct Shared {
 
 /// Takes requests of other agents.
 pub trait Questions: Send + Sync {
-    /// The answer to a message, or why there is none.
-    fn take(&self, payload: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, String>>;
+    /// The answer to a message; none, and a line in the log, when it cannot be trusted or answered.
+    fn take(&self, payload: Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>>;
 }
 
 /// Longest request taken; ours are a few hundred bytes.
@@ -141,11 +142,9 @@ async fn metrics(State(shared): State<Shared>) -> Response {
 async fn promise(State(shared): State<Shared>, payload: Bytes) -> Response {
     let Some(questions) = &shared.promise else { return StatusCode::NOT_FOUND.into_response() };
     match questions.take(payload.to_vec()).await {
-        Ok(answer) => answer.into_response(),
-        Err(why) => {
-            tracing::warn!(why, "request of a peer not answered");
-            (StatusCode::FORBIDDEN, why).into_response()
-        }
+        Some(answer) => answer.into_response(),
+        // Why is for our log alone: whoever asks may be a stranger.
+        None => StatusCode::FORBIDDEN.into_response(),
     }
 }
 

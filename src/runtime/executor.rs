@@ -3,11 +3,12 @@
 //! panics.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,9 @@ use crate::store::{self, Expected, ReadError, Store, codec};
 
 /// How long a cancelled action may take to say what became of it.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
+
+/// How long writing the floor may take.
+const REMEMBER_LIMIT: Duration = Duration::from_secs(5);
 
 /// The share of an operation's limit after which the store itself gives up, so that it can still
 /// say what it knows; at the whole limit it is given up from outside.
@@ -63,6 +67,9 @@ pub struct Executor {
     epochs: BTreeMap<Epoch, CancellationToken>,
     /// Held by the action under way, so that two never run together.
     acting: Arc<Mutex<()>>,
+    /// Held while the floor is written: a write cannot be stopped, and another one beside it would
+    /// have the same temporary file.
+    writing: Arc<Mutex<()>>,
 }
 
 impl Executor {
@@ -77,6 +84,7 @@ impl Executor {
             root: CancellationToken::new(),
             epochs: BTreeMap::new(),
             acting: Arc::new(Mutex::new(())),
+            writing: Arc::new(Mutex::new(())),
         }
     }
 
@@ -160,13 +168,9 @@ impl Executor {
     /// Writes the floor to disk.
     pub fn remember(&mut self, op: OpId, floor: Floor) {
         let writer = self.floor.clone();
-        let handle = self.tasks.spawn_blocking(move || {
-            let written = writer.write(&floor);
-            if let Err(error) = &written {
-                tracing::error!(%error, "floor not written");
-            }
-            Event::Remembered(op, written.is_ok())
-        });
+        let write = move || writer.write(&floor);
+        let task = remember(op, Arc::clone(&self.writing), REMEMBER_LIMIT, write);
+        let handle = self.tasks.spawn(task);
         self.track(handle.id(), op, Kind::Remember);
     }
 
@@ -181,13 +185,8 @@ impl Executor {
     ) {
         let peers = Arc::clone(peers);
         self.tasks.spawn(async move {
-            match peers.ask(member.clone(), address, request, limit).await {
-                Ok(answer) => Event::PromiseAnswered(answer),
-                Err(why) => {
-                    tracing::debug!(%member, why, "promise not answered");
-                    Event::Tick
-                }
-            }
+            let answer = peers.ask(&member, address, request, limit).await;
+            answer.map_or(Event::Tick, Event::PromiseAnswered)
         });
     }
 
@@ -271,6 +270,32 @@ fn translate(outcome: store::WriteOutcome) -> WriteOutcome {
         store::WriteOutcome::NotSent { cause } => WriteOutcome::Unknown { may_land: false, cause },
         store::WriteOutcome::Rejected(why) => WriteOutcome::Rejected(why.to_string()),
     }
+}
+
+/// A directory that hangs is not waited for; what was begun there goes on, and keeps the next one
+/// from beginning until it has ended.
+async fn remember(
+    op: OpId,
+    writing: Arc<Mutex<()>>,
+    limit: Duration,
+    write: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> Event {
+    let written = async {
+        let guard = writing.lock_owned().await;
+        let write = move || {
+            let _guard = guard;
+            write()
+        };
+        spawn_blocking(write).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    };
+    let written = timeout(limit, written).await.unwrap_or_else(|_| {
+        let text = format!("not on disk within {limit:?}; look after the disk of state_dir");
+        Err(io::Error::other(text))
+    });
+    if let Err(error) = &written {
+        tracing::error!(%error, "floor not written");
+    }
+    Event::Remembered(op, written.is_ok())
 }
 
 async fn act(
@@ -368,5 +393,50 @@ async fn fence(
         other @ (ActionOutcome::Applied(_)
         | ActionOutcome::Refused(_)
         | ActionOutcome::Unknown(_)) => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Longer than a thread of this test takes to begin.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_floor_that_hangs_is_answered_for_and_holds_back_the_next() {
+        let writing = Arc::new(Mutex::new(()));
+        let remember = |op, limit, write: Box<dyn FnOnce() -> io::Result<()> + Send>| {
+            timeout(LIMIT * 2, remember(OpId(op), Arc::clone(&writing), limit, write))
+        };
+        let (release, released) = mpsc::channel::<()>();
+        let (begin, begun) = mpsc::channel();
+        let hangs = move || {
+            begin.send(()).unwrap();
+            released.recv().map_err(io::Error::other)
+        };
+        let short = Duration::from_millis(50);
+        // Also when the thread begins only after the answer.
+        let answer = remember(1, short, Box::new(hangs)).await.unwrap();
+        assert_eq!(answer, Event::Remembered(OpId(1), false));
+        begun.recv_timeout(LIMIT).unwrap();
+        let (told, ran) = mpsc::channel();
+        let second = move || told.send(()).map_err(io::Error::other);
+        let answer = remember(2, short, Box::new(second)).await.unwrap();
+        assert_eq!(answer, Event::Remembered(OpId(2), false));
+        assert!(ran.try_recv().is_err(), "two writers at once");
+        release.send(()).unwrap();
+        let answer = remember(3, LIMIT, Box::new(|| Ok(()))).await.unwrap();
+        assert_eq!(answer, Event::Remembered(OpId(3), true));
+        // Given up before it began: it never does.
+        assert!(ran.try_recv().is_err(), "written after all");
+        let answer = remember(4, LIMIT, Box::new(|| panic!("broken by a test"))).await.unwrap();
+        assert_eq!(answer, Event::Remembered(OpId(4), false));
+        let answer = remember(5, LIMIT, Box::new(|| Err(io::Error::other("full")))).await.unwrap();
+        assert_eq!(answer, Event::Remembered(OpId(5), false));
+        let answer = remember(6, LIMIT, Box::new(|| Ok(()))).await.unwrap();
+        assert_eq!(answer, Event::Remembered(OpId(6), true));
     }
 }

@@ -15,6 +15,7 @@ pub mod executor;
 pub mod peers;
 pub mod recorder;
 mod reload;
+mod said;
 pub mod show;
 pub mod start;
 pub mod state_dir;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::said;
 use crate::core::event::{
     Action, ActionOutcome, Condition, Done, Effect, Event, Guard, Observation, ReadFailure, Reason,
     State, StoreWrite, Transition, WriteOutcome,
@@ -58,6 +59,8 @@ struct Said {
     rejected: Option<String>,
     /// Why the database cannot be run, or be asked.
     database: Option<(&'static str, String)>,
+    /// Why members refuse to promise.
+    refused: said::Said,
 }
 
 impl Recorder {
@@ -106,7 +109,9 @@ impl Recorder {
             Event::Reconfigured(_) => tracing::info!(member = %self.member, "settings read again"),
             Event::Observed(seen) => self.observed(seen),
             Event::PromiseAnswered(answer) => {
-                if let Some(why) = &answer.refused {
+                let refused = answer.refused.as_deref();
+                let is_news = self.said.refused.is_news(answer.member.as_str(), refused);
+                if let Some(why) = refused.filter(|_| is_news) {
                     tracing::warn!(by = %answer.member, round = answer.round, why, "promise refused");
                 }
                 self.metrics.promise(answer.refused.is_none());

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::clock;
 use super::driver::{self, Parts, Watchdog};
 use super::executor::Executor;
-use super::peers::Peers;
+use super::peers::{Peers, Way};
 use super::recorder::Recorder;
 use super::reload::Reloader;
 use super::show::{self, Setting};
@@ -302,9 +302,9 @@ fn serve(
 struct Questions(Arc<Peers>);
 
 impl http::Questions for Questions {
-    fn take(&self, payload: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, String>> {
+    fn take(&self, payload: Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>> {
         let peers = Arc::clone(&self.0);
-        Box::pin(async move { peers.take(&payload).await })
+        Box::pin(async move { peers.take(&payload, Way::Http).await })
     }
 }
 

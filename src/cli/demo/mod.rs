@@ -22,7 +22,7 @@ mod report;
 mod usage;
 mod view;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -34,6 +34,7 @@ use super::Settings;
 use super::exit::{Code, Failure};
 use super::output;
 use crate::config::{self, Config, Sources};
+use crate::store::nats;
 use bench::Bench;
 use cleanup::Home;
 use cluster::{Cluster, REJOIN};
@@ -131,17 +132,20 @@ impl StoreChoice {
 }
 
 /// Keys that tell the members of the demo apart, or are said by its own flags.
-const OWN_KEYS: [&str; 11] = [
+const OWN_KEYS: [&str; 14] = [
     "cluster_id",
     "member",
     "state_dir",
     "profile",
     "store.backend",
     "store.sqlite.path",
+    "store.nats.servers",
     "database.local.data_dir",
     "database.local.port",
     "database.local.socket_dir",
     "http.listen",
+    "http.advertise",
+    "peers.secret_file",
     "log.format",
 ];
 
@@ -165,16 +169,18 @@ pub fn demo(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> {
         }
         let home = Home::make(&parent)?;
         let common = common(arguments, settings, &home)?;
-        let kept = Cell::new(false);
+        let progress = Progress::default();
         let outcome = tokio::select! {
             biased;
-            name = interrupts.next() => match kept.get() {
+            name = interrupts.next() => match progress.kept.get() {
                 true => Ok(()),
                 false => Err(Failure::new(Code::Temporary, format!("{name}: stopped, and cleaned up"))),
             },
-            outcome = show(arguments, &common, &kept) => outcome,
+            outcome = show(arguments, &common, &progress) => outcome,
         };
-        remove_bucket(&home, &common).await;
+        if let Some(config) = progress.config.get() {
+            remove_bucket(&home, config).await;
+        }
         outcome
     })
 }
@@ -271,17 +277,27 @@ impl Interrupts {
     }
 }
 
-async fn show(arguments: &Arguments, common: &Common, kept: &Cell<bool>) -> Result<(), Failure> {
+/// How far it came, for whoever interrupts it.
+#[derive(Default)]
+struct Progress {
+    /// Set before the first agent starts.
+    config: OnceCell<Config>,
+    /// The cluster is the user's to play with.
+    kept: Cell<bool>,
+}
+
+async fn show(arguments: &Arguments, common: &Common, progress: &Progress) -> Result<(), Failure> {
     let failed = |error: anyhow::Error| Failure::new(Code::Unavailable, format!("{error:#}"));
     let board = Board::new();
     let mut cluster = Cluster::make(arguments.members, common, &board).map_err(failed)?;
     let config = read_config(&cluster, common)?;
+    let config = progress.config.get_or_init(|| config);
     let watched: Vec<_> =
         cluster.members.iter().map(|m| (m.name.clone(), m.http.clone())).collect();
     let text = format!("starting {} members in {}", watched.len(), common.home.display());
     board.say(text);
     let measured = tokio::select! {
-        measured = measure(arguments, common, &mut cluster, &config) => measured.map_err(failed)?,
+        measured = measure(arguments, common, &mut cluster, config) => measured.map_err(failed)?,
         () = board.draw(&watched) => None,
     };
     if let Some(report) = &measured {
@@ -291,7 +307,7 @@ async fn show(arguments: &Arguments, common: &Common, kept: &Cell<bool>) -> Resu
         })?;
     }
     if arguments.keep {
-        keep(&mut cluster, common, kept).await?;
+        keep(&mut cluster, common, &progress.kept).await?;
     }
     let returned = measured.map_or(0, |report| report.summary.alternations);
     if returned > 0 {
@@ -375,23 +391,20 @@ fn line(value: &impl serde::Serialize) -> Result<String, Failure> {
 }
 
 /// Removes the demo's bucket from servers that go on without it, once no agent can make it again.
-async fn remove_bucket(home: &Home, common: &Common) {
-    let StoreChoice::Nats(servers) = &common.store else { return };
+/// Connects as the first member does.
+async fn remove_bucket(home: &Home, config: &Config) {
+    let config::Store::Nats(settings) = &config.store else { return };
     cleanup::kill_all(home.path());
-    let bucket = format!("harmony_{}", common.cluster_id);
-    let remove = async {
-        let client = async_nats::connect(servers.as_slice()).await?;
-        let stream = format!("KV_{bucket}");
-        async_nats::jetstream::new(client).delete_stream(stream).await?;
-        anyhow::Ok(())
-    };
-    let removed = tokio::time::timeout(Duration::from_secs(5), remove).await;
-    match removed.map_err(anyhow::Error::from).and_then(|removed| removed) {
-        Ok(()) => {}
-        Err(error) => {
-            let text = format!("bucket {bucket} is left on {}: {error:#}", servers.join(","));
-            output::complain(&text);
-        }
+    let limit = Duration::from_secs(5);
+    let remove = nats::remove(&config.cluster_id, &config.member, settings, limit);
+    let removed = tokio::time::timeout(limit * 2, remove).await;
+    if let Err(error) = removed.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+        let (cluster, servers) = (&config.cluster_id, settings.servers.join(","));
+        let text = format!(
+            "bucket harmony_{cluster} is left on {servers}: {error}; remove it with: \
+             nats kv del harmony_{cluster}"
+        );
+        output::complain(&text);
     }
 }
 
@@ -426,6 +439,7 @@ mod tests {
             check(&["--fault", "agent-term", "--set", "shutdown.on_sigterm=leave_running"]),
             Ok(())
         );
+        assert_eq!(check(&["--set", "store.nats.user=x"]), Ok(()));
         for wrong in [
             &["--member", "x"][..],
             &["--cluster-id", "x"],
@@ -435,6 +449,9 @@ mod tests {
             &["--log-format", "text"],
             &["--set", "log.format=text"],
             &["--set", "database.local.port=1"],
+            &["--set", "http.advertise=127.0.0.1:1"],
+            &["--set", "store.nats.servers=nats://h:1"],
+            &["--set", "peers.secret_file=/x"],
             &["--members", "1", "--fault", "node-kill"],
         ] {
             assert_eq!(check(wrong).unwrap_err().code, Code::Usage, "{wrong:?}");

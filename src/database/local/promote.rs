@@ -13,9 +13,14 @@ use super::sql::{Session, Trouble};
 use super::start::{ask, pause};
 use crate::core::event::Done;
 use crate::core::ids::{Lsn, TimelineId};
+use crate::supervise;
 
 /// How often a promotion is looked after. Each millisecond here is one more without a primary.
 const POLL: Duration = Duration::from_millis(1);
+
+/// How long the checkpoint after a promotion is waited for; the server goes on with it. Meant for
+/// gigabytes of dirty pages on a slow disk.
+const CHECKPOINT_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Promotes the running standby and waits until it accepts writes.
 pub(super) async fn promote(shared: &Arc<Shared>, cancel: &CancellationToken) -> Step<Done> {
@@ -50,7 +55,8 @@ pub(super) async fn promote(shared: &Arc<Shared>, cancel: &CancellationToken) ->
         }
         shared.role_changed.store(true, Ordering::Relaxed);
         // pg_rewind goes by the control file, which names the new timeline only after a checkpoint.
-        tokio::spawn(checkpoint_now(Arc::clone(shared)));
+        let task = checkpoint_now(Arc::clone(shared));
+        supervise::apart("checkpoint after the promotion", Some(CHECKPOINT_LIMIT), task);
     }
     let (timeline, now) = match asker.ask().await {
         Ok(seen) => (seen.timeline, seen.lsn),
@@ -66,14 +72,12 @@ fn began_at(shared: &Shared, timeline: TimelineId) -> Option<Lsn> {
     super::source::history(&text).last().map(|&(_, end)| end)
 }
 
-async fn checkpoint_now(shared: Arc<Shared>) {
+async fn checkpoint_now(shared: Arc<Shared>) -> Result<(), String> {
     let done = async {
         let session = Session::open(&shared.place).await?;
         session.client.batch_execute("checkpoint").await.map_err(Trouble::from)
     };
-    if let Err(trouble) = done.await {
-        tracing::warn!(%trouble, "the checkpoint after the promotion failed");
-    }
+    done.await.map_err(|trouble: Trouble| trouble.to_string())
 }
 
 /// Writes dirty pages out.

@@ -1,11 +1,16 @@
 //! Messages as bytes, signed with the secret that the members share, when they share one.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ring::hmac;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::LONGEST_MESSAGE;
 use crate::core::ids::ClusterId;
@@ -13,6 +18,12 @@ use crate::core::promise::{PromiseAnswer, PromiseRequest};
 
 /// Shortest secret taken, in bytes.
 const SHORTEST_SECRET: usize = 16;
+
+/// For so long the secret is not read again.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long reading the secret may take.
+const READ_LIMIT: Duration = Duration::from_millis(200);
 
 /// Version of the messages.
 const SCHEMA: u32 = 1;
@@ -22,7 +33,11 @@ const SCHEMA: u32 = 1;
 pub(super) struct Seal {
     cluster: ClusterId,
     secret: Option<PathBuf>,
+    /// What the file last held, and when. Held while it is read: a read cannot be stopped.
+    last: Arc<Mutex<Option<(Instant, Key)>>>,
 }
+
+type Key = Result<hmac::Key, String>;
 
 /// What goes over the wire: the text, and its HMAC-SHA256 in hexadecimal.
 #[derive(Serialize, Deserialize)]
@@ -44,64 +59,80 @@ struct Message<T> {
 
 impl Seal {
     pub(super) fn new(cluster: ClusterId, secret: Option<PathBuf>) -> Self {
-        Self { cluster, secret }
+        Self { cluster, secret, last: Arc::default() }
     }
 
     pub(super) fn has_secret(&self) -> bool {
         self.secret.is_some()
     }
 
-    pub(super) fn request(&self, request: &PromiseRequest) -> Result<Vec<u8>, String> {
-        self.seal("promise_request", request)
+    pub(super) async fn request(&self, request: &PromiseRequest) -> Result<Vec<u8>, String> {
+        self.seal(self.key().await?.as_ref(), "promise_request", request)
     }
 
-    pub(super) fn answer(&self, answer: &PromiseAnswer) -> Result<Vec<u8>, String> {
-        self.seal("promise_answer", answer)
+    pub(super) async fn answer(&self, answer: &PromiseAnswer) -> Result<Vec<u8>, String> {
+        self.seal(self.key().await?.as_ref(), "promise_answer", answer)
     }
 
-    pub(super) fn open_request(&self, bytes: &[u8]) -> Result<PromiseRequest, String> {
-        self.open("promise_request", bytes)
+    pub(super) async fn open_request(&self, bytes: &[u8]) -> Result<PromiseRequest, String> {
+        self.open(self.key().await?.as_ref(), "promise_request", bytes)
     }
 
-    pub(super) fn open_answer(&self, bytes: &[u8]) -> Result<PromiseAnswer, String> {
-        self.open("promise_answer", bytes)
+    pub(super) async fn open_answer(&self, bytes: &[u8]) -> Result<PromiseAnswer, String> {
+        self.open(self.key().await?.as_ref(), "promise_answer", bytes)
     }
 
-    /// The key, read at every use so that it can be changed.
-    fn key(&self) -> Result<Option<hmac::Key>, String> {
-        let Some(file) = &self.secret else { return Ok(None) };
-        let secret = fs::read_to_string(file)
-            .map_err(|error| format!("peers.secret_file {}: {error}", file.display()))?;
-        let secret = secret.trim();
-        if secret.len() < SHORTEST_SECRET {
-            return Err(format!(
-                "peers.secret_file {} holds {} characters, expected at least {SHORTEST_SECRET}",
-                file.display(),
-                secret.len()
-            ));
-        }
-        Ok(Some(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())))
+    /// The key, read again and again so that it can be changed.
+    async fn key(&self) -> Result<Option<hmac::Key>, String> {
+        let Some(file) = self.secret.clone() else { return Ok(None) };
+        let shown = file.display().to_string();
+        let key = async {
+            let mut last = Arc::clone(&self.last).lock_owned().await;
+            if let Some((_, key)) = last.as_ref().filter(|(at, _)| at.elapsed() < READ_AGAIN) {
+                return key.clone();
+            }
+            let read = move || {
+                let key = read(&file);
+                *last = Some((Instant::now(), key.clone()));
+                key
+            };
+            spawn_blocking(read).await.unwrap_or_else(|error| Err(error.to_string()))
+        };
+        let key = timeout(READ_LIMIT, key).await.unwrap_or_else(|_| {
+            Err(format!("peers.secret_file {shown}: not read within {READ_LIMIT:?}"))
+        });
+        key.map(Some)
     }
 
-    fn seal<T: Serialize>(&self, kind: &str, body: T) -> Result<Vec<u8>, String> {
+    fn seal<T: Serialize>(
+        &self,
+        key: Option<&hmac::Key>,
+        kind: &str,
+        body: T,
+    ) -> Result<Vec<u8>, String> {
         let cluster = self.cluster.clone();
         let message = Message { schema: SCHEMA, cluster, kind: kind.to_owned(), body };
         let text = serde_json::to_string(&message).map_err(|error| error.to_string())?;
-        let mac = self.key()?.map(|key| hex(hmac::sign(&key, text.as_bytes()).as_ref()));
+        let mac = key.map(|key| hex(hmac::sign(key, text.as_bytes()).as_ref()));
         serde_json::to_vec(&Envelope { text, mac }).map_err(|error| error.to_string())
     }
 
-    fn open<T: DeserializeOwned>(&self, kind: &str, bytes: &[u8]) -> Result<T, String> {
+    fn open<T: DeserializeOwned>(
+        &self,
+        key: Option<&hmac::Key>,
+        kind: &str,
+        bytes: &[u8],
+    ) -> Result<T, String> {
         if bytes.len() > LONGEST_MESSAGE {
             return Err(format!("{} bytes, at most {LONGEST_MESSAGE} are taken", bytes.len()));
         }
         let envelope: Envelope =
             serde_json::from_slice(bytes).map_err(|error| format!("not a message: {error}"))?;
-        if let Some(key) = self.key()? {
+        if let Some(key) = key {
             let mac = envelope.mac.as_deref().and_then(unhex);
             let mac =
                 mac.ok_or("not signed, or not as hexadecimal; is peers.secret_file set there?")?;
-            hmac::verify(&key, envelope.text.as_bytes(), &mac)
+            hmac::verify(key, envelope.text.as_bytes(), &mac)
                 .map_err(|_| "signed with another secret; peers.secret_file must be equal")?;
         }
         let message: Message<serde_json::Value> = serde_json::from_str(&envelope.text)
@@ -117,6 +148,20 @@ impl Seal {
         }
         serde_json::from_value(message.body).map_err(|error| format!("a bad {kind}: {error}"))
     }
+}
+
+fn read(file: &Path) -> Key {
+    let secret = fs::read_to_string(file)
+        .map_err(|error| format!("peers.secret_file {}: {error}", file.display()))?;
+    let secret = secret.trim();
+    if secret.len() < SHORTEST_SECRET {
+        return Err(format!(
+            "peers.secret_file {} holds {} characters, expected at least {SHORTEST_SECRET}",
+            file.display(),
+            secret.len()
+        ));
+    }
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -162,42 +207,81 @@ mod tests {
         file
     }
 
-    #[test]
-    fn only_a_message_of_this_cluster_and_secret_is_taken() {
+    #[tokio::test]
+    async fn only_a_message_of_this_cluster_and_secret_is_taken() {
         let dir = tempfile::tempdir().unwrap();
         let one = secret(dir.path(), "one", "0123456789abcdef\n");
         let two = secret(dir.path(), "two", "fedcba9876543210");
         let ours = seal("c", Some(&one));
-        let good = ours.request(&request()).unwrap();
-        assert_eq!(ours.open_request(&good).unwrap(), request());
-        let refused = |seal: Seal, bytes: &[u8]| seal.open_request(bytes).unwrap_err();
-        assert!(refused(seal("c", Some(&two)), &good).contains("another secret"));
-        assert!(refused(seal("d", Some(&one)), &good).contains("of cluster c"));
-        let unsigned = seal("c", None).request(&request()).unwrap();
-        assert!(refused(seal("c", Some(&one)), &unsigned).contains("not signed"));
-        assert!(ours.open_answer(&good).unwrap_err().contains("expected a promise_answer"));
+        let good = ours.request(&request()).await.unwrap();
+        assert_eq!(ours.open_request(&good).await.unwrap(), request());
+        let refused = async |seal: Seal, bytes: &[u8]| seal.open_request(bytes).await.unwrap_err();
+        assert!(refused(seal("c", Some(&two)), &good).await.contains("another secret"));
+        assert!(refused(seal("d", Some(&one)), &good).await.contains("of cluster c"));
+        let unsigned = seal("c", None).request(&request()).await.unwrap();
+        assert!(refused(seal("c", Some(&one)), &unsigned).await.contains("not signed"));
+        let error = ours.open_answer(&good).await.unwrap_err();
+        assert!(error.contains("expected a promise_answer"));
         let text = String::from_utf8(good).unwrap();
         let changed = text.replace("\\\"epoch\\\":3", "\\\"epoch\\\":4");
         assert_ne!(changed, text);
-        assert!(refused(seal("c", Some(&one)), changed.as_bytes()).contains("another secret"));
+        let error = refused(seal("c", Some(&one)), changed.as_bytes()).await;
+        assert!(error.contains("another secret"));
     }
 
-    #[test]
-    fn garbage_and_a_bad_secret_are_errors() {
+    #[tokio::test]
+    async fn garbage_and_a_bad_secret_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let seal_of = |file: &Path| seal("c", Some(file));
         let long = vec![b'x'; LONGEST_MESSAGE + 1];
         for bad in [&b""[..], b"{}", b"[1]", b"{\"text\":\"{}\",\"mac\":\"\xff\"}", &long] {
-            assert!(seal("c", None).open_request(bad).is_err());
+            assert!(seal("c", None).open_request(bad).await.is_err());
         }
         for mac in ["", "0", "zz", "é1"] {
             let text = format!("{{\"text\":\"{{}}\",\"mac\":\"{mac}\"}}");
             let good = secret(dir.path(), "good", "0123456789abcdef");
-            assert!(seal_of(&good).open_request(text.as_bytes()).is_err(), "{mac}");
+            assert!(seal_of(&good).open_request(text.as_bytes()).await.is_err(), "{mac}");
         }
         let short = secret(dir.path(), "short", "secret");
-        let error = seal_of(&short).request(&request()).unwrap_err();
+        let error = seal_of(&short).request(&request()).await.unwrap_err();
         assert!(error.contains("at least 16") && !error.contains("secret\""), "{error}");
-        assert!(seal_of(&dir.path().join("none")).request(&request()).is_err());
+        assert!(seal_of(&dir.path().join("none")).request(&request()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_changed_secret_is_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = secret(dir.path(), "one", "0123456789abcdef");
+        let (ours, theirs) = (seal("c", Some(&file)), seal("c", Some(&file)));
+        let before = theirs.request(&request()).await.unwrap();
+        assert!(ours.open_request(&before).await.is_ok());
+        secret(dir.path(), "one", "fedcba9876543210");
+        let refused = async {
+            while ours.open_request(&before).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), refused).await.unwrap();
+    }
+
+    /// A pipe nobody writes to stands for a file system that does not answer.
+    #[tokio::test]
+    async fn a_file_that_hangs_is_given_up_and_read_by_one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let seal = seal("c", Some(&file));
+        for _ in 0..3 {
+            let asked = timeout(Duration::from_secs(20), seal.request(&request())).await;
+            let error = asked.unwrap().unwrap_err();
+            assert!(error.contains("not read within"), "{error}");
+            assert!(seal.last.try_lock().is_err(), "the first one still reads");
+        }
+        // Ends the one reader: it reads what is written here, and nobody else takes a part of it.
+        let write = move || fs::write(&file, "0123456789abcdef");
+        timeout(Duration::from_secs(20), spawn_blocking(write)).await.unwrap().unwrap().unwrap();
+        let last = timeout(Duration::from_secs(20), seal.last.lock()).await.unwrap();
+        assert!(last.as_ref().is_some_and(|(_, key)| key.is_ok()));
     }
 }

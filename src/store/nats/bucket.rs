@@ -300,6 +300,20 @@ impl Seen {
     }
 }
 
+/// Removes the bucket, if it is there.
+pub(super) async fn remove(
+    link: &Link,
+    cluster: &ClusterId,
+    deadline: Deadline,
+) -> Result<(), ReadError> {
+    let subject = format!("$JS.API.STREAM.DELETE.KV_harmony_{cluster}");
+    match ask::<Value>(link, &subject, &json!({}), deadline).await? {
+        Asked::Answer(_) => Ok(()),
+        Asked::Error(error) if error.err_code == NO_STREAM => Ok(()),
+        Asked::Error(error) => Err(ReadError::Unavailable(error.to_string())),
+    }
+}
+
 async fn found_or_made(
     link: &Link,
     name: &str,

@@ -13,6 +13,7 @@ use tokio::time::Instant as Deadline;
 use super::bucket::Bucket;
 use crate::core::ids::{ClusterId, MemberId};
 use crate::store::{Letter, Mail};
+use crate::supervise;
 
 /// Letters that wait to be taken; more are dropped, as messages may be.
 const WAITING: usize = 16;
@@ -61,13 +62,16 @@ impl Mail for Post {
             let subscribed = self.bucket.link.subscribe(self.subject(me)).await;
             let mut arrivals = subscribed.map_err(|unanswered| unanswered.to_string())?;
             let (sender, letters) = mpsc::channel(WAITING);
-            tokio::spawn(async move {
+            // When it ends, the receiver does: whoever has that subscribes again.
+            supervise::apart("letters", None, async move {
                 loop {
                     let message = tokio::select! {
                         message = arrivals.next() => message,
-                        () = sender.closed() => return,
+                        () = sender.closed() => return Ok(()),
                     };
-                    let Some(message) = message else { return };
+                    let Some(message) = message else {
+                        return Err("the subscription ended".to_owned());
+                    };
                     let Some(reply) = message.reply else { continue };
                     let letter =
                         Letter { payload: message.payload.to_vec(), reply: reply.to_string() };

@@ -116,6 +116,23 @@ impl Nats {
     }
 }
 
+/// Removes the cluster's bucket, with all that is in it.
+///
+/// # Errors
+/// The servers did not do it, or did not say so within `timeout`.
+pub async fn remove(
+    cluster: &ClusterId,
+    member: &MemberId,
+    settings: &Settings,
+    timeout: Duration,
+) -> Result<(), String> {
+    let deadline = Deadline::now() + timeout;
+    let pulse = Arc::new(Pulse::new(false));
+    let link = Link::connect(cluster, member, settings, pulse, deadline).await;
+    let link = link.map_err(|error| error.to_string())?;
+    bucket::remove(&link, cluster, deadline).await.map_err(|error| error.to_string())
+}
+
 impl Store for Nats {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
