@@ -9,7 +9,7 @@
 //! | 10 frozen store                          | –      | –      | faults  | faults  |
 //! | 11 two writes in flight (10164)          | –      | –      | –       | suite: one winner |
 //! | 12 no quorum, 13 crashes under load      | –      | faults (killed writer) | faults | faults |
-//! | 14 reads never go back                   | –      | faults | faults  | faults  |
+//! | 14 reads never go back                   | –      | faults | faults  | faults, cut off |
 //! | 15 hints                                 | suite  | suite, faults | suite, faults | suite |
 //! | 16 deleted, replaced, restored           | suite  | suite, faults | suite, faults | suite |
 //! | 17, 23 permissions                       | –      | –      | faults  | as ×1   |
@@ -20,15 +20,17 @@
 //! | every way to connect, rotated secrets    | –      | –      | access  | as ×1   |
 //! | full: disk; stream, account, server      | –      | disk   | full    | as ×1   |
 //! | tasks that break come back              | none   | unit tests | tasks | as ×1 |
+//! | 25 a server cut off, a link that flaps   | –      | –      | –       | cut off |
 //! | 24 wiping                                | –      | –      | faults  | as ×1   |
 //!
-//! 21 and 25 are about agents and sites, and are tested there.
+//! 21 is about agents, and is tested there.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails right there")]
 
 mod latency;
 mod local;
 mod nats_access;
+mod nats_cut_off;
 mod nats_faults;
 mod nats_full;
 mod nats_tasks;

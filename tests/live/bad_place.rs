@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::checks::{LONG, assert_fails, assert_sound};
 use super::cluster::{Member, Place};
-use crate::support::postgres::is_root;
+use crate::support::postgres::need_root;
 
 #[test]
 fn data_that_is_not_ours_is_left_alone() {
@@ -85,6 +85,7 @@ impl Innocent {
 
 #[test]
 fn a_database_that_cannot_run_is_said_and_runs_once_it_can() {
+    need_root();
     let place = Place::new();
     let (mut a, mut b) = place.pair();
     let data = b.data_dir();
@@ -106,16 +107,14 @@ fn a_database_that_cannot_run_is_said_and_runs_once_it_can() {
     innocent.assert_unharmed();
 
     // It is somebody else's.
-    if is_root() {
-        assert!(b.stop().success(), "{}", b.log());
-        std::os::unix::fs::chown(&data, Some(0), Some(0)).unwrap();
-        b.start();
-        b.until_alarm("database_broken");
-        b.until_says("owner");
-        let (uid, gid) = super::cluster::postgres_ids();
-        std::os::unix::fs::chown(&data, Some(uid), Some(gid)).unwrap();
-        b.until_follows();
-    }
+    assert!(b.stop().success(), "{}", b.log());
+    std::os::unix::fs::chown(&data, Some(0), Some(0)).unwrap();
+    b.start();
+    b.until_alarm("database_broken");
+    b.until_says("owner");
+    let (uid, gid) = super::cluster::postgres_ids();
+    std::os::unix::fs::chown(&data, Some(uid), Some(gid)).unwrap();
+    b.until_follows();
     a.until_leads();
     assert_sound(&mut [&mut a, &mut b]);
 }

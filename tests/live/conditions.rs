@@ -12,7 +12,7 @@ use super::checks::{LONG, assert_sound, count};
 use super::client::Pinned;
 use super::cluster::{Member, Place, found, has_alarm, until};
 use crate::support::disk::Disk;
-use crate::support::postgres::is_root;
+use crate::support::postgres::need_root;
 
 /// Hung is said soon.
 fn impatient(settings: &mut Value) {
@@ -84,10 +84,7 @@ fn a_hung_database_is_handed_over_if_somebody_can_take_it() {
 
 #[test]
 fn a_full_disk_is_an_alarm_or_handed_over() {
-    if !is_root() {
-        println!("not tried: mounting a small file system needs root");
-        return;
-    }
+    need_root();
     let place = Place::new();
     let (mut a, mut b) = (place.member("a"), place.member("b"));
     for member in [&mut a, &mut b] {
@@ -129,10 +126,7 @@ fn a_full_disk_is_an_alarm_or_handed_over() {
 
 #[test]
 fn a_full_state_directory_promotes_nobody_and_is_said() {
-    if !is_root() {
-        println!("not tried: mounting a small file system needs root");
-        return;
-    }
+    need_root();
     let place = Place::new();
     let (mut a, mut b, mut c) = (place.member("a"), place.member("b"), place.member("c"));
     let full = Disk::mount(&c.dir.join("state"), "16k");

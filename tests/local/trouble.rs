@@ -7,7 +7,7 @@ use harmony_agent::core::event::{Action, Condition, Process};
 use rustix::process::Signal;
 
 use crate::support::disk::Disk;
-use crate::support::postgres::{Member, Scene, is_root, pair, timed};
+use crate::support::postgres::{Member, Scene, need_root, pair, timed};
 
 #[tokio::test]
 async fn a_stale_pid_file_confuses_nobody() {
@@ -230,10 +230,7 @@ async fn hard_work_stays_ok() {
 
 #[tokio::test]
 async fn a_full_disk_is_said() {
-    if !is_root() {
-        println!("skipped: mounting a small file system needs root");
-        return;
-    }
+    need_root();
     let scene = Scene::new();
     let path = scene.path().join("disk");
     std::fs::create_dir(&path).unwrap();
@@ -271,10 +268,7 @@ async fn a_full_disk_is_said() {
 
 #[tokio::test]
 async fn a_wrong_owner_is_said() {
-    if !is_root() {
-        println!("skipped: giving files away needs root");
-        return;
-    }
+    need_root();
     let scene = Scene::new();
     let a = scene.member("a");
     a.done(Action::Bootstrap).await;

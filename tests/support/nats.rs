@@ -10,14 +10,30 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::proxy::Proxy;
+
 /// The server's binary.
 pub(crate) fn binary() -> PathBuf {
     tool("HARMONY_NATS_SERVER", "target/tools/bin/nats-server")
 }
 
-/// A server too old for us (2.9).
-pub(crate) fn old_binary() -> PathBuf {
-    tool("HARMONY_NATS_SERVER_29", "target/tools29/usr/sbin/nats-server")
+/// A server too old for us, and its version.
+pub(crate) fn old_binary() -> (PathBuf, String) {
+    let binary = tool("HARMONY_NATS_SERVER_29", "target/tools29/usr/sbin/nats-server");
+    let said = Command::new(&binary).arg("--version").output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    // "nats-server: v2.9.10", in the words of every version.
+    let version = said.trim().rsplit('v').next().unwrap().to_owned();
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>());
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        panic!("{} --version says {said:?}, and no version in it", binary.display())
+    };
+    assert!(
+        (major, minor) < (2, 11),
+        "{} is {version}: the tests need a server older than 2.11; set HARMONY_NATS_SERVER_29",
+        binary.display()
+    );
+    (binary, version)
 }
 
 fn tool(variable: &str, otherwise: &str) -> PathBuf {
@@ -214,6 +230,20 @@ pub(crate) async fn change_stream(url: &str, stream: &str, setting: &str, value:
     assert_eq!(changed["config"][setting], value, "{changed}");
 }
 
+fn direct(route: u16) -> String {
+    format!("nats://127.0.0.1:{route}")
+}
+
+/// One server of a cluster, called `s` and its number.
+fn clustered(number: usize, client: u16, route: u16, more: &str, known: &[String]) -> Server {
+    let extra = format!(
+        "jetstream_sync\nping_interval: \"2s\"\nping_max: 2\nwrite_deadline: \"2s\"\n\
+         cluster {{ name: c, listen: \"127.0.0.1:{route}\", {more} no_advertise: true, \
+         ping_interval: \"2s\", ping_max: 2, routes: {known:?} }}"
+    );
+    Server::new(binary(), client, &format!("s{number}"), &extra)
+}
+
 /// Three servers that replicate to each other.
 pub(crate) struct Cluster {
     /// The servers.
@@ -225,25 +255,50 @@ impl Cluster {
     pub(crate) fn start() -> Self {
         let ports = free_ports(6);
         let (clients, routes) = ports.split_at(3);
-        let known: Vec<_> =
-            routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
-        let known = known.join(", ");
-        let mut servers: Vec<_> = clients
-            .iter()
-            .zip(routes)
-            .enumerate()
-            .map(|(number, (client, route))| {
-                let extra = format!(
-                    "jetstream_sync\nping_interval: \"2s\"\nping_max: 2\nwrite_deadline: \"2s\"\n\
-                     cluster {{ name: c, listen: \"127.0.0.1:{route}\", no_advertise: true, \
-                     ping_interval: \"2s\", ping_max: 2, routes: [{known}] }}"
-                );
-                Server::new(binary(), *client, &format!("s{number}"), &extra)
-            })
+        let known: Vec<_> = routes.iter().map(|port| direct(*port)).collect();
+        let mut servers: Vec<_> = (0..3)
+            .map(|number| clustered(number, clients[number], routes[number], "", &known))
             .collect();
         servers.iter_mut().for_each(Server::spawn);
         servers.iter_mut().for_each(Server::await_ready);
         Self { servers }
+    }
+
+    /// Starts three servers of which the first can be cut off: whatever it and the others say to each
+    /// other passes one of the proxies returned.
+    pub(crate) async fn start_with_links() -> (Self, Vec<Proxy>) {
+        let ports = free_ports(6);
+        let (clients, routes) = ports.split_at(3);
+        let mut links = Vec::new();
+        for route in routes {
+            links.push(Proxy::start(*route).await);
+        }
+        let link = |number: usize| links[number].url();
+        // The first knows the others by proxies, the others know it by one, and each other directly.
+        let known =
+            [[link(1), link(2)], [direct(routes[2]), link(0)], [direct(routes[1]), link(0)]];
+        let mut servers: Vec<_> = (0..3)
+            .map(|number| {
+                // What servers tell each other of a third is a proxy, too: nobody learns a way around.
+                let advertised = link(number).replace("nats://", "");
+                let advertise = format!("advertise: {advertised:?},");
+                clustered(number, clients[number], routes[number], &advertise, &known[number])
+            })
+            .collect();
+        // The first comes last, when the others are connected: they need no word from it.
+        servers[1].spawn();
+        servers[2].spawn();
+        let elected = "JetStream cluster new metadata leader";
+        for _ in 0..600 {
+            if servers.iter().any(|server| server.log().contains(elected)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(servers.iter().any(|server| server.log().contains(elected)), "no leader");
+        servers[0].spawn();
+        servers.iter_mut().for_each(Server::await_ready);
+        (Self { servers }, links)
     }
 
     /// Where clients connect.

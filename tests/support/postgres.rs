@@ -48,6 +48,11 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// For tests that mount a small file system or give files away: they fail, and do not pass untried.
+pub(crate) fn need_root() {
+    assert!(is_root(), "needs root: run ./tests/run");
+}
+
 /// A directory that PostgreSQL's user can reach, removed when dropped.
 pub(crate) struct Scene {
     dir: tempfile::TempDir,
