@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::clock;
+use crate::core::time::Instant;
 
 /// Shortest time between two lines about one matter: what is said may be a stranger's choice.
 const SHORTEST_GAP: Duration = Duration::from_secs(1);
@@ -24,7 +27,7 @@ struct Last {
 impl Said {
     /// Takes in how it stands with `about`; whether `trouble` is to be logged.
     pub(crate) fn is_news(&self, about: &str, trouble: Option<&str>) -> bool {
-        self.is_news_at(Instant::now(), about, trouble)
+        self.is_news_at(clock::now(), about, trouble)
     }
 
     fn is_news_at(&self, now: Instant, about: &str, trouble: Option<&str>) -> bool {
@@ -37,8 +40,7 @@ impl Said {
             return false;
         };
         if last.is_some_and(|last| {
-            last.trouble.as_deref() == Some(trouble)
-                || now.saturating_duration_since(last.at) < SHORTEST_GAP
+            last.trouble.as_deref() == Some(trouble) || now.since(last.at) < SHORTEST_GAP
         }) {
             return false;
         }
@@ -57,7 +59,7 @@ mod tests {
     #[test]
     fn what_stands_is_said_once_and_a_change_at_a_bounded_rate() {
         let said = Said::default();
-        let start = Instant::now();
+        let start = clock::now();
         let news = |seconds: u64, about: &str, trouble: Option<&str>| {
             said.is_news_at(start + Duration::from_secs(seconds), about, trouble)
         };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ring::hmac;
 use serde::de::DeserializeOwned;
@@ -15,6 +15,8 @@ use tokio::time::timeout;
 use super::LONGEST_MESSAGE;
 use crate::core::ids::ClusterId;
 use crate::core::promise::{PromiseAnswer, PromiseRequest};
+use crate::core::time::Instant;
+use crate::runtime::clock;
 
 /// Shortest secret taken, in bytes.
 const SHORTEST_SECRET: usize = 16;
@@ -88,12 +90,14 @@ impl Seal {
         let shown = file.display().to_string();
         let key = async {
             let mut last = Arc::clone(&self.last).lock_owned().await;
-            if let Some((_, key)) = last.as_ref().filter(|(at, _)| at.elapsed() < READ_AGAIN) {
+            if let Some((_, key)) =
+                last.as_ref().filter(|(at, _)| clock::now().since(*at) < READ_AGAIN)
+            {
                 return key.clone();
             }
             let read = move || {
                 let key = read(&file);
-                *last = Some((Instant::now(), key.clone()));
+                *last = Some((clock::now(), key.clone()));
                 key
             };
             spawn_blocking(read).await.unwrap_or_else(|error| Err(error.to_string()))
