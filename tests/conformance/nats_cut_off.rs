@@ -137,6 +137,22 @@ async fn meanwhile_cut_off(
     answered
 }
 
+/// Nothing of the majority is lost, and what was doubted is applied once, or refused for good.
+async fn assert_healed(sides: &Sides, [doubted, own]: &[&Write; 2], last: Revision) {
+    let (a, b) = (&sides.cut_off, &sides.majority);
+    let outcome = insist(a, doubted).await;
+    assert!(matches!(outcome, WriteOutcome::Refused { .. }), "{outcome:?}");
+    assert_eq!(newest(a, &Key::Lease).await, Some(("b-3".to_owned(), last)));
+    let outcome = insist(a, own).await;
+    assert!(matches!(outcome, WriteOutcome::Applied { .. }), "{outcome:?}");
+    put(a, &Key::Lease, Some(last), "a-3").await;
+    for store in [a, b] {
+        let lease = operations(store, &Key::Lease).await;
+        assert_eq!(lease, ["before", "b-1", "b-2", "b-3", "a-3"]);
+        assert_eq!(operations(store, &heartbeat("a")).await, ["a-2"]);
+    }
+}
+
 /// Cuts off the first server while `leader` leads; how many reads were answered on its side.
 async fn cut_off_while_leads(leader: &str) -> u32 {
     let sides = Sides::start().await;
@@ -155,17 +171,7 @@ async fn cut_off_while_leads(leader: &str) -> u32 {
     assert_eq!(newest(b, &Key::Lease).await, Some(("b-3".to_owned(), last)));
 
     sides.set(Mode::Pass);
-    let outcome = insist(a, &doubted).await;
-    assert!(matches!(outcome, WriteOutcome::Refused { .. }), "{outcome:?}");
-    assert_eq!(newest(a, &Key::Lease).await, Some(("b-3".to_owned(), last)));
-    let outcome = insist(a, &own).await;
-    assert!(matches!(outcome, WriteOutcome::Applied { .. }), "{outcome:?}");
-    put(a, &Key::Lease, Some(last), "a-3").await;
-    for store in [a, b] {
-        let lease = operations(store, &Key::Lease).await;
-        assert_eq!(lease, ["before", "b-1", "b-2", "b-3", "a-3"]);
-        assert_eq!(operations(store, &heartbeat("a")).await, ["a-2"]);
-    }
+    assert_healed(&sides, &writes, last).await;
     answered
 }
 
