@@ -130,7 +130,7 @@ async fn a_stale_revision_is_refused(bench: &dyn Bench) {
 }
 
 async fn one_of_many_writers_wins(bench: &dyn Bench) {
-    const ROUNDS: usize = 60;
+    const ROUNDS: usize = 200;
     let members = ["a", "b", "c", "d", "e", "f"];
     let stores = join_all(members.map(|member| async { bench.open(member).await.unwrap() })).await;
     let mut current = None;
