@@ -44,8 +44,6 @@ pub(crate) enum Mutant {
     Circle,
     /// Promises arrive that nobody gave.
     PromiseInvented,
-    /// A refused promise arrives as a given one.
-    RefusalLost,
 }
 
 impl Mutant {
@@ -74,14 +72,13 @@ impl Mutant {
         (Self::Circle, "no_circles"),
         (Self::PromiseInvented, "one_writer"),
         (Self::PromiseInvented, "lease_covers_writes"),
-        (Self::RefusalLost, "one_writer"),
     ];
 
     /// The world of a seed with this guard removed, made so that the guard is needed in it.
     pub(crate) fn setup(self, seed: u64) -> Setup {
         let mut setup = Setup { mutant: Some(self), ..Setup::of(seed) };
         setup.store_loses |= self == Self::FloorForgotten;
-        setup.policy.promises |= matches!(self, Self::PromiseInvented | Self::RefusalLost);
+        setup.policy.promises |= self == Self::PromiseInvented;
         setup.twin |= self == Self::CopiedStateDir;
         setup
     }

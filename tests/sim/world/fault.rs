@@ -205,6 +205,8 @@ impl World {
             Kind::StartTwin => {
                 self.machines.last().is_some_and(|twin| twin.agent.is_none() && !twin.held)
             }
+            // Its end starts the machine's agent: the namesake's is for `StartTwin` to start.
+            Kind::PowerOff => m < self.setup.members || machine.lives > 0,
             Kind::StoreDown => self.store.up,
             _ => true,
         }

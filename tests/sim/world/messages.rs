@@ -55,11 +55,8 @@ impl World {
     }
 
     /// An agent answers.
-    pub(crate) fn promise(&mut self, m: usize, to: u64, mut answer: PromiseAnswer) {
+    pub(crate) fn promise(&mut self, m: usize, to: u64, answer: PromiseAnswer) {
         let (asker, life) = (usize::try_from(to >> 32).unwrap(), to as u32);
-        if self.setup.mutant == Some(Mutant::RefusalLost) {
-            answer.refused = None;
-        }
         if answer.refused.is_none() {
             self.fact(Fact::Promised(m, answer.clone()));
         }
