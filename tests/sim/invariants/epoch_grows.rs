@@ -9,6 +9,8 @@ use crate::sim::world::{Fact, World};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EpochGrows {
     highest: Epoch,
+    /// When the store last lost something.
+    lost_at: u64,
 }
 
 impl Invariant for EpochGrows {
@@ -24,12 +26,13 @@ impl Invariant for EpochGrows {
         "section 1 (epoch), section 4 (acquire)"
     }
 
-    fn fact(&mut self, _world: &World, fact: &Fact) -> Result<(), String> {
+    fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
         match fact {
-            Fact::StoreLost => self.highest = Epoch(0),
+            Fact::StoreLost => (self.highest, self.lost_at) = (Epoch(0), world.now),
             // Whoever writes it anew may not know of a holder that had not described the cluster yet.
             Fact::LeaseDamaged => self.highest = Epoch(self.highest.0.saturating_sub(1)),
-            Fact::LeaseWritten(written) => {
+            // What was sent before may land in what was restored; its holder's next renewal is refused.
+            Fact::LeaseWritten(written) if written.sent_at >= self.lost_at => {
                 let (lease, highest) = (&written.lease, self.highest);
                 let acquired = lease.seq == 0;
                 let right = if acquired { lease.epoch > highest } else { lease.epoch == highest };
