@@ -328,6 +328,14 @@ fn nats_doubts(config: &Config, nats: &store::nats::Settings) -> Vec<String> {
             show_duration(notice)
         ));
     }
+    if policy.promises && config.peers_secret_file.is_none() {
+        doubts.push(
+            "peers.promises is on without peers.secret_file: unless NATS permissions keep the agents' \
+             inboxes apart, whoever may publish there can forge a promise, and a primary goes on that \
+             should not"
+                .to_owned(),
+        );
+    }
     if nats.replicas == 1 {
         doubts
             .push("store.nats.replicas is 1: one NATS server holds the cluster's state".to_owned());

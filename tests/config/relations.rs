@@ -37,6 +37,22 @@ fn profiles_for_nats_ride_out_an_election() {
 }
 
 #[test]
+fn promises_over_nats_that_nobody_signs_are_a_doubt() {
+    let place = Place::new();
+    let store = "[store]\nbackend = \"nats\"\n[store.nats]\nservers = [\"nats://192.0.2.1:4222\"]\n\
+                 [failover]\n[http]\nadvertise = \"192.0.2.1:8008\"\n";
+    let secret = place.write("secret", "a secret of enough characters");
+    let signed = format!("[peers]\nsecret_file = {secret:?}");
+    for (peers, warned) in
+        [("", true), ("[peers]\npromises = false", false), (signed.as_str(), false)]
+    {
+        let loaded = place.load("", &format!("{store}{peers}")).unwrap();
+        let forged = loaded.warnings.iter().filter(|warning| warning.what.contains("forge"));
+        assert_eq!(forged.count() == 1, warned, "{peers}");
+    }
+}
+
+#[test]
 fn impossible_timing_is_refused_with_the_numbers() {
     let place = Place::new();
     let found = place.problems("profile = \"fast\"", "[timing]\nlease_duration = \"900ms\"");
