@@ -15,6 +15,7 @@ pub mod database;
 pub mod http;
 pub mod metrics;
 pub mod postmaster;
+pub mod recording;
 pub mod runtime;
 pub mod store;
 pub mod supervise;

@@ -9,6 +9,8 @@ use crate::config::LoadError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Code {
+    /// What was compared differs.
+    Different = 1,
     /// The command line is wrong.
     Usage = 64,
     /// Data read is not what it should be.

@@ -4,6 +4,7 @@ pub mod config;
 pub mod demo;
 pub mod exit;
 mod output;
+pub mod replay;
 pub mod run;
 pub mod status;
 pub mod watchdog;
@@ -130,6 +131,8 @@ pub enum Command {
     Status(status::Arguments),
     /// Run a cluster of real members on this machine, and let something happen to it
     Demo(demo::Arguments),
+    /// Ask the core again what a recording says it was asked, and show the first difference
+    Replay(replay::Arguments),
     /// Check, explain and write configurations
     #[command(subcommand)]
     Config(config::Command),
@@ -166,6 +169,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Run(arguments) => run::run(arguments, &settings),
         Command::Status(arguments) => status::status(&arguments, &settings),
         Command::Demo(arguments) => demo::demo(&arguments, &settings),
+        Command::Replay(arguments) => replay::replay(&arguments),
         Command::Config(command) => config::config(&command, &settings),
         Command::Version => output::print(&version()),
         Command::Completions { shell } => completions(shell),

@@ -17,7 +17,7 @@ use super::{
 use crate::core::event::ShutdownMode;
 use crate::core::policy::{Policy, Reaction, WatchdogMode};
 use crate::core::records::Address;
-use crate::{database, store};
+use crate::{database, recording, store};
 
 pub(super) fn load(sources: &Sources) -> Result<Loaded, LoadError> {
     let mut reader = Reader::new(gather(sources)?);
@@ -112,6 +112,7 @@ impl Reader {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let http_listen = self.parsed("http.listen", LISTEN_RULE).unwrap_or(any_port);
         let log_level = self.log_level();
+        let recording = self.recording();
         let store = self.store();
         let member = member?;
         let database = self.local(&member);
@@ -135,6 +136,7 @@ impl Reader {
                 _ => ShutdownMode::HandOver,
             },
             http_listen,
+            recording,
             log_format: match self.text("log.format").as_str() {
                 "text" => LogFormat::Text,
                 "json" => LogFormat::Json,
@@ -301,6 +303,18 @@ impl Reader {
             self.values.insert(path, (Value::Text("postgres".to_owned()), Origin::Found));
         }
         self.optional(path)
+    }
+
+    fn recording(&mut self) -> Option<recording::Settings> {
+        let (path, max_size) = ("record.file", self.whole("record.max_size"));
+        if max_size == 0 {
+            return None;
+        }
+        if self.optional(path).is_none() && !self.given.broken.contains(path) {
+            let file = self.path("state_dir").join("recording.jsonl").display().to_string();
+            self.values.insert(path, (Value::Text(file), Origin::Found));
+        }
+        Some(recording::Settings { file: self.path(path), max_size })
     }
 
     fn log_level(&mut self) -> String {

@@ -79,6 +79,13 @@ pub fn policy_problems(policy: &Policy) -> Vec<String> {
         ));
     }
     problems.extend(between_timings(policy));
+    if policy.lease_duration.subsec_nanos() % 1_000_000 != 0 {
+        problems.push(format!(
+            "timing.lease_duration is {}; it has to be whole milliseconds: candidates wait by the record, \
+             which says no less",
+            show_duration(policy.lease_duration)
+        ));
+    }
     problems
 }
 
@@ -196,6 +203,9 @@ pub(super) fn relations(config: &Config, problems: &mut Vec<Problem>, warnings: 
     warnings.extend(questionable.into_iter().map(|what| Problem::new(None, what)));
 }
 
+/// Less would not hold the core of a cluster with many members and what follows it.
+const SHORTEST_RECORDING: u64 = 1 << 20;
+
 fn places(config: &Config, local: &database::local::Settings) -> Vec<String> {
     let mut problems = Vec::new();
     let (state, data) = (&config.state_dir, &local.data_dir);
@@ -206,6 +216,22 @@ fn places(config: &Config, local: &database::local::Settings) -> Vec<String> {
             state.display(),
             data.display()
         ));
+    }
+    if let Some(recording) = &config.recording {
+        if !data.as_os_str().is_empty() && recording.file.starts_with(data) {
+            problems.push(format!(
+                "record.file {} lies in database.local.data_dir {}: what is in there is replaced when the \
+                 database is copied anew; choose another",
+                recording.file.display(),
+                data.display()
+            ));
+        }
+        if recording.max_size < SHORTEST_RECORDING {
+            problems.push(format!(
+                "record.max_size is {} bytes; it has to be at least 1MiB, or 0B to record nothing",
+                recording.max_size
+            ));
+        }
     }
     // sun_path of sockaddr_un holds 108 bytes, the last one zero.
     let socket = local.socket_dir.join(format!(".s.PGSQL.{}", local.port));

@@ -29,7 +29,7 @@ use crate::core::event::ShutdownMode;
 use crate::core::ids::{ClusterId, MemberId};
 use crate::core::policy::Policy;
 use crate::core::records::Address;
-use crate::{database, store};
+use crate::{database, recording, store};
 
 pub use check::{TimingRule, policy_problems};
 pub use keys::{Default, Key, Kind};
@@ -66,6 +66,8 @@ pub struct Config {
     pub on_sigterm: ShutdownMode,
     /// Address and port of the HTTP listener.
     pub http_listen: SocketAddr,
+    /// Where what the core is told and asks for is recorded, unless it is not.
+    pub recording: Option<recording::Settings>,
     /// How logs look.
     pub log_format: LogFormat,
     /// What is logged, in the words of `tracing_subscriber::EnvFilter`.

@@ -34,6 +34,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
         "http",
         "Listener for /livez, /readyz, /status and /metrics. No secrets, no commands.\nWith peers.secret_file also for signed requests of the other agents.",
     ),
+    (
+        "record",
+        "What the agent was told and decided, kept for `harmony-agent replay` after an incident.",
+    ),
     ("log", "Logs, on standard error."),
 ];
 
@@ -168,6 +172,11 @@ pub const KEYS: &[Key] = &[
         "Address and port of the listener."),
     key("http.advertise", Text, Absent,
         "host:port under which others reach the listener, when they do."),
+
+    key("record.max_size", Size, Is("64MiB"),
+        "Disk that the recording may take, at least 1MiB; the oldest half goes first. 0B: nothing is recorded."),
+    key("record.file", Path, Found("recording.jsonl in state_dir"),
+        "The recording; the older half is beside it, with .1 added. Not in data_dir."),
 
     key("log.format", Choice(&["auto", "text", "json"]), Is("auto"),
         "auto: text on a terminal, JSON otherwise."),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::{
     Effect, Event, Exit, Floor, Process, Reason, ShutdownMode, State, Transition, WatchdogStatus,
 };
@@ -32,7 +34,8 @@ impl Deadline {
 }
 
 /// Which workflow a member is in.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Workflow {
     Primary(Primary),
     Replica(Replica),
@@ -135,7 +138,7 @@ impl Next {
 /// Its driver calls [`Agent::step`] with every event and a reading of the clock that never goes
 /// back, starts the effects returned, answers each effect that has an operation id with exactly one
 /// completion, and calls with [`Event::Tick`] when [`Agent::deadline`] has passed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Agent {
     pub(super) shared: Shared,
     /// `None` only while a step is running.

@@ -224,6 +224,9 @@ pub struct Ladder {
     pub immediate: Duration,
 }
 
+/// One of a closed list of words.
+pub type Word = &'static str;
+
 /// What an action achieved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Done {
@@ -241,7 +244,8 @@ pub enum Done {
     /// It is a standby now; how it became one.
     Rejoined {
         /// "rewind", "clone" or "start".
-        by: &'static str,
+        #[serde(with = "super::plain::word")]
+        by: Word,
     },
 }
 
@@ -255,11 +259,13 @@ pub struct FenceProof {
     /// Its timeline.
     pub timeline: TimelineId,
     /// The rung that did it: "fast", "immediate", "kill", or "down" when it was down already.
-    pub rung: &'static str,
+    #[serde(with = "super::plain::word")]
+    pub rung: Word,
 }
 
 /// What became of an action.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ActionOutcome {
     /// It happened.
     Applied(Done),
@@ -270,7 +276,7 @@ pub enum ActionOutcome {
 }
 
 /// A compare-and-set of one record.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StoreWrite {
     /// The key.
     pub key: Key,
@@ -284,7 +290,8 @@ pub struct StoreWrite {
 }
 
 /// What became of a write.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WriteOutcome {
     /// It is in the store.
     Applied(Revision),
@@ -303,7 +310,8 @@ pub enum WriteOutcome {
 }
 
 /// Why a read gave nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ReadFailure {
     /// No answer.
     Unavailable(String),
@@ -340,7 +348,8 @@ pub enum WatchdogStatus {
 }
 
 /// What the watchdog is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Guard {
     /// Kill the instance at this time unless told otherwise before.
     Until(Instant, Epoch),
@@ -360,7 +369,8 @@ pub enum ShutdownMode {
 
 /// Something happened.
 #[allow(clippy::large_enum_variant, reason = "one value at a time passes through the driver")]
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// The deadline passed.
     Tick,
@@ -394,7 +404,8 @@ pub enum Event {
 
 /// Something to do. Effects of one step start in order; "after" is never expressed by order.
 #[allow(clippy::large_enum_variant, reason = "few, and soon taken apart")]
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// Read all records.
     Read(OpId, Duration),
@@ -438,7 +449,8 @@ pub struct Transition {
 }
 
 /// Why the agent stops.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Exit {
     /// It was told to, and is done.
     Asked,

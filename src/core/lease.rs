@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::StoreWrite;
 use super::ids::{Epoch, OpId, Revision};
 use super::policy::Policy;
 use super::time::Instant;
 
 /// A lease that is, or was, ours.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Held {
     /// Our epoch.
     pub(super) epoch: Epoch,
@@ -112,7 +114,8 @@ impl Held {
 }
 
 /// What a write to the lease is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Purpose {
     /// Become, or become again, the holder with a new epoch.
     Acquire,
@@ -124,7 +127,7 @@ pub(super) enum Purpose {
 
 /// A write to the lease whose outcome is not known yet. It stays until the key's revision says what
 /// became of it: an unknown write may land tens of seconds later.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct PendingLease {
     /// What for.
     pub(super) purpose: Purpose,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::event::State;
 use super::ids::{
@@ -31,6 +31,20 @@ impl Key {
             "cluster_state" => Some(Self::ClusterState),
             other => other.strip_prefix("heartbeat.")?.parse().ok().map(Self::Heartbeat),
         }
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::parse(&name)
+            .ok_or_else(|| serde::de::Error::custom(format!("{name:?} is no key of ours")))
     }
 }
 
@@ -74,7 +88,7 @@ pub struct Position {
 }
 
 /// Who wrote a record and in which life of the store.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Header {
     /// Incarnation of the store as the writer knew it.
     pub incarnation: Incarnation,
@@ -185,7 +199,8 @@ pub struct ClusterState {
 }
 
 /// Any record.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Record {
     /// Under [`Key::Lease`].
     Lease(Lease),
@@ -196,7 +211,8 @@ pub enum Record {
 }
 
 /// Why a value in the store is not obeyed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Invalid {
     /// Not a record: wrong JSON, wrong type, wrong checksum, too long.
     Damaged(String),
@@ -217,7 +233,8 @@ impl fmt::Display for Invalid {
 }
 
 /// What a key held when read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Slot<T> {
     /// Never written.
     #[default]
@@ -261,7 +278,7 @@ impl<T> Slot<T> {
 }
 
 /// All records as one read gave them. Not atomic across keys, and never a proof.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Incarnation of the store, by the store's own word.
     pub incarnation: Option<Incarnation>,

@@ -7,20 +7,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::Floor;
 use super::ids::{Epoch, Incarnation, MemberId, Revision, SystemId};
 use super::records::{ClusterState, Heartbeat, Invalid, Lease, Slot, Snapshot};
 use super::time::{Instant, StoreTime};
 
 /// A revision and since when we have seen it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Seen {
     revision: Revision,
     since: Instant,
 }
 
 /// The store's records with the times of our own observation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct View {
     snapshot: Snapshot,
     lease_seen: Option<Seen>,
@@ -38,7 +40,8 @@ pub struct View {
 }
 
 /// Why nothing this store says is obeyed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Disobeyed {
     /// Another life of the store.
     Incarnation {

@@ -14,6 +14,7 @@ use super::clock;
 use super::executor::Executor;
 use super::peers::{Asked, Peers};
 use super::recorder::Recorder;
+use super::recording::Recording;
 use crate::core::event::{Effect, Event, Exit, Guard, Observation, WatchdogStatus};
 use crate::core::promise::PromiseAnswer;
 use crate::core::status::Status;
@@ -58,6 +59,8 @@ pub struct Parts {
     pub status: watch::Sender<Arc<Status>>,
     /// Logs and metrics.
     pub recorder: Recorder,
+    /// What is kept to be replayed, unless nothing is.
+    pub recording: Option<Recording>,
 }
 
 /// What the loop waits for.
@@ -98,10 +101,13 @@ pub async fn run(parts: Parts) -> (Exit, bool) {
         let now = clock::now();
         let event = driver.event(wake);
         driver.parts.recorder.event(now, &event);
-        let effects = driver.parts.agent.step(now, event);
+        let effects = driver.step(now, event);
         if let Some(exit) = driver.start(now, effects) {
             driver.publish();
             driver.parts.executor.close(CLOSE_LIMIT).await;
+            if let Some(recording) = driver.parts.recording.take() {
+                recording.close(CLOSE_LIMIT).await;
+            }
             let look = driver.parts.database.observe(CLOSE_LIMIT).await;
             return (exit, !look.process.is_running());
         }
@@ -207,6 +213,17 @@ impl Driver {
             }
             Wake::Time => Event::Tick,
         }
+    }
+
+    /// Steps the core, and has it recorded.
+    fn step(&mut self, now: crate::core::time::Instant, event: Event) -> Vec<Effect> {
+        let Parts { agent, recording, .. } = &mut self.parts;
+        let begun = recording.as_ref().and_then(|recording| recording.begin(agent, now, &event));
+        let effects = agent.step(now, event);
+        if let Some(recording) = recording {
+            recording.end(begun, &effects);
+        }
+        effects
     }
 
     fn observe(&mut self) {

@@ -14,6 +14,7 @@ pub mod driver;
 pub mod executor;
 pub mod peers;
 pub mod recorder;
+pub mod recording;
 mod reload;
 mod said;
 pub mod show;

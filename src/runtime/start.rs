@@ -18,6 +18,7 @@ use super::driver::{self, Parts, Watchdog};
 use super::executor::Executor;
 use super::peers::{Peers, Way};
 use super::recorder::Recorder;
+use super::recording::Recording;
 use super::reload::Reloader;
 use super::show::{self, Setting};
 use super::state_dir::{StateDir, StateDirError};
@@ -134,6 +135,7 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
     for_ever("peer messages", move || Arc::clone(&served).serve());
     serve(config, listener, metrics, &recorder, shown, store.clone(), Arc::clone(&peers));
     let leave = watchdog.clone();
+    let recording = config.recording.clone().map(Recording::start);
     let parts = Parts {
         agent,
         executor,
@@ -145,6 +147,7 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
         asked,
         status,
         recorder,
+        recording,
     };
     let (exit, down) = driver::run(parts).await;
     if let Some(Handle(watchdog)) = leave.filter(|_| down) {

@@ -16,6 +16,7 @@
 mod chaos;
 mod invariants;
 mod mutant;
+mod recorded;
 mod rng;
 mod run;
 mod scenarios;

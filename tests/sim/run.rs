@@ -4,6 +4,7 @@ use harmony_agent::core::event::State;
 
 use super::chaos::Chaos;
 use super::invariants::{self, Invariant};
+use super::recorded::Recording;
 use super::setup::Setup;
 use super::world::World;
 use super::world::fault::Fault;
@@ -37,7 +38,21 @@ struct Run {
 
 /// Runs the world of a setup: with random faults, or with those of a story.
 pub(crate) fn run(setup: &Setup, story: Option<&Story>, logged: bool) -> Outcome {
-    let world = World::new(setup.clone(), logged);
+    go(World::new(setup.clone(), logged), story).0
+}
+
+/// Runs the world of a setup with random faults; gives the recording of every machine's agents, too.
+pub(crate) fn recorded(setup: &Setup) -> (Outcome, Vec<Vec<u8>>) {
+    let mut world = World::new(setup.clone(), false);
+    world.recordings = Some(vec![Recording::default(); world.machines.len()]);
+    let (outcome, world) = go(world, None);
+    let recordings = world.recordings.unwrap_or_default();
+    (outcome, recordings.into_iter().map(|recording| recording.bytes).collect())
+}
+
+fn go(world: World, story: Option<&Story>) -> (Outcome, World) {
+    let setup = world.setup.clone();
+    let setup = &setup;
     let mut invariants = invariants::all();
     invariants.retain(|invariant| setup.only.is_none_or(|only| only == invariant.name()));
     let mut run = Run { world, invariants, violation: None };
@@ -72,7 +87,8 @@ pub(crate) fn run(setup: &Setup, story: Option<&Story>, logged: bool) -> Outcome
     run.until(end);
     run.heal();
     let log = run.world.log.take().unwrap_or_default();
-    Outcome { violation: run.violation, steps: run.world.steps, story: told, log }
+    let outcome = Outcome { violation: run.violation, steps: run.world.steps, story: told, log };
+    (outcome, run.world)
 }
 
 impl Run {

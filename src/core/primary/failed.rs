@@ -1,6 +1,8 @@
 //! Fencing runs as a cancellable task: fast → immediate → kill, never smart, and never a renewal
 //! meanwhile when the lease is the reason.
 
+use serde::{Deserialize, Serialize};
+
 use super::fenced::After;
 use super::{Fenced, Primary, wake};
 use crate::core::agent::{Deadline, Next};
@@ -11,7 +13,7 @@ use crate::core::time::Instant;
 use std::time::Duration;
 
 /// See the module's documentation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::core) struct Failed {
     held: Option<Held>,
     after: After,

@@ -1,5 +1,7 @@
 //! Confirmed not writable. Decides what becomes of the lease and of the database.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Initializing, Primary, Yielding, superseded};
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{FenceProof, Reason};
@@ -8,7 +10,8 @@ use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
 
 /// What to do once fenced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(in crate::core) enum After {
     /// The lease may still be ours: take it again and open the database.
     Reopen,
@@ -59,7 +62,7 @@ impl After {
 }
 
 /// See the module's documentation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::core) struct Fenced {
     held: Option<Held>,
     proof: FenceProof,

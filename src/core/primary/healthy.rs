@@ -1,5 +1,7 @@
 //! Lease held, database writable.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Failed, Primary, Standing, Yielding};
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{Alarm, Condition, Observation, Process, Reason, ShutdownMode, State};
@@ -11,7 +13,7 @@ use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
 
 /// See the module's documentation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::core) struct Healthy {
     pub(super) held: Held,
     since: Instant,

@@ -1,6 +1,8 @@
 //! Start-up reconciliation, and every way back to being a writable primary: the lease first, by an
 //! applied write of ours; then the database.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Failed, Fenced, Healthy, Primary, Standing, Yielding, wake};
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{
@@ -15,7 +17,7 @@ use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
 
 /// See the module's documentation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::core) struct Initializing {
     step: Step,
     /// Since when a database that may be writable has gone on without a proven lease of ours. `None`
@@ -23,7 +25,8 @@ pub(in crate::core) struct Initializing {
     unproven: Option<Instant>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Step {
     /// Reading lease and database.
     Reading,
@@ -38,7 +41,8 @@ enum Step {
     Starting(Held, Instant, Opening),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Opening {
     Awaited,
     Begun,

@@ -21,6 +21,8 @@ pub(super) use healthy::Healthy;
 pub(super) use initializing::Initializing;
 pub(super) use yielding::Yielding;
 
+use serde::{Deserialize, Serialize};
+
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{Reason, State};
 use crate::core::ids::Epoch;
@@ -29,7 +31,8 @@ use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
 
 /// A primary's state, with that state's data.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Primary {
     Initializing(Initializing),
     Healthy(Healthy),

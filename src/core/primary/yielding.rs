@@ -1,5 +1,7 @@
 //! Handing over on purpose, or having been deposed: in the end the database follows somebody else.
 
+use serde::{Deserialize, Serialize};
+
 use super::fenced::After;
 use super::{Failed, Initializing, Primary, Standing, superseded, wake};
 use crate::core::agent::{Deadline, Next};
@@ -14,12 +16,13 @@ use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
 
 /// See the module's documentation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::core) struct Yielding {
     step: Step,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Step {
     /// Writing dirty pages out while clients still work.
     Draining(Held),

@@ -1,5 +1,7 @@
 //! Not a candidate; keeps trying to recover.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Initializing, Replica};
 use crate::core::agent::{Deadline, Next, Workflow};
 use crate::core::event::{
@@ -11,7 +13,7 @@ use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
 
 /// See the module's documentation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::core) struct Failed {
     retry: Instant,
 }

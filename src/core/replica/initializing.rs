@@ -1,5 +1,7 @@
 //! Becoming a standby of the current primary, from whatever is in the data directory.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Failed, Replica, Watching};
 use crate::core::agent::{Deadline, Next, Workflow};
 use crate::core::event::{
@@ -13,7 +15,7 @@ use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
 
 /// See the module's documentation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::core) struct Initializing {
     since: Instant,
     /// The acquisition by which the first member founds the cluster is on its way.

@@ -17,6 +17,8 @@ pub(super) use initializing::Initializing;
 pub(super) use promoting::Promoting;
 pub(super) use watching::{Takeover, Watching, takeover};
 
+use serde::{Deserialize, Serialize};
+
 use crate::core::agent::{Deadline, Next, Workflow};
 use crate::core::event::State;
 use crate::core::lease::Held;
@@ -24,7 +26,8 @@ use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
 
 /// A replica's state, with that state's data.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Replica {
     Initializing(Initializing),
     Watching(Watching),

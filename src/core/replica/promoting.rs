@@ -1,5 +1,7 @@
 //! Lease won and being renewed; the promotion runs as a cancellable task.
 
+use serde::{Deserialize, Serialize};
+
 use super::Replica;
 use crate::core::agent::{Deadline, Next, Workflow};
 use crate::core::event::{Action, ActionOutcome, Reason, ShutdownMode, State};
@@ -9,7 +11,7 @@ use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
 
 /// See the module's documentation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::core) struct Promoting {
     pub(super) held: Held,
     /// The promotion was started; before, the new epoch must be on disk and the watchdog armed.

@@ -1,5 +1,7 @@
 //! Following, and ready to take over when everything says so.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Failed, Promoting, Replica};
 use crate::core::agent::{Deadline, Next, Workflow};
 use crate::core::candidate::WhyNot;
@@ -13,7 +15,7 @@ use crate::core::time::Instant;
 use crate::core::view::Witness;
 
 /// See the module's documentation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::core) struct Watching {
     /// Our acquisition is on its way, or its outcome is not known, and why it was tried.
     acquiring: Option<Reason>,

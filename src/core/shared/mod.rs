@@ -12,6 +12,8 @@ mod reading;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::{
     Action, ActionOutcome, Alarm, Effect, Floor, Guard, Observation, ShutdownMode, WatchdogStatus,
 };
@@ -25,7 +27,7 @@ use name::Name;
 use promise::Promises;
 
 /// Who this agent is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
     /// The member it speaks for.
     pub member: MemberId,
@@ -38,21 +40,21 @@ pub struct Identity {
 }
 
 /// A database action under way; there is at most one, besides a fence that overtakes it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Running {
     pub(super) op: OpId,
     pub(super) action: Action,
 }
 
 /// A write of our own heartbeat or of `cluster_state`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Publishing {
     op: Option<OpId>,
     sent: Option<Instant>,
 }
 
 /// Our own heartbeats as a replica.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct OwnHeartbeat {
     publishing: Publishing,
     seq: u64,
@@ -66,7 +68,7 @@ struct OwnHeartbeat {
 }
 
 /// See the module's documentation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Shared {
     pub(super) id: Identity,
     pub(super) policy: Policy,
@@ -117,7 +119,7 @@ pub(super) struct Shared {
 }
 
 /// The agent was told to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Shutdown {
     pub(super) mode: ShutdownMode,
     pub(super) by: Instant,

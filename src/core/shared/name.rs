@@ -1,12 +1,15 @@
 //! Whether another agent uses our member name.
 
+use serde::{Deserialize, Serialize};
+
 use super::Shared;
 use crate::core::event::Alarm;
 use crate::core::ids::Revision;
 use crate::core::records::Slot;
 
 /// What is known of our name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Name {
     /// Not known yet.
     #[default]
@@ -20,7 +23,7 @@ pub(super) enum Name {
 }
 
 /// Revisions of the records under our name that another instance wrote.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Foreign {
     lease: Option<Revision>,
     heartbeat: Option<Revision>,

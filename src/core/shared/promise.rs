@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Shared;
 use crate::core::event::{Effect, Floor};
 use crate::core::ids::{Epoch, InstanceId, MemberId};
@@ -12,7 +14,7 @@ use crate::core::records::{Address, ClusterState, Lease, Slot};
 use crate::core::time::Instant;
 
 /// See the module's documentation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Promises {
     /// What we promised, or may have promised before a restart.
     given: Option<Given>,
@@ -27,23 +29,24 @@ pub(super) struct Promises {
     rounds: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Given {
     epoch: Epoch,
     until: Instant,
 }
 
 /// Everybody whom this holder admitted in this epoch, by a write that may be in the store.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Admitted {
     epoch: Epoch,
+    #[serde(with = "crate::core::plain::pairs")]
     others: BTreeMap<(MemberId, InstanceId), Address>,
     /// When a read first showed our own description of the cluster: from then on nobody else can be
     /// admitted by a write of a former holder.
     seen: Option<Instant>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Asking {
     epoch: Epoch,
     request: PromiseRequest,
@@ -53,7 +56,7 @@ struct Asking {
     missing: BTreeSet<(MemberId, InstanceId)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Complete {
     epoch: Epoch,
     sent: Instant,

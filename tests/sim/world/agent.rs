@@ -168,7 +168,16 @@ impl World {
             other => other,
         };
         let Some(agent) = &mut self.machines[m].agent else { return };
-        let effects = agent.core.step(now, event);
+        let recording = self.recordings.as_mut().map(|recordings| &mut recordings[m]);
+        let effects = match recording {
+            None => agent.core.step(now, event),
+            Some(recording) => {
+                recording.begin(&agent.core, now);
+                let effects = agent.core.step(now, event.clone());
+                recording.end(now, &event, &effects);
+                effects
+            }
+        };
         self.steps += 1;
         self.fact(Fact::Stepped);
         for effect in effects {

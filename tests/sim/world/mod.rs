@@ -35,6 +35,7 @@ use harmony_agent::core::promise::{PromiseAnswer, PromiseRequest};
 use harmony_agent::core::records::Lease;
 use harmony_agent::core::time::Instant;
 
+use super::recorded::Recording;
 use super::rng::Rng;
 use super::setup::Setup;
 use database::ServerEvent;
@@ -148,6 +149,8 @@ pub(crate) struct World {
     pub(crate) steps: u64,
     /// Lines for people, when they are wanted.
     pub(crate) log: Option<Vec<String>>,
+    /// What every machine's agents are told and ask for, when it is wanted.
+    pub(crate) recordings: Option<Vec<Recording>>,
     /// Faults that have not ended.
     pub(crate) faults: BTreeMap<u64, Fault>,
     pub(crate) next_fault: u64,
@@ -210,6 +213,7 @@ impl World {
             facts: Vec::new(),
             steps: 0,
             log: logged.then(Vec::new),
+            recordings: None,
             faults: BTreeMap::new(),
             next_fault: 0,
             usurped: false,
