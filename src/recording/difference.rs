@@ -1,14 +1,19 @@
 //! Two lists of values side by side, for people.
 
 use serde_json::Value;
+use similar::TextDiff;
 
 /// Lines of a comparison that are shown; the rest is counted.
 const MOST_LINES: usize = 200;
 
 /// What is only in `recorded` is marked with `-`, what is only in `computed` with `+`.
 pub fn compare(recorded: &[Value], computed: &[Value]) -> String {
-    let (old, new) = (lines(recorded), lines(computed));
-    let mut shown = merge(&old, &new);
+    let (old, new) = (text(recorded), text(computed));
+    let changes = TextDiff::from_lines(&old, &new);
+    let mut shown: Vec<String> = changes
+        .iter_all_changes()
+        .map(|change| format!("{} {}", change.tag(), change.value().trim_end_matches('\n')))
+        .collect();
     if shown.len() > MOST_LINES {
         let more = shown.len() - MOST_LINES;
         shown.truncate(MOST_LINES);
@@ -17,52 +22,11 @@ pub fn compare(recorded: &[Value], computed: &[Value]) -> String {
     shown.join("\n")
 }
 
-fn lines(values: &[Value]) -> Vec<String> {
+fn text(values: &[Value]) -> String {
     if values.is_empty() {
-        return vec!["(none)".to_owned()];
+        return "(none)\n".to_owned();
     }
-    let texts = values.iter().map(|value| format!("{value:#}"));
-    texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
-}
-
-/// The shortest way from `old` to `new`, unless they are too long for the table it takes.
-fn merge(old: &[String], new: &[String]) -> Vec<String> {
-    let same = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let mut shown: Vec<String> = old[..same].iter().map(|line| format!("  {line}")).collect();
-    let (old, new) = (&old[same..], &new[same..]);
-    if old.len().saturating_mul(new.len()) > 4_000_000 {
-        shown.extend(old.iter().map(|line| format!("- {line}")));
-        shown.extend(new.iter().map(|line| format!("+ {line}")));
-        return shown;
-    }
-    let width = new.len() + 1;
-    // common[i * width + j]: lines that old[i..] and new[j..] have in common, in order.
-    let mut common = vec![0_u32; (old.len() + 1) * width];
-    for i in (0..old.len()).rev() {
-        for j in (0..new.len()).rev() {
-            common[i * width + j] = if old[i] == new[j] {
-                common[(i + 1) * width + j + 1] + 1
-            } else {
-                common[(i + 1) * width + j].max(common[i * width + j + 1])
-            };
-        }
-    }
-    let (mut i, mut j) = (0, 0);
-    while i < old.len() || j < new.len() {
-        if i < old.len() && j < new.len() && old[i] == new[j] {
-            shown.push(format!("  {}", old[i]));
-            (i, j) = (i + 1, j + 1);
-        } else if j == new.len()
-            || i < old.len() && common[(i + 1) * width + j] >= common[i * width + j + 1]
-        {
-            shown.push(format!("- {}", old[i]));
-            i += 1;
-        } else {
-            shown.push(format!("+ {}", new[j]));
-            j += 1;
-        }
-    }
-    shown
+    values.iter().map(|value| format!("{value:#}\n")).collect()
 }
 
 #[cfg(test)]
