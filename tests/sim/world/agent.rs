@@ -40,6 +40,8 @@ pub(crate) struct Process {
     /// Floors on their way to the disk.
     pub(crate) saving: BTreeMap<OpId, Floor>,
     pub(crate) actions: BTreeMap<OpId, Acting>,
+    /// What was done in the name of epochs before this one has ended, or is being ended.
+    pub(crate) epoch_of_tasks: Epoch,
     /// The action that may touch the database.
     pub(crate) lock: Option<OpId>,
     pub(crate) keeper: Keeper,
@@ -95,6 +97,7 @@ impl World {
             open: BTreeMap::new(),
             saving: BTreeMap::new(),
             actions: BTreeMap::new(),
+            epoch_of_tasks: Epoch(0),
             lock: None,
             keeper: Keeper::default(),
             look: 0,
@@ -317,7 +320,8 @@ impl World {
         let Some(floor) = agent.saving.remove(&op) else { return };
         let lost = self.setup.mutant == Some(Mutant::FloorUnwritten);
         if !fails && !lost {
-            self.machines[m].floor = Some(floor);
+            let before = self.machines[m].floor.replace(floor);
+            self.fact(Fact::FloorWritten(m, before));
         }
         self.feed(m, Event::Remembered(op, !fails));
     }

@@ -81,6 +81,17 @@ impl World {
             Some(_) => Condition::Slow,
         };
         let process = if standby { Process::RunningStandby } else { Process::RunningPrimary };
+        if let (Server::Up { .. }, None, Some(why)) = (db.server, silent, self.refuses(m)) {
+            // What the control file knows.
+            let lsn = Lsn(data.checkpoint);
+            return Observation {
+                system: Some(data.system),
+                timeline: TimelineId(self.branches.get(data.place.branch).number),
+                lsn,
+                replayed: lsn,
+                ..blank(process, why)
+            };
+        }
         let lsn = self.seen_lsn(data.place.lsn, standby);
         Observation {
             system: Some(data.system),
@@ -91,6 +102,14 @@ impl World {
             upstream: data.upstream.filter(|_| standby).map(|up| (self.name(up), 5432)),
             ..blank(process, condition)
         }
+    }
+
+    /// Why the agent gets no connection, when it gets none.
+    pub(crate) fn refuses(&self, m: usize) -> Option<Condition> {
+        if self.fault_on(m, Kind::LocksOut) {
+            return Some(Condition::Denied("no entry in pg_hba.conf".to_owned()));
+        }
+        self.fault_on(m, Kind::NoConnections).then_some(Condition::ConnectionsExhausted)
     }
 
     fn seen_lsn(&self, lsn: u64, standby: bool) -> Lsn {

@@ -56,6 +56,8 @@ pub(crate) struct Machine {
     pub(crate) member: MemberId,
     pub(crate) instance: InstanceId,
     pub(crate) clock: Clock,
+    /// It is part of the cluster; one that is not is added later.
+    pub(crate) joined: bool,
     /// It has power.
     pub(crate) on: bool,
     /// Everything on it stands still; its clock goes on.
@@ -91,6 +93,7 @@ impl Machine {
             member: member.to_string().parse().unwrap(),
             instance: format!("instance-{host}").parse().unwrap(),
             clock: new_clock(0, rng),
+            joined: true,
             on: true,
             suspended: false,
             deferred: Vec::new(),
