@@ -71,8 +71,10 @@ impl World {
     /// The core asked for an action.
     pub(crate) fn begin(&mut self, m: usize, op: OpId, action: Action, epoch: Epoch, limit: u64) {
         let name = self.name(m);
-        match epoch {
-            Epoch(0) => self.say(format_args!("{name}: {} begins", action.name())),
+        match (epoch, &action) {
+            (Epoch(0), _) | (_, Action::Fence { .. }) => {
+                self.say(format_args!("{name}: {} begins", action.name()))
+            }
             _ => self.say(format_args!("{name}: {} begins, epoch {epoch}", action.name())),
         }
         self.overlaps(m, &action);
@@ -116,12 +118,9 @@ impl World {
     /// The core asks for an action while another one has not ended: a fence may, anything else not.
     fn overlaps(&mut self, m: usize, action: &Action) {
         let Some(agent) = &self.machines[m].agent else { return };
-        let fence = matches!(action, Action::Fence { .. });
-        let other = agent.actions.values().map(|acting| &acting.action);
-        let other = other.filter(|other| !fence || matches!(other, Action::Fence { .. })).next();
-        if let Some(other) = other {
-            let fact = Fact::Overlaps(m, action.name(), other.name());
-            self.fact(fact);
+        let other = agent.actions.values().next().map(|acting| acting.action.name());
+        if let Some(other) = other.filter(|_| !matches!(action, Action::Fence { .. })) {
+            self.fact(Fact::Overlaps(m, action.name(), other));
         }
     }
 
@@ -257,8 +256,8 @@ impl World {
         let Some(agent) = &mut self.machines[m].agent else { return };
         let life = agent.life;
         let Some(acting) = agent.actions.remove(&op) else { return };
-        let beside = agent.actions.values().find(|other| !other.waits);
-        let beside = beside.map(|other| other.action.name());
+        let works = |other: &&Acting| !other.waits && !matches!(other.action, Action::Fence { .. });
+        let beside = agent.actions.values().find(works).map(|other| other.action.name());
         if agent.lock == Some(op) {
             agent.lock = agent.actions.iter().find(|(_, next)| next.waits).map(|(op, _)| *op);
             if let Some(next) = agent.lock {

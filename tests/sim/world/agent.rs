@@ -49,6 +49,8 @@ pub(crate) struct Process {
     pub(crate) look: u64,
     /// The newest server whose end was reported, or does not have to be.
     pub(crate) mourned: u64,
+    /// The server that has answered a question of this agent.
+    pub(crate) known: Option<u64>,
     /// Since when the database has not answered.
     pub(crate) silent_since: Option<u64>,
     /// The deadline that is waited for.
@@ -102,6 +104,7 @@ impl World {
             keeper: Keeper::default(),
             look: 0,
             mourned,
+            known: None,
             silent_since: None,
             wake: (0, None),
             ticks: (0, 0),

@@ -1,6 +1,6 @@
 //! Clients that commit on whatever member they are pinned to, and the replication of what they wrote.
 
-use super::fault::Kind;
+use super::fault::{Kind, spoken};
 use super::history::{Place, Streams};
 use super::{Fact, Item, World};
 use crate::sim::mutant::Mutant;
@@ -35,15 +35,16 @@ impl World {
             return;
         }
         self.acknowledged.push(place);
-        let gap = before.map_or(0, |(_, at)| self.now - at);
-        if before.is_none_or(|(by, _)| by != m) || gap > self.setup.scaled(1_500) {
-            let (name, millis) = (self.name(m), gap / crate::sim::setup::MS);
-            match before {
-                None => self.say(format_args!("clients: {name} commits")),
-                Some(_) => {
-                    self.say(format_args!("clients: {name} commits, after {millis} ms without"));
-                }
-            }
+        let (now, pause) = (self.now, self.setup.scaled(1_500));
+        let own = self.machines[m].committed.replace(now);
+        if own.is_some_and(|at| now - at <= pause) {
+            return;
+        }
+        let (name, gap) = (self.name(m), before.map_or(0, |(_, at)| now - at));
+        if gap > pause {
+            self.say(format_args!("clients: {name} commits, after {} without", spoken(gap)));
+        } else {
+            self.say(format_args!("clients: {name} commits"));
         }
     }
 

@@ -22,8 +22,7 @@ enum Bad {
 }
 
 impl Bad {
-    const ALL: [Self; 5] =
-        [Self::Garbage, Self::Schema, Self::Foreign, Self::OtherKind, Self::Old];
+    const ALL: [Self; 5] = [Self::Garbage, Self::Schema, Self::Foreign, Self::OtherKind, Self::Old];
 }
 
 impl World {

@@ -51,11 +51,7 @@ impl World {
             | Kind::Reconfigure => agent,
             Kind::FreezeDog | Kind::KillDog => machine.dog.as_ref().is_some_and(|dog| !dog.frozen),
             Kind::NoDog => self.setup.policy.watchdog != WatchdogMode::Off,
-            Kind::CrashDb
-            | Kind::KillDb
-            | Kind::HangDb
-            | Kind::LocksOut
-            | Kind::NoConnections => {
+            Kind::CrashDb | Kind::KillDb | Kind::HangDb | Kind::LocksOut | Kind::NoConnections => {
                 matches!(machine.db.server, Server::Up { .. } | Server::Starting { .. })
             }
             Kind::CutPair | Kind::CutOneWay => self.machines.len() > 1,
@@ -114,11 +110,13 @@ impl World {
             }
             Kind::StoreDown => self.store.up = false,
             Kind::StoreClock => {
-                let hours = i64::try_from(fault.detail % 7_200).unwrap_or(0) - 3_600;
-                self.store.clock += hours * 1_000_000_000;
+                let seconds = i64::try_from(fault.detail % 7_200).unwrap_or(0) - 3_600;
+                self.store.clock += seconds * 1_000_000_000;
+                self.say(format_args!("store: its clock is set by {seconds} s"));
             }
             Kind::RollBack => {
                 let age = fault.detail % self.setup.scaled(60_000);
+                self.say(format_args!("store: restored to what it was {} ago", spoken(age)));
                 if self.store.roll_back(self.now, age) {
                     self.rolled_back = Some(self.now);
                     self.store_lost();
@@ -215,7 +213,7 @@ impl World {
 
     /// A fault for people.
     fn describe_fault(&self, fault: &Fault) -> String {
-        let Fault { kind, machine, lasts, detail } = *fault;
+        let Fault { kind, machine, lasts, .. } = *fault;
         let mut words = format!("{kind:?}");
         if !kind.is_common() {
             words.push_str(&format!(" on {}", self.name(machine)));
@@ -224,10 +222,7 @@ impl World {
             words.push_str(&format!(" and {}", self.name(self.other(*fault))));
         }
         if !kind.is_moment() && lasts > 0 {
-            words.push_str(&format!(" for {} ms", lasts / MS));
-        }
-        if detail != 0 && lasts > 0 {
-            words.push_str(&format!(" ({detail})"));
+            words.push_str(&format!(" for {}", spoken(lasts)));
         }
         words
     }
@@ -343,5 +338,13 @@ impl World {
         if self.machines[m].dog.as_ref().is_some_and(|dog| !dog.frozen) {
             self.dog_looks(m);
         }
+    }
+}
+
+/// Nanoseconds for people.
+pub(crate) fn spoken(nanoseconds: u64) -> String {
+    match nanoseconds / MS {
+        millis if millis % 1_000 == 0 => format!("{} s", millis / 1_000),
+        millis => format!("{millis} ms"),
     }
 }

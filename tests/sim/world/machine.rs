@@ -76,6 +76,8 @@ pub(crate) struct Machine {
     pub(crate) dog: Option<Dog>,
     /// Watchdogs started so far.
     pub(crate) dogs: u32,
+    /// When a client of it last got an answer, when there is a log to tell of it.
+    pub(crate) committed: Option<u64>,
     /// Neither agent nor watchdog could have fenced this database at some time since its right to
     /// write was last proven: what it does is not held against the protocol.
     pub(crate) excused: bool,
@@ -105,6 +107,7 @@ impl Machine {
             db: Database::default(),
             dog: None,
             dogs: 0,
+            committed: None,
             excused: false,
             host,
         }

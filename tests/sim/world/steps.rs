@@ -60,7 +60,7 @@ impl World {
             }
             Phase::Work => {
                 if !self.copy(m, source) {
-                    return refused("the upstream went away");
+                    return refused("the copy failed");
                 }
                 Flow::Again(Phase::Launch, self.poll())
             }
@@ -74,7 +74,7 @@ impl World {
 
     /// A base backup becomes the data directory; what was there is set aside.
     fn copy(&mut self, m: usize, source: usize) -> bool {
-        if !self.is_source(m, source) {
+        if !self.is_source(m, source) || self.fault_on(m, Kind::FillDisk) {
             return false;
         }
         let Some(theirs) = self.machines[source].db.data.clone() else { return false };
@@ -338,7 +338,7 @@ impl World {
     fn rejoin_works(&mut self, m: usize, source: usize, acting: &mut Acting) -> Flow {
         if acting.rung == "clone" {
             if !self.copy(m, source) {
-                return refused("the upstream went away");
+                return refused("the copy failed");
             }
             return Flow::Again(Phase::Launch, self.poll());
         }
