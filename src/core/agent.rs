@@ -228,7 +228,8 @@ impl Agent {
         if let Some(reason) = next.reason {
             let epoch = match next.workflow.held() {
                 Some(held) => held.epoch,
-                None => self.shared.view.lease().map_or(Epoch(0), |lease| lease.epoch),
+                // The floor knows of an acquisition of ours that no read has shown yet.
+                None => self.shared.floor.as_ref().map_or(Epoch(0), |floor| floor.epoch),
             };
             let transition = Transition { from, to, reason, epoch };
             self.last_transition = Some((transition.clone(), self.shared.now));

@@ -44,6 +44,20 @@ pub(crate) enum Mutant {
     Circle,
     /// Promises arrive that nobody gave.
     PromiseInvented,
+    /// A commit is acknowledged when any one standby has it.
+    AnyStandby,
+    /// Writes are applied whatever they were decided on.
+    BlindWrites,
+    /// A cancelled action is answered for although it goes on.
+    AnswersEarly,
+    /// Neither the end of an epoch nor a cancellation is heard.
+    EpochEndUnheard,
+    /// A fence does not wait for the other action to end.
+    FenceAlone,
+    /// A lease that is not to be obeyed is handed in as the last good one.
+    BadDataObeyed,
+    /// What reads a lease that is not to be obeyed falls over.
+    BadDataCrashes,
 }
 
 impl Mutant {
@@ -72,12 +86,22 @@ impl Mutant {
         (Self::Circle, "no_circles"),
         (Self::PromiseInvented, "one_writer"),
         (Self::PromiseInvented, "lease_covers_writes"),
+        (Self::AnyStandby, "synchronous_commits_survive"),
+        (Self::BlindWrites, "stale_decisions_change_nothing"),
+        (Self::AnswersEarly, "tasks_belong_to_their_epoch"),
+        (Self::EpochEndUnheard, "tasks_belong_to_their_epoch"),
+        (Self::FenceAlone, "tasks_belong_to_their_epoch"),
+        (Self::BadDataObeyed, "bad_data_promotes_nobody"),
+        (Self::BadDataCrashes, "never_panics"),
+        (Self::FloorForgotten, "floors_only_grow"),
     ];
 
     /// The world of a seed with this guard removed, made so that the guard is needed in it.
     pub(crate) fn setup(self, seed: u64) -> Setup {
         let mut setup = Setup { mutant: Some(self), ..Setup::of(seed) };
-        setup.store_loses |= self == Self::FloorForgotten;
+        let bad_data = [Self::FloorForgotten, Self::BadDataObeyed, Self::BadDataCrashes];
+        setup.store_loses |= bad_data.contains(&self);
+        setup.synchronous |= self == Self::AnyStandby;
         setup.policy.promises |= self == Self::PromiseInvented;
         setup.twin |= self == Self::CopiedStateDir;
         setup

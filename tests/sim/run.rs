@@ -36,9 +36,22 @@ struct Run {
     violation: Option<Violation>,
 }
 
-/// Runs the world of a setup: with random faults, or with those of a story.
+/// Runs the world of a setup: with random faults, or with those of a story. A core that panics violates
+/// `never_panics`; what led to it is in the log of `SIM_SEED`, not in the story.
 pub(crate) fn run(setup: &Setup, story: Option<&Story>, logged: bool) -> Outcome {
-    go(World::new(setup.clone(), logged), story).0
+    let caught = std::panic::catch_unwind(|| go(World::new(setup.clone(), logged), story).0);
+    caught.unwrap_or_else(|cause| {
+        let text = cause.downcast_ref::<String>().cloned();
+        let text = text.or(cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let violation = Violation {
+            invariant: "never_panics",
+            sentence: "Whatever reaches it, the core does not panic.",
+            text: text.unwrap_or_default(),
+            at: 0,
+        };
+        let story = story.cloned().unwrap_or_default();
+        Outcome { violation: Some(violation), steps: 0, story, log: Vec::new() }
+    })
 }
 
 /// Runs the world of a setup with random faults; gives the recording of every machine's agents, too.
@@ -173,7 +186,8 @@ pub(crate) struct Told(Run);
 
 impl Told {
     pub(crate) fn new(setup: &Setup) -> Self {
-        let world = World::new(setup.clone(), true);
+        let mut world = World::new(setup.clone(), true);
+        world.brief = true;
         Self(Run { world, invariants: invariants::all(), violation: None })
     }
 
@@ -194,6 +208,11 @@ impl Told {
         self.show();
     }
 
+    /// What was told so far is not worth telling.
+    pub(crate) fn forget(&mut self) {
+        self.0.world.log = Some(Vec::new());
+    }
+
     /// A fault happens, if it can.
     pub(crate) fn happens(&mut self, fault: Fault) -> bool {
         let happened = self.0.world.apply(fault);
@@ -206,7 +225,12 @@ impl Told {
         for m in 0..self.0.world.machines.len() {
             let (name, state) = (self.0.world.name(m), self.0.world.state(m));
             let state = state.map_or("no agent", |state| state.name());
-            let writes = if self.0.world.can_acknowledge(m) { ", writable" } else { "" };
+            let waits = self.0.world.machines[m].db.waiting.len();
+            let writes = match (self.0.world.can_acknowledge(m), waits) {
+                (false, _) => String::new(),
+                (true, 0) => ", writable".to_owned(),
+                (true, waits) => format!(", writable, {waits} commits wait for standbys"),
+            };
             let from = self.0.world.machines[m].db.streaming.map(|from| self.0.world.name(from));
             let follows = from.map_or(String::new(), |from| format!(", follows {from}"));
             self.0.world.say(format_args!("== {name}: {state}{writes}{follows}"));
@@ -226,12 +250,17 @@ impl Told {
 impl World {
     /// One primary, healthy, and everybody else follows it.
     pub(crate) fn is_converged(&self) -> bool {
-        let members = 0..self.setup.members;
+        let members = (0..self.setup.members).filter(|m| self.machines[*m].joined);
         let mut writers = members.clone().filter(|m| self.can_acknowledge(*m));
         let (Some(primary), None) = (writers.next(), writers.next()) else { return false };
         let Some(place) = self.machines[primary].db.data.as_ref().map(|data| data.place) else {
             return false;
         };
+        // Commits go on, too.
+        let lately = self.now.saturating_sub(self.setup.scaled(3_000));
+        if self.latest.is_none_or(|(m, at)| m != primary || at < lately) {
+            return false;
+        }
         members.into_iter().all(|m| {
             let data = self.machines[m].db.data.as_ref();
             let follows = self.machines[m].db.streaming == Some(primary)

@@ -2,12 +2,15 @@
 //! `UPDATE_SCENARIOS=1` writes the logs anew; read the difference before committing it.
 //!
 //! ```text
-//! cluster a b c profile=standard watchdog=required      the first line; `twin` adds a namesake of a,
-//!                                                       `promises=off` asks nobody
+//! # Class A (fence deadline): …                         what it is about; classes are those of docs/proof.md
+//! cluster a b c profile=standard watchdog=required      the first line; the words are in `setup`
 //! run 20s                                               time passes
-//! KillDb primary                                        a fault (`world::fault::Kind`), on whom, how long
+//! KillDb primary                                        a fault (`world::kind::Kind`), on whom, how long,
+//!                                                       and a time or number that means something to it
+//! status                                                where everybody is
+//! converge                                              one primary, everybody follows, clients commit
 //! ----
-//! t=… log
+//! t=… log, from when the cluster is up
 //! ```
 //!
 //! Each run checks all invariants, too.
@@ -15,7 +18,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use harmony_agent::core::policy::WatchdogMode;
+use harmony_agent::core::policy::{Reaction, WatchdogMode};
 
 use super::run::Told;
 use super::setup::{MS, Profile, Setup, policy};
@@ -28,22 +31,44 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")
 }
 
+/// The words of the first line: members (one letter each) and
+/// - `profile=fast`; `watchdog=off`, `watchdog=automatic`; `promises=off`
+/// - `twin`: one more machine, whose agent is called a; `late`: the last member is added by `Join`
+/// - `synchronous`: PostgreSQL waits for all standbys; `on_hung=fail_over`, `on_disk_full=fail_over`; `lag=small`
+/// - `store-loses`: what an operator has to mend may happen; `from-start`: the log begins with the machines
 fn setup(words: &str) -> Setup {
-    let mut setup = Setup::of(0);
-    setup.members = words.split_whitespace().filter(|word| word.len() == 1).count();
     let has = |word: &str| words.split_whitespace().any(|found| found == word);
-    setup.profile = if has("profile=fast") { Profile::Fast } else { Profile::Standard };
-    setup.policy = policy(setup.profile);
-    setup.policy.watchdog = match (has("watchdog=off"), has("watchdog=automatic")) {
+    let members = words.split_whitespace().filter(|word| word.len() == 1).count();
+    let profile = if has("profile=fast") { Profile::Fast } else { Profile::Standard };
+    let mut policy = policy(profile);
+    policy.watchdog = match (has("watchdog=off"), has("watchdog=automatic")) {
         (true, _) => WatchdogMode::Off,
         (false, true) => WatchdogMode::Automatic,
         (false, false) => WatchdogMode::Required,
     };
-    setup.policy.promises = !has("promises=off");
-    setup.twin = has("twin");
-    setup.store_loses = has("store-loses");
-    setup.early = true;
-    setup
+    policy.promises = !has("promises=off");
+    if has("on_hung=fail_over") {
+        policy.on_hung = Reaction::FailOver;
+    }
+    if has("on_disk_full=fail_over") {
+        policy.on_disk_full = Reaction::FailOver;
+    }
+    if has("lag=small") {
+        policy.maximum_lag_on_failover = 2 << 10;
+    }
+    Setup {
+        seed: 0,
+        profile,
+        members,
+        twin: has("twin"),
+        late: has("late"),
+        synchronous: has("synchronous"),
+        policy,
+        store_loses: has("store-loses"),
+        early: true,
+        mutant: None,
+        only: None,
+    }
 }
 
 fn time(word: &str) -> u64 {
@@ -51,16 +76,20 @@ fn time(word: &str) -> u64 {
         Some(number) => (number, MS),
         None => (word.trim_end_matches('s'), 1_000 * MS),
     };
+    if word.bytes().all(|byte| byte.is_ascii_digit()) {
+        return word.parse().unwrap();
+    }
     number.parse::<u64>().unwrap_or_else(|_| panic!("{word:?} is no time")) * unit
 }
 
 fn machine(world: &World, word: &str) -> usize {
-    let primary = || (0..world.machines.len()).find(|m| world.can_acknowledge(*m));
+    let primary = || (0..world.machines.len()).find(|m| world.machines[*m].db.is_primary());
     match word {
         "primary" => primary().unwrap_or_else(|| panic!("there is no primary")),
-        "replica" => {
-            let replica = (0..world.setup.members).find(|m| Some(*m) != primary());
-            replica.unwrap_or_else(|| panic!("there is no replica"))
+        "replica" | "other-replica" => {
+            let mut replicas = (0..world.setup.members).filter(|m| Some(*m) != primary());
+            let replica = replicas.nth(usize::from(word == "other-replica"));
+            replica.unwrap_or_else(|| panic!("there is no {word}"))
         }
         name => world
             .machines
@@ -100,6 +129,10 @@ fn tell(commands: &str) -> String {
     let words = first.strip_prefix("cluster ").unwrap_or_else(|| panic!("first: cluster a b …"));
     let mut told = Told::new(&setup(words));
     told.converge();
+    if !words.contains("from-start") {
+        told.forget();
+        told.show();
+    }
     for line in lines {
         obey(&mut told, line);
     }
@@ -117,6 +150,7 @@ fn every_scenario_is_told_as_it_is_written() {
     for path in &paths {
         let text = fs::read_to_string(path).unwrap();
         let (commands, expected) = text.split_once(LINE).unwrap_or((&text, ""));
+        println!("{}", path.display());
         let log = tell(commands);
         if update {
             fs::write(path, format!("{}\n{LINE}\n{log}\n", commands.trim_end())).unwrap();
@@ -127,4 +161,47 @@ fn every_scenario_is_told_as_it_is_written() {
     }
     assert!(different.is_empty(), "told differently:\n{}", different.join("\n"));
     println!("scenarios: {} told, {} different", paths.len(), different.len());
+}
+
+/// All scenarios, each as its name and what is above the line.
+fn all_commands() -> Vec<(String, String)> {
+    let entries = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path());
+    let commands = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap();
+        text.split_once(LINE).map_or(text.clone(), |(commands, _)| commands.to_owned())
+    };
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    entries.map(|path| (name(&path), commands(&path))).collect()
+}
+
+#[test]
+fn every_kind_of_fault_has_a_scenario() {
+    let all = all_commands();
+    let told = |kind: &Kind| {
+        let word = format!("{kind:?} ");
+        all.iter().any(|(_, commands)| commands.lines().any(|line| line.starts_with(&word)))
+    };
+    let missing: Vec<_> = Kind::ALL.iter().filter(|kind| !told(kind)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// `docs/proof.md` lists the classes of faults that others had, and the scenarios of each.
+#[test]
+fn every_class_of_fault_has_its_scenarios_in_the_documentation() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/proof.md");
+    let page = fs::read_to_string(page).unwrap();
+    let all = all_commands();
+    for class in 'A'..='L' {
+        let row = page.lines().find(|line| line.starts_with(&format!("| {class}: ")));
+        let row = row.unwrap_or_else(|| panic!("docs/proof.md has no class {class}"));
+        let head = format!("# Class {class} (");
+        let mut of_class = 0;
+        for (name, commands) in &all {
+            let is = commands.lines().any(|line| line.starts_with(&head));
+            let listed = row.contains(&format!("`{}`", name.trim_end_matches(".txt")));
+            assert_eq!(is, listed, "{name} says class {class}: {is}, docs/proof.md: {listed}");
+            of_class += usize::from(is);
+        }
+        assert!(of_class > 0, "class {class} has no scenario");
+    }
 }

@@ -26,6 +26,11 @@ pub(crate) struct Setup {
     pub(crate) members: usize,
     /// One more machine, whose agent has the name of member 0.
     pub(crate) twin: bool,
+    /// The last member is added while the cluster runs.
+    pub(crate) late: bool,
+    /// PostgreSQL acknowledges a commit when the standbys of all other members have flushed it:
+    /// `synchronous_standby_names` with all of them, everywhere.
+    pub(crate) synchronous: bool,
     pub(crate) policy: Policy,
     /// The store may lose data (rolled back, made anew, records damaged): what an operator has to
     /// mend is not expected to converge by itself.
@@ -64,7 +69,22 @@ impl Setup {
         let store_loses = rng.chance(25);
         let early = rng.chance(20);
         policy.promises = rng.chance(85);
-        Self { seed, profile, members, twin, policy, store_loses, early, mutant: None, only: None }
+        let late = rng.chance(20);
+        // PostgreSQL knows standbys by name: two of one name count for each other.
+        let synchronous = rng.chance(30) && !twin;
+        Self {
+            seed,
+            profile,
+            members,
+            twin,
+            late,
+            synchronous,
+            policy,
+            store_loses,
+            early,
+            mutant: None,
+            only: None,
+        }
     }
 
     /// Milliseconds of something that is quicker in a quicker profile, in nanoseconds.

@@ -74,7 +74,10 @@ fn usable(cx: &mut Shared, start_again: Instant) -> bool {
         matches!((cx.system(), seen.system), (Some(cluster), Some(own)) if cluster != own);
     cx.set_alarm(Alarm::DatabaseBroken, broken);
     cx.set_alarm(Alarm::ForeignData, foreign);
-    !foreign && (!broken || failed_to_start(cx) && cx.now >= start_again)
+    // It could not be told whom to follow; it goes on as the standby that it is.
+    let closed = seen.process == Process::RunningStandby
+        && matches!(seen.condition, Condition::Denied(_) | Condition::ConnectionsExhausted);
+    !closed && !foreign && (!broken || failed_to_start(cx) && cx.now >= start_again)
 }
 
 /// A replica's end: its database is stopped, or left running, as the shutdown says.

@@ -251,6 +251,29 @@ fn foreign_data_is_left_alone() {
     assert_eq!(bench.agent.status().troubles(), [("data_dir".to_owned(), why.to_owned())]);
 }
 
+#[test]
+fn a_standby_that_lets_nobody_in_is_not_tried_again_before_it_does() {
+    let mut store = Store::new();
+    store.put_lease(&identity("b", 1), |_| {});
+    store.put_cluster(&identity("b", 1), |_| {});
+    let mut bench = Bench::start(store);
+    let denied = crate::core::event::Observation {
+        condition: Condition::Denied("no entry in pg_hba.conf".to_owned()),
+        upstream: None,
+        ..seen(Process::RunningStandby)
+    };
+    bench.step(Event::Observed(denied.clone()));
+    bench.read();
+    bench.acted(ActionOutcome::Refused("denied".to_owned()));
+    assert_eq!(bench.became(), Some((State::ReplicaFailed, Reason::DatabaseUnfit)));
+    bench.step(Event::Observed(denied));
+    bench.quiet_seconds(30);
+    assert_eq!(bench.agent.state(), State::ReplicaFailed);
+    bench.observe(Process::RunningStandby);
+    bench.quiet_seconds(1);
+    assert_eq!(bench.agent.state(), State::ReplicaInitializing);
+}
+
 /// The agent of `a` starts beside another cluster's running primary.
 fn beside_foreign(with_cluster: bool) -> Bench {
     let mut store = Store::new();

@@ -70,6 +70,8 @@ fn a_failed_promotion_fences_releases_and_cools_down() {
     bench.remember();
     bench.acted(ActionOutcome::Refused("no".to_owned()));
     assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::PromotionFailed)));
+    let won = |effect: &Effect| matches!(effect, Effect::Became(it) if it.epoch == Epoch(6));
+    assert!(bench.effects.iter().any(won), "the epoch that was won, read or not");
     bench.acted(fenced());
     bench.step(Event::Tick);
     assert_eq!(bench.became(), Some((State::PrimaryYielding, Reason::HandOver)));

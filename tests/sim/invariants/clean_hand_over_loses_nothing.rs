@@ -27,6 +27,10 @@ impl Invariant for CleanHandOverLosesNothing {
     }
 
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
+        if let Fact::StoreLost = fact {
+            // The release may be gone with what else was lost.
+            self.released = None;
+        }
         let Fact::LeaseWritten(written) = fact else { return Ok(()) };
         let before = self.released.take();
         if let Some(release) = &written.lease.released {

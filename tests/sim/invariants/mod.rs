@@ -1,10 +1,12 @@
 //! What has to be true whatever happens, one file each, with its sentence and its source in
 //! `docs/protocol.md`. `docs/proof.md` lists them; each has a mutant in which it is violated.
 
+mod bad_data_promotes_nobody;
 mod clean_hand_over_loses_nothing;
 mod epoch_grows;
 mod fenced_before_takeover;
 mod floor_before_promotion;
+mod floors_only_grow;
 mod guarded_before_opening;
 mod histories_agree;
 mod lag_is_bounded;
@@ -17,7 +19,10 @@ mod one_name_one_holder;
 mod one_transition_a_step;
 mod one_writer;
 mod released_is_fenced;
+mod stale_decisions_change_nothing;
+mod synchronous_commits_survive;
 mod takeover_waits;
+mod tasks_belong_to_their_epoch;
 mod transitions_as_documented;
 
 use std::fmt::Debug;
@@ -62,6 +67,11 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<one_name_one_holder::OneNameOneHolder>::default(),
         Box::<lost_store_not_obeyed::LostStoreNotObeyed>::default(),
         Box::<histories_agree::HistoriesAgree>::default(),
+        Box::<bad_data_promotes_nobody::BadDataPromotesNobody>::default(),
+        Box::<floors_only_grow::FloorsOnlyGrow>::default(),
+        Box::<stale_decisions_change_nothing::StaleDecisionsChangeNothing>::default(),
+        Box::<synchronous_commits_survive::SynchronousCommitsSurvive>::default(),
+        Box::<tasks_belong_to_their_epoch::TasksBelongToTheirEpoch>::default(),
         Box::<no_circles::NoCircles>::default(),
     ]
 }

@@ -15,14 +15,14 @@ use crate::sim::mutant::Mutant;
 #[derive(Clone, Debug)]
 pub(crate) struct Acting {
     pub(crate) action: Action,
-    epoch: Epoch,
+    pub(crate) epoch: Epoch,
     began: u64,
     limit: u64,
     /// End of the right to write when it was asked for.
     right: Option<Instant>,
     /// Waits for the one before.
-    waits: bool,
-    cancelled: bool,
+    pub(crate) waits: bool,
+    pub(crate) cancelled: bool,
     /// It is in the middle of something that cannot be interrupted.
     blocked: bool,
     due: u64,
@@ -71,7 +71,13 @@ impl World {
     /// The core asked for an action.
     pub(crate) fn begin(&mut self, m: usize, op: OpId, action: Action, epoch: Epoch, limit: u64) {
         let name = self.name(m);
-        self.say(format_args!("{name}: {} begins, epoch {epoch}", action.name()));
+        match (epoch, &action) {
+            (Epoch(0), _) | (_, Action::Fence { .. }) => {
+                self.say(format_args!("{name}: {} begins", action.name()))
+            }
+            _ => self.say(format_args!("{name}: {} begins, epoch {epoch}", action.name())),
+        }
+        self.overlaps(m, &action);
         let now = self.now;
         let fences = self.machines[m].db.fences;
         let Some(agent) = &mut self.machines[m].agent else { return };
@@ -109,6 +115,15 @@ impl World {
         self.later(limit, Item::Act(m, life, op));
     }
 
+    /// The core asks for an action while another one has not ended: a fence may, anything else not.
+    fn overlaps(&mut self, m: usize, action: &Action) {
+        let Some(agent) = &self.machines[m].agent else { return };
+        let other = agent.actions.values().next().map(|acting| acting.action.name());
+        if let Some(other) = other.filter(|_| !matches!(action, Action::Fence { .. })) {
+            self.fact(Fact::Overlaps(m, action.name(), other));
+        }
+    }
+
     /// The agent stands still between the decision and the act.
     fn stumble(&mut self, m: usize) {
         let stumbles = self.faults.values().find(|f| f.kind == Kind::Stumble && f.machine == m);
@@ -120,6 +135,9 @@ impl World {
 
     /// The core wants an action to end.
     pub(crate) fn cancel(&mut self, m: usize, op: OpId) {
+        if self.setup.mutant == Some(Mutant::EpochEndUnheard) {
+            return;
+        }
         let blocked = self.rng.chance(20);
         let delay = if self.rng.chance(5) { self.some(500, 1_900) } else { self.some(1, 30) };
         let Some(agent) = &mut self.machines[m].agent else { return };
@@ -129,12 +147,20 @@ impl World {
             acting.cancelled = true;
             acting.blocked = blocked;
             self.later(delay, Item::Act(m, life, op));
+            if self.setup.mutant == Some(Mutant::AnswersEarly) {
+                let outcome = ActionOutcome::Unknown("cancelled".to_owned());
+                self.later(MOMENT, Item::Tell(m, life, Box::new(Event::Acted(op, outcome))));
+            }
         }
     }
 
     /// An epoch ended: what was done in the name of it and of those before ends.
     pub(crate) fn cancel_before(&mut self, m: usize, current: Epoch) {
-        let Some(agent) = &self.machines[m].agent else { return };
+        let Some(agent) = &mut self.machines[m].agent else { return };
+        agent.epoch_of_tasks = agent.epoch_of_tasks.max(current);
+        if self.setup.mutant == Some(Mutant::EpochEndUnheard) {
+            return;
+        }
         let ended = |acting: &Acting| acting.epoch > Epoch(0) && acting.epoch < current;
         let ops: Vec<OpId> =
             agent.actions.iter().filter(|(_, a)| ended(a)).map(|(op, _)| *op).collect();
@@ -230,6 +256,8 @@ impl World {
         let Some(agent) = &mut self.machines[m].agent else { return };
         let life = agent.life;
         let Some(acting) = agent.actions.remove(&op) else { return };
+        let works = |other: &&Acting| !other.waits && !matches!(other.action, Action::Fence { .. });
+        let beside = agent.actions.values().find(works).map(|other| other.action.name());
         if agent.lock == Some(op) {
             agent.lock = agent.actions.iter().find(|(_, next)| next.waits).map(|(op, _)| *op);
             if let Some(next) = agent.lock {
@@ -242,6 +270,9 @@ impl World {
         let (name, action) = (self.name(m), acting.action.name());
         match &outcome {
             ActionOutcome::Applied(Done::Fenced(proof)) => {
+                if let Some(other) = beside {
+                    self.fact(Fact::FencedBeside(m, other));
+                }
                 self.say(format_args!("{name}: fenced by {}", proof.rung));
             }
             ActionOutcome::Applied(_) => self.say(format_args!("{name}: {action} done")),
@@ -296,8 +327,9 @@ impl World {
             }
             Phase::Prove if !running => {
                 let Some(agent) = &mut self.machines[m].agent else { return unknown("no agent") };
+                let waits = self.setup.mutant != Some(Mutant::FenceAlone);
                 match agent.lock {
-                    Some(holder) if holder != op => Flow::Again(Phase::AwaitOthers, poll),
+                    Some(holder) if holder != op && waits => Flow::Again(Phase::AwaitOthers, poll),
                     Some(_) | None => {
                         let proof = self.proof(m, acting.rung);
                         Flow::Done(ActionOutcome::Applied(Done::Fenced(proof)))

@@ -40,6 +40,8 @@ pub(crate) struct Process {
     /// Floors on their way to the disk.
     pub(crate) saving: BTreeMap<OpId, Floor>,
     pub(crate) actions: BTreeMap<OpId, Acting>,
+    /// What was done in the name of epochs before this one has ended, or is being ended.
+    pub(crate) epoch_of_tasks: Epoch,
     /// The action that may touch the database.
     pub(crate) lock: Option<OpId>,
     pub(crate) keeper: Keeper,
@@ -47,6 +49,8 @@ pub(crate) struct Process {
     pub(crate) look: u64,
     /// The newest server whose end was reported, or does not have to be.
     pub(crate) mourned: u64,
+    /// The server that has answered a question of this agent.
+    pub(crate) known: Option<u64>,
     /// Since when the database has not answered.
     pub(crate) silent_since: Option<u64>,
     /// The deadline that is waited for.
@@ -95,10 +99,12 @@ impl World {
             open: BTreeMap::new(),
             saving: BTreeMap::new(),
             actions: BTreeMap::new(),
+            epoch_of_tasks: Epoch(0),
             lock: None,
             keeper: Keeper::default(),
             look: 0,
             mourned,
+            known: None,
             silent_since: None,
             wake: (0, None),
             ticks: (0, 0),
@@ -326,7 +332,8 @@ impl World {
         let Some(floor) = agent.saving.remove(&op) else { return };
         let lost = self.setup.mutant == Some(Mutant::FloorUnwritten);
         if !fails && !lost {
-            self.machines[m].floor = Some(floor);
+            let before = self.machines[m].floor.replace(floor);
+            self.fact(Fact::FloorWritten(m, before));
         }
         self.feed(m, Event::Remembered(op, !fails));
     }

@@ -1,5 +1,7 @@
 //! A database: a data directory and the server on it, as `src/database/local` finds and treats them.
 
+use std::collections::BTreeMap;
+
 use harmony_agent::core::ids::SystemId;
 
 use super::fault::Kind;
@@ -75,6 +77,10 @@ pub(crate) struct Database {
     pub(crate) broken: bool,
     /// Its standby's receiver works, from this machine.
     pub(crate) streaming: Option<usize>,
+    /// Commits that wait for standbys, oldest first.
+    pub(crate) waiting: Vec<Place>,
+    /// How far standbys say that they have flushed.
+    pub(crate) flushed: BTreeMap<usize, Place>,
 }
 
 impl Database {
@@ -186,6 +192,12 @@ impl World {
         self.later(took, Item::Server(m, number, ServerEvent::RemnantsGone));
     }
 
+    /// All its processes end at once.
+    pub(crate) fn crash_server(&mut self, m: usize) {
+        self.down(m, false);
+        self.postmaster_ended(m);
+    }
+
     fn postmaster_ended(&mut self, m: usize) {
         let number = self.machines[m].db.server_number;
         if let Some(agent) = &self.machines[m].agent {
@@ -213,6 +225,9 @@ impl World {
         db.server = Server::Down;
         db.promoting = false;
         db.streaming = None;
+        // Their clients never hear of them.
+        db.waiting.clear();
+        db.flushed.clear();
         if let Some(data) = &mut db.data {
             data.clean = clean;
         }
@@ -244,6 +259,9 @@ impl World {
                 }
                 let (name, what) = (self.name(m), if standby { "standby" } else { "primary" });
                 self.say(format_args!("{name}: server is up as {what}"));
+                if !standby {
+                    self.opened(m);
+                }
             }
             (ServerEvent::StartFailed, Server::Starting { .. }) => {
                 self.down(m, false);
@@ -274,6 +292,7 @@ impl World {
                 }
                 let name = self.name(m);
                 self.say(format_args!("{name}: server is promoted, writable"));
+                self.opened(m);
             }
             _ => {}
         }

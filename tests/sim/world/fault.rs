@@ -1,157 +1,13 @@
 //! What can go wrong, as data: `World::actions` lists what can happen now, `World::apply` does it.
 
-use std::fmt;
-
 use harmony_agent::core::event::{Event, ShutdownMode};
 use harmony_agent::core::ids::Epoch;
 use harmony_agent::core::policy::WatchdogMode;
-use harmony_agent::core::records::Key;
 
 use super::database::Server;
+pub(crate) use super::kind::{Fault, Kind};
 use super::{Fact, Item, World};
 use crate::sim::setup::MS;
-
-/// What kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Kind {
-    // the agent and its watchdog
-    FreezeAgent,
-    /// It stands still right before it opens its database.
-    Stumble,
-    KillAgent,
-    StopAgent,
-    StopAgentLeaving,
-    FreezeDog,
-    KillDog,
-    NoDog,
-    FloorFails,
-    SpuriousHint,
-    Reconfigure,
-    StartTwin,
-    // the machine
-    Suspend,
-    PowerOff,
-    // the database
-    CrashDb,
-    KillDb,
-    HangDb,
-    FillDisk,
-    Stubborn,
-    SlowStop,
-    SlowStart,
-    FailStart,
-    SlowPromote,
-    FailPromote,
-    Lag,
-    // the network
-    CutFromStore,
-    CutToStore,
-    CutAnswers,
-    SlowStore,
-    LateWrites,
-    TwiceSent,
-    HintsLost,
-    StaleReads,
-    CutPair,
-    CutOneWay,
-    // the store
-    StoreDown,
-    StoreClock,
-    RollBack,
-    Wipe,
-    Damage,
-}
-
-/// A fault: of what kind, where, for how long (nanoseconds), and a number that means something to
-/// some of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Fault {
-    pub(crate) kind: Kind,
-    pub(crate) machine: usize,
-    pub(crate) lasts: u64,
-    pub(crate) detail: u64,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, machine, lasts, detail } = self;
-        write!(f, "{kind:?} {machine} for {} ms, {detail}", lasts / MS)
-    }
-}
-
-impl Kind {
-    /// All of them.
-    pub(crate) const ALL: [Self; 40] = [
-        Self::FreezeAgent,
-        Self::Stumble,
-        Self::KillAgent,
-        Self::StopAgent,
-        Self::StopAgentLeaving,
-        Self::FreezeDog,
-        Self::KillDog,
-        Self::NoDog,
-        Self::FloorFails,
-        Self::SpuriousHint,
-        Self::Reconfigure,
-        Self::StartTwin,
-        Self::Suspend,
-        Self::PowerOff,
-        Self::CrashDb,
-        Self::KillDb,
-        Self::HangDb,
-        Self::FillDisk,
-        Self::Stubborn,
-        Self::SlowStop,
-        Self::SlowStart,
-        Self::FailStart,
-        Self::SlowPromote,
-        Self::FailPromote,
-        Self::Lag,
-        Self::CutFromStore,
-        Self::CutToStore,
-        Self::CutAnswers,
-        Self::SlowStore,
-        Self::LateWrites,
-        Self::TwiceSent,
-        Self::HintsLost,
-        Self::StaleReads,
-        Self::CutPair,
-        Self::CutOneWay,
-        Self::StoreDown,
-        Self::StoreClock,
-        Self::RollBack,
-        Self::Wipe,
-        Self::Damage,
-    ];
-
-    /// It befalls the store, or nobody's machine in particular.
-    fn is_common(self) -> bool {
-        matches!(
-            self,
-            Self::StoreDown
-                | Self::StoreClock
-                | Self::RollBack
-                | Self::Wipe
-                | Self::Damage
-                | Self::StartTwin
-        )
-    }
-
-    /// It is over as soon as it has happened.
-    fn is_moment(self) -> bool {
-        matches!(
-            self,
-            Self::SpuriousHint
-                | Self::KillDog
-                | Self::CrashDb
-                | Self::KillDb
-                | Self::StoreClock
-                | Self::RollBack
-                | Self::Wipe
-                | Self::Damage
-        )
-    }
-}
 
 impl World {
     /// A fault of this kind has this machine.
@@ -179,6 +35,10 @@ impl World {
         let agent = machine.agent.as_ref().is_some_and(|agent| !agent.frozen);
         let up = machine.on && !machine.suspended;
         let again = !kind.is_moment() && self.fault_on(m, kind);
+        if kind == Kind::Join {
+            // A machine that knows nothing beside a store that knows nothing founds a cluster.
+            return self.newcomer().is_some() && !self.lost;
+        }
         if again || !up {
             return false;
         }
@@ -191,7 +51,7 @@ impl World {
             | Kind::Reconfigure => agent,
             Kind::FreezeDog | Kind::KillDog => machine.dog.as_ref().is_some_and(|dog| !dog.frozen),
             Kind::NoDog => self.setup.policy.watchdog != WatchdogMode::Off,
-            Kind::CrashDb | Kind::KillDb | Kind::HangDb => {
+            Kind::CrashDb | Kind::KillDb | Kind::HangDb | Kind::LocksOut | Kind::NoConnections => {
                 matches!(machine.db.server, Server::Up { .. } | Server::Starting { .. })
             }
             Kind::CutPair | Kind::CutOneWay => self.machines.len() > 1,
@@ -200,7 +60,7 @@ impl World {
             Kind::RollBack | Kind::Wipe => self.machines[..self.setup.members]
                 .iter()
                 .all(|machine| machine.floor.as_ref().is_some_and(|floor| floor.epoch > Epoch(0))),
-            // A machine that knows nothing beside a store that knows nothing founds a cluster.
+            // As with a machine that joins.
             Kind::StartTwin if self.store.lives > 1 => false,
             Kind::StartTwin => {
                 self.machines.last().is_some_and(|twin| twin.agent.is_none() && !twin.held)
@@ -217,7 +77,8 @@ impl World {
         if !self.may(fault.kind, fault.machine) {
             return false;
         }
-        self.say(format_args!("!! {fault}"));
+        let what = self.describe_fault(&fault);
+        self.say(format_args!("!! {what}"));
         if !fault.kind.is_moment() {
             self.next_fault += 1;
             self.faults.insert(self.next_fault, fault);
@@ -238,6 +99,7 @@ impl World {
             Kind::LateWrites => way.late = true,
             Kind::TwiceSent => way.twice = true,
             Kind::HintsLost => way.hints_lost = true,
+            Kind::HintsReplayed => way.hints_again = true,
             Kind::StaleReads => way.stale = Some(self.store.now.clone()),
             Kind::CutPair | Kind::CutOneWay => {
                 let other = self.other(fault);
@@ -248,19 +110,21 @@ impl World {
             }
             Kind::StoreDown => self.store.up = false,
             Kind::StoreClock => {
-                let hours = i64::try_from(fault.detail % 7_200).unwrap_or(0) - 3_600;
-                self.store.clock += hours * 1_000_000_000;
+                let seconds = i64::try_from(fault.detail % 7_200).unwrap_or(0) - 3_600;
+                self.store.clock += seconds * 1_000_000_000;
+                self.say(format_args!("store: its clock is set by {seconds} s"));
             }
             Kind::RollBack => {
                 let age = fault.detail % self.setup.scaled(60_000);
+                self.say(format_args!("store: restored to what it was {} ago", spoken(age)));
                 if self.store.roll_back(self.now, age) {
                     self.rolled_back = Some(self.now);
-                    self.fact(Fact::StoreLost);
+                    self.store_lost();
                 }
             }
             Kind::Wipe => {
                 self.store.wipe();
-                self.fact(Fact::StoreLost);
+                self.store_lost();
             }
             Kind::Damage => self.damage(fault.detail),
             _ => self.begin_local(fault),
@@ -309,29 +173,58 @@ impl World {
             }
             Kind::Suspend => self.machines[m].suspended = true,
             Kind::PowerOff => self.power_off(m),
-            Kind::CrashDb | Kind::KillDb => self.kill_server(m),
+            Kind::CrashDb => self.crash_server(m),
+            Kind::KillDb => self.kill_server(m),
+            Kind::Join => self.join(fault.detail),
             _ => {}
         }
     }
 
-    fn damage(&mut self, detail: u64) {
-        // What cluster_state said is an operator's to mend; the others mend themselves.
-        let keys: Vec<Key> =
-            self.store.keys().into_iter().filter(|key| *key != Key::ClusterState).collect();
-        if keys.is_empty() {
-            return;
+    /// It forgot what it had acknowledged.
+    pub(crate) fn store_lost(&mut self) {
+        self.lost = true;
+        self.fact(Fact::StoreLost);
+    }
+
+    /// The machine that is not part of the cluster yet.
+    pub(crate) fn newcomer(&self) -> Option<usize> {
+        (0..self.setup.members).find(|m| !self.machines[*m].joined)
+    }
+
+    /// The new machine is switched on. With a `detail` that is a multiple of 8 it brings data along that
+    /// belongs to another cluster.
+    pub(crate) fn join(&mut self, detail: u64) {
+        let Some(m) = self.newcomer() else { return };
+        if detail.is_multiple_of(8) {
+            self.machines[m].db.data = Some(self.new_data());
         }
-        let key = keys[usize::try_from(detail).unwrap_or(0) % keys.len()].clone();
-        if key == Key::Lease {
-            self.fact(Fact::LeaseDamaged);
-        }
-        self.store.damage(self.now, key);
+        let machine = &mut self.machines[m];
+        machine.joined = true;
+        machine.on = true;
+        machine.held = false;
+        self.later(1, Item::StartAgent(m));
     }
 
     fn other(&self, fault: Fault) -> usize {
         let count = self.machines.len();
         let step = 1 + usize::try_from(fault.detail).unwrap_or(0) % (count - 1);
         (fault.machine + step) % count
+    }
+
+    /// A fault for people.
+    fn describe_fault(&self, fault: &Fault) -> String {
+        let Fault { kind, machine, lasts, .. } = *fault;
+        let mut words = format!("{kind:?}");
+        if !kind.is_common() {
+            words.push_str(&format!(" on {}", self.name(machine)));
+        }
+        if matches!(kind, Kind::CutPair | Kind::CutOneWay) {
+            words.push_str(&format!(" and {}", self.name(self.other(*fault))));
+        }
+        if !kind.is_moment() && lasts > 0 {
+            words.push_str(&format!(" for {}", spoken(lasts)));
+        }
+        words
     }
 
     fn power_off(&mut self, m: usize) {
@@ -344,7 +237,8 @@ impl World {
     /// A fault ends.
     pub(crate) fn end_fault(&mut self, number: u64) {
         let Some(fault) = self.faults.remove(&number) else { return };
-        self.say(format_args!("!! over: {fault}"));
+        let what = self.describe_fault(&Fault { lasts: 0, ..fault });
+        self.say(format_args!("!! over: {what}"));
         let m = fault.machine;
         let answers = self.fault_on(m, Kind::CutAnswers) || self.fault_on(m, Kind::CutFromStore);
         let requests = self.fault_on(m, Kind::CutToStore) || self.fault_on(m, Kind::CutFromStore);
@@ -358,6 +252,7 @@ impl World {
             Kind::LateWrites => way.late = false,
             Kind::TwiceSent => way.twice = false,
             Kind::HintsLost => way.hints_lost = false,
+            Kind::HintsReplayed => way.hints_again = false,
             Kind::StaleReads => way.stale = None,
             Kind::CutPair | Kind::CutOneWay => {
                 let other = self.other(fault);
@@ -443,5 +338,13 @@ impl World {
         if self.machines[m].dog.as_ref().is_some_and(|dog| !dog.frozen) {
             self.dog_looks(m);
         }
+    }
+}
+
+/// Nanoseconds for people.
+pub(crate) fn spoken(nanoseconds: u64) -> String {
+    match nanoseconds / MS {
+        millis if millis % 1_000 == 0 => format!("{} s", millis / 1_000),
+        millis => format!("{millis} ms"),
     }
 }

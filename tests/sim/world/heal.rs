@@ -12,6 +12,7 @@ impl World {
         for number in numbers {
             self.end_fault(number);
         }
+        self.join(1);
         for m in 0..self.machines.len() {
             if m >= self.setup.members {
                 self.end_agent(m);

@@ -29,11 +29,19 @@ impl World {
     pub(crate) fn look(&mut self, m: usize, number: u64) {
         let hung = self.fault_on(m, Kind::HangDb) && self.machines[m].db.is_running();
         let now = self.now;
-        let Some(agent) = &mut self.machines[m].agent else { return };
+        let Some(agent) = &self.machines[m].agent else { return };
         if agent.look != number {
             return;
         }
         let life = agent.life;
+        let refuses = self.refuses(m).is_some();
+        let db = &self.machines[m].db;
+        let answers = matches!(db.server, Server::Up { .. }) && !hung && !refuses;
+        let server = db.server_number;
+        let Some(agent) = &mut self.machines[m].agent else { return };
+        if answers {
+            agent.known = Some(server);
+        }
         let mut silent = 0;
         if hung {
             silent = now - *agent.silent_since.get_or_insert(now);
@@ -81,6 +89,27 @@ impl World {
             Some(_) => Condition::Slow,
         };
         let process = if standby { Process::RunningStandby } else { Process::RunningPrimary };
+        let refuses = match (db.server, silent) {
+            (Server::Up { .. }, None) => self.refuses(m),
+            _ => None,
+        };
+        let known = self.machines[m].agent.as_ref().and_then(|agent| agent.known);
+        let condition = match (refuses, known == Some(db.server_number)) {
+            (None, _) => condition,
+            // What it said last counts on.
+            (Some(why), true) => why,
+            // What the control file knows.
+            (Some(why), false) => {
+                let lsn = Lsn(data.checkpoint);
+                return Observation {
+                    system: Some(data.system),
+                    timeline: TimelineId(self.branches.get(data.place.branch).number),
+                    lsn,
+                    replayed: lsn,
+                    ..blank(process, why)
+                };
+            }
+        };
         let lsn = self.seen_lsn(data.place.lsn, standby);
         Observation {
             system: Some(data.system),
@@ -91,6 +120,14 @@ impl World {
             upstream: data.upstream.filter(|_| standby).map(|up| (self.name(up), 5432)),
             ..blank(process, condition)
         }
+    }
+
+    /// Why the agent gets no connection, when it gets none.
+    pub(crate) fn refuses(&self, m: usize) -> Option<Condition> {
+        if self.fault_on(m, Kind::LocksOut) {
+            return Some(Condition::Denied("no entry in pg_hba.conf".to_owned()));
+        }
+        self.fault_on(m, Kind::NoConnections).then_some(Condition::ConnectionsExhausted)
     }
 
     fn seen_lsn(&self, lsn: u64, standby: bool) -> Lsn {

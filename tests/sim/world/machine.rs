@@ -56,6 +56,8 @@ pub(crate) struct Machine {
     pub(crate) member: MemberId,
     pub(crate) instance: InstanceId,
     pub(crate) clock: Clock,
+    /// It is part of the cluster; one that is not is added later.
+    pub(crate) joined: bool,
     /// It has power.
     pub(crate) on: bool,
     /// Everything on it stands still; its clock goes on.
@@ -74,6 +76,8 @@ pub(crate) struct Machine {
     pub(crate) dog: Option<Dog>,
     /// Watchdogs started so far.
     pub(crate) dogs: u32,
+    /// When a client of it last got an answer, when there is a log to tell of it.
+    pub(crate) committed: Option<u64>,
     /// Neither agent nor watchdog could have fenced this database at some time since its right to
     /// write was last proven: what it does is not held against the protocol.
     pub(crate) excused: bool,
@@ -91,6 +95,7 @@ impl Machine {
             member: member.to_string().parse().unwrap(),
             instance: format!("instance-{host}").parse().unwrap(),
             clock: new_clock(0, rng),
+            joined: true,
             on: true,
             suspended: false,
             deferred: Vec::new(),
@@ -102,6 +107,7 @@ impl Machine {
             db: Database::default(),
             dog: None,
             dogs: 0,
+            committed: None,
             excused: false,
             host,
         }

@@ -14,10 +14,12 @@
 pub(crate) mod acting;
 pub(crate) mod agent;
 pub(crate) mod client;
+mod damage;
 pub(crate) mod database;
 pub(crate) mod fault;
 pub(crate) mod heal;
 pub(crate) mod history;
+mod kind;
 pub(crate) mod look;
 pub(crate) mod machine;
 pub(crate) mod messages;
@@ -29,10 +31,10 @@ pub(crate) mod watchdog;
 use std::collections::BTreeMap;
 use std::fmt::Arguments;
 
-use harmony_agent::core::event::{Action, Event, Observation, State, Transition};
+use harmony_agent::core::event::{Action, Event, Floor, Observation, State, Transition};
 use harmony_agent::core::ids::{Epoch, OpId, Revision};
 use harmony_agent::core::promise::{PromiseAnswer, PromiseRequest};
-use harmony_agent::core::records::Lease;
+use harmony_agent::core::records::{Invalid, Key, Lease};
 use harmony_agent::core::time::Instant;
 
 use super::recorded::Recording;
@@ -72,6 +74,8 @@ pub(crate) enum Item {
     Asked(usize, u32, u64, Box<PromiseRequest>),
     Client(usize),
     Stream(usize),
+    /// A server, by its number, hears from a standby how far that has flushed.
+    Flushed(usize, u64, usize, Place),
     StartAgent(usize),
     StartDog(usize, u32),
     BackUp,
@@ -89,8 +93,20 @@ pub(crate) enum Fact {
     LeaseWritten(Box<LeaseWritten>),
     /// The agent asked for a write to the lease.
     LeaseAsked(usize, Box<Lease>),
+    /// A write to any record was applied.
+    Written(Box<Written>),
     /// What makes a database writable is about to be done to it.
     Opening(usize, Action, Epoch),
+    /// A server came up, or was promoted, as a primary.
+    Opened(usize),
+    /// A client got its answer: the machine and where its commit is.
+    Acknowledged(usize, Place),
+    /// An action begins although the core has not been told the end of that other one.
+    Overlaps(usize, &'static str, &'static str),
+    /// A fence is reported as proven while that other action goes on.
+    FencedBeside(usize, &'static str),
+    /// `floor.json` was written; what it said before.
+    FloorWritten(usize, Option<Floor>),
     /// A standby begins to write where its log is not its upstream's.
     Diverged(usize, usize),
     /// The store lost what it had acknowledged.
@@ -114,6 +130,17 @@ pub(crate) struct Asks {
     pub(crate) request: PromiseRequest,
 }
 
+/// An applied write to any record.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    pub(crate) by: usize,
+    pub(crate) key: Key,
+    /// The revision it was decided on.
+    pub(crate) expected: Option<Revision>,
+    /// The revision it replaced, and the one it has.
+    pub(crate) revisions: (Option<Revision>, Revision),
+}
+
 /// An applied write to the lease.
 #[derive(Clone, Debug)]
 pub(crate) struct LeaseWritten {
@@ -127,6 +154,8 @@ pub(crate) struct LeaseWritten {
     pub(crate) expected: Option<Revision>,
     /// What was there before.
     pub(crate) before: Option<Lease>,
+    /// Why what was there before was not to be obeyed, when it was not.
+    pub(crate) bad: Option<Invalid>,
     /// What is there now.
     pub(crate) lease: Lease,
 }
@@ -141,8 +170,10 @@ pub(crate) struct World {
     pub(crate) net: Network,
     pub(crate) machines: Vec<Machine>,
     pub(crate) branches: Branches,
-    /// Acknowledged commits: by whom, where.
-    pub(crate) acknowledged: Vec<(usize, Place)>,
+    /// Acknowledged commits, when there is a log to tell of them.
+    pub(crate) acknowledged: Vec<Place>,
+    /// The latest acknowledged commit: by whom, when.
+    pub(crate) latest: Option<(usize, u64)>,
     /// What happened in the latest step.
     pub(crate) facts: Vec<Fact>,
     /// Steps of all cores so far.
@@ -151,11 +182,15 @@ pub(crate) struct World {
     pub(crate) log: Option<Vec<String>>,
     /// What every machine's agents are told and ask for, when it is wanted.
     pub(crate) recordings: Option<Vec<Recording>>,
+    /// Renewals and rounds of promises are left out of it.
+    pub(crate) brief: bool,
     /// Faults that have not ended.
     pub(crate) faults: BTreeMap<u64, Fault>,
     pub(crate) next_fault: u64,
     /// The agent with another's name held the lease: which of the two goes is for an operator to say.
     pub(crate) usurped: bool,
+    /// The store lost something that it had acknowledged.
+    pub(crate) lost: bool,
     /// When the store was last restored from a backup.
     pub(crate) rolled_back: Option<u64>,
     pub(crate) rng: Rng,
@@ -189,7 +224,10 @@ impl Item {
             | Self::Keeper(m, life)
             | Self::KeeperHears(m, life, _) => Target::Agent(*m, *life),
             Self::Dog(m, dog) | Self::DogHears(m, dog, ..) => Target::Dog(*m, *dog),
-            Self::Server(m, ..) | Self::StartAgent(m) | Self::StartDog(m, _) => Target::Machine(*m),
+            Self::Server(m, ..)
+            | Self::Flushed(m, ..)
+            | Self::StartAgent(m)
+            | Self::StartDog(m, _) => Target::Machine(*m),
             Self::Request(_) | Self::Client(_) | Self::Stream(_) | Self::BackUp | Self::End(_) => {
                 Target::World
             }
@@ -210,13 +248,16 @@ impl World {
             machines,
             branches: Branches::default(),
             acknowledged: Vec::new(),
+            latest: None,
             facts: Vec::new(),
             steps: 0,
             log: logged.then(Vec::new),
             recordings: None,
+            brief: false,
             faults: BTreeMap::new(),
             next_fault: 0,
             usurped: false,
+            lost: false,
             rolled_back: None,
             rng,
             queue: BTreeMap::new(),
@@ -225,7 +266,10 @@ impl World {
         };
         for m in 0..count {
             let begin = world.rng.below(world.setup.scaled(2_000));
-            if m < world.setup.members {
+            if world.setup.late && m + 1 == world.setup.members {
+                let machine = &mut world.machines[m];
+                (machine.joined, machine.on, machine.held) = (false, false, true);
+            } else if m < world.setup.members {
                 world.later(begin, Item::StartAgent(m));
             }
             world.later(0, Item::Client(m));
@@ -312,6 +356,7 @@ impl World {
             Item::Request(request) => self.request_arrives(*request),
             Item::Client(m) => self.client(m),
             Item::Stream(m) => self.stream(m),
+            Item::Flushed(m, server, by, place) => self.hears_of_flush(m, server, by, place),
             Item::StartAgent(m) => self.start_agent(m),
             Item::StartDog(m, life) => self.start_dog(m, life),
             Item::BackUp => {

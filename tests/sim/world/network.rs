@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use harmony_agent::core::event::{Event, ReadFailure, StoreWrite, WriteOutcome};
 use harmony_agent::core::ids::{Incarnation, OpId};
-use harmony_agent::core::records::{Header, Key, Lease, Record, Slot, Snapshot};
+use harmony_agent::core::records::{Header, Key, Lease, Record, Release, Slot, Snapshot};
 use harmony_agent::core::time::Instant;
 
 use super::agent::Open;
 use super::store::Contents;
-use super::{Fact, Item, LeaseWritten, World};
+use super::{Fact, Item, LeaseWritten, World, Written};
 use crate::sim::mutant::Mutant;
 use crate::sim::setup::MS;
 
@@ -57,6 +57,8 @@ pub(crate) struct Way {
     /// What is sent arrives twice, the second time late.
     pub(crate) twice: bool,
     pub(crate) hints_lost: bool,
+    /// Hints arrive late, and again and again.
+    pub(crate) hints_again: bool,
     /// Reads are served from what was there some time ago.
     pub(crate) stale: Option<Contents>,
 }
@@ -139,19 +141,25 @@ impl World {
     }
 
     fn apply_write(&mut self, request: &Request, write: &StoreWrite, by: &Header) -> WriteOutcome {
-        let before = self.store.lease().map(|(lease, header, revision)| {
-            (Box::new(lease.clone()), header.operation.clone(), revision)
-        });
-        let outcome = self.store.write(self.now, write, by);
+        let is_lease = write.key == Key::Lease;
+        let before = self.store.lease().filter(|_| is_lease).map(|(lease, ..)| lease.clone());
+        let bad = if write.key == Key::Lease { self.store.bad_lease() } else { None };
+        let found = self.store.revision(&write.key);
+        let blind = (self.setup.mutant == Some(Mutant::BlindWrites))
+            .then(|| StoreWrite { expected: found, ..write.clone() });
+        let outcome = self.store.write(self.now, blind.as_ref().unwrap_or(write), by);
         let WriteOutcome::Applied(revision) = outcome else { return outcome };
-        let again = before.as_ref().is_some_and(|(.., known)| *known == revision);
+        let again = found == Some(revision);
+        if !again {
+            let (by, key, revisions) = (request.from, write.key.clone(), (found, revision));
+            let written = Written { by, key, expected: write.expected, revisions };
+            self.fact(Fact::Written(Box::new(written)));
+        }
         if !again && let (Key::Lease, Record::Lease(lease)) = (&write.key, &write.record) {
-            let who = self.name(request.from);
             let renewal = lease.seq > 0 && lease.released.is_none();
-            if !renewal || lease.seq.is_multiple_of(10) {
-                self.say(format_args!("store: {} (from {who})", describe(lease)));
+            if !renewal || !self.brief && lease.seq.is_multiple_of(10) {
+                self.say(format_args!("store: {}", describe(lease)));
             }
-            let before = before.map(|(lease, ..)| *lease);
             let lease = lease.clone();
             let written = LeaseWritten {
                 by: request.from,
@@ -159,6 +167,7 @@ impl World {
                 sent_at: request.sent_at,
                 expected: write.expected,
                 before,
+                bad,
                 lease,
             };
             self.usurped |= request.from >= self.setup.members;
@@ -177,6 +186,13 @@ impl World {
             let deaf = way.hints_lost || way.cut_from || self.machines[m].suspended;
             let life = self.machines[m].agent.as_ref().filter(|agent| agent.store.is_some());
             let Some(life) = life.filter(|_| !deaf).map(|agent| agent.life) else { continue };
+            if self.net.ways[m].hints_again {
+                for _ in 0..3 {
+                    let late = self.some(200, 60_000);
+                    self.later(late, Item::Hint(m, life));
+                }
+                continue;
+            }
             let delay = self.some(1, 10);
             self.later(delay, Item::Hint(m, life));
             if self.rng.chance(1) {
@@ -240,8 +256,23 @@ impl World {
                 }
                 snapshot
             }
+            Mutant::BadDataObeyed => self.obeying(snapshot),
+            Mutant::BadDataCrashes => {
+                assert!(!matches!(snapshot.lease, Slot::Invalid { .. }), "unexpected lease");
+                snapshot
+            }
             _ => snapshot,
         })
+    }
+
+    /// What is not to be obeyed, taken for the last good lease there was.
+    fn obeying(&self, mut snapshot: Snapshot) -> Snapshot {
+        if let Slot::Invalid { revision, .. } = snapshot.lease
+            && let Some((record, header, created)) = self.store.good_lease()
+        {
+            snapshot.lease = Slot::Valid { record, header, revision, created };
+        }
+        snapshot
     }
 
     /// The agent does not wait any longer.
@@ -268,15 +299,15 @@ impl World {
 
 /// A lease for people.
 pub(crate) fn describe(lease: &Lease) -> String {
-    let released = match &lease.released {
-        Some(release) => match &release.to {
-            Some(to) => format!(" released to {to}"),
-            None => " released".to_owned(),
-        },
-        None => String::new(),
-    };
-    let number = lease.seq;
-    format!("lease of {} epoch {} number {number}{released}", lease.holder, lease.epoch)
+    let (holder, epoch) = (&lease.holder, lease.epoch);
+    match &lease.released {
+        Some(Release { to: Some(to), .. }) => {
+            format!("{holder} releases the lease to {to}, epoch {epoch}")
+        }
+        Some(_) => format!("{holder} releases the lease, epoch {epoch}"),
+        None if lease.seq == 0 => format!("{holder} takes the lease, epoch {epoch}"),
+        None => format!("{holder} has the lease, epoch {epoch}, renewal {}", lease.seq),
+    }
 }
 
 /// A tiny delay of something on one machine.

@@ -30,18 +30,22 @@ impl World {
             let took = self.some(300, 2_000);
             return Flow::Again(Phase::Work, took);
         }
+        self.machines[m].db.data = Some(self.new_data());
+        done()
+    }
+
+    /// What `initdb` makes.
+    pub(crate) fn new_data(&mut self) -> Data {
         let place = self.branches.root();
-        let system = SystemId(1_000 + place.branch as u64);
-        self.machines[m].db.data = Some(Data {
-            system,
+        Data {
+            system: SystemId(1_000 + place.branch as u64),
             place,
             standby_signal: false,
             recovery: false,
             clean: true,
             checkpoint: place.lsn,
             upstream: None,
-        });
-        done()
+        }
     }
 
     pub(crate) fn clone_data(&mut self, m: usize, source: usize, acting: &mut Acting) -> Flow {
@@ -56,7 +60,7 @@ impl World {
             }
             Phase::Work => {
                 if !self.copy(m, source) {
-                    return refused("the upstream went away");
+                    return refused("the copy failed");
                 }
                 Flow::Again(Phase::Launch, self.poll())
             }
@@ -70,7 +74,7 @@ impl World {
 
     /// A base backup becomes the data directory; what was there is set aside.
     fn copy(&mut self, m: usize, source: usize) -> bool {
-        if !self.is_source(m, source) {
+        if !self.is_source(m, source) || self.fault_on(m, Kind::FillDisk) {
             return false;
         }
         let Some(theirs) = self.machines[source].db.data.clone() else { return false };
@@ -127,6 +131,7 @@ impl World {
         if acting.phase == Phase::AwaitUp {
             return self.await_up(m, |_| done());
         }
+        let refuses = self.refuses(m).is_some();
         let db = &mut self.machines[m].db;
         let Some(data) = &mut db.data else { return refused("there is no data directory") };
         match db.server {
@@ -139,6 +144,7 @@ impl World {
                 }
             }
             Server::Up { standby: false } => refused("it runs as a primary: fence it first"),
+            Server::Up { standby: true } if refuses => refused("it lets nobody in"),
             Server::Up { standby: true } => {
                 data.upstream = up;
                 Flow::Again(Phase::AwaitUp, self.poll())
@@ -187,7 +193,7 @@ impl World {
     pub(crate) fn promote(&mut self, m: usize, acting: &mut Acting) -> Flow {
         let fails = self.fault_on(m, Kind::FailPromote);
         let slow = self.fault_on(m, Kind::SlowPromote);
-        let hung = self.fault_on(m, Kind::HangDb);
+        let hung = self.fault_on(m, Kind::HangDb) || self.refuses(m).is_some();
         let poll = self.setup.scaled(20);
         let number = self.machines[m].db.server_number;
         match (acting.phase, self.machines[m].db.server) {
@@ -217,7 +223,8 @@ impl World {
 
     pub(crate) fn checkpoint(&mut self, m: usize, acting: &mut Acting) -> Flow {
         if acting.phase == Phase::Begin {
-            if !matches!(self.machines[m].db.server, Server::Up { .. }) {
+            let up = matches!(self.machines[m].db.server, Server::Up { .. });
+            if !up || self.refuses(m).is_some() {
                 return refused("it does not answer");
             }
             let took = self.some(10, 3_000);
@@ -331,7 +338,7 @@ impl World {
     fn rejoin_works(&mut self, m: usize, source: usize, acting: &mut Acting) -> Flow {
         if acting.rung == "clone" {
             if !self.copy(m, source) {
-                return refused("the upstream went away");
+                return refused("the copy failed");
             }
             return Flow::Again(Phase::Launch, self.poll());
         }

@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 
 use harmony_agent::core::event::{StoreWrite, WriteOutcome};
 use harmony_agent::core::ids::{Incarnation, MemberId, Revision};
-use harmony_agent::core::records::{Header, Invalid, Key, Lease, Record, Slot, Snapshot};
+use harmony_agent::core::records::{
+    ClusterState, Header, Invalid, Key, Lease, Record, Slot, Snapshot,
+};
 use harmony_agent::core::time::StoreTime;
+
+/// A record and who wrote it, or why it is none.
+pub(crate) type Content = Result<(Record, Header), Invalid>;
 
 /// A value under a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Value {
-    pub(crate) content: Result<(Record, Header), Invalid>,
+    pub(crate) content: Content,
     pub(crate) revision: Revision,
     created: StoreTime,
 }
@@ -82,7 +87,8 @@ impl Store {
         StoreTime(i64::try_from(now).unwrap_or(i64::MAX).saturating_add(self.clock))
     }
 
-    fn put(&mut self, now: u64, key: Key, content: Result<(Record, Header), Invalid>) -> Revision {
+    /// Writes, whatever is there.
+    pub(crate) fn put(&mut self, now: u64, key: Key, content: Content) -> Revision {
         self.now.revision += 1;
         let revision = Revision(self.now.revision);
         let value = Value { content, revision, created: self.stamp(now) };
@@ -90,10 +96,38 @@ impl Store {
         revision
     }
 
-    /// Somebody writes garbage.
-    pub(crate) fn damage(&mut self, now: u64, key: Key) {
-        if self.now.slots.contains_key(&key) {
-            self.put(now, key, Err(Invalid::Damaged("not a record".to_owned())));
+    /// What is under a key.
+    pub(crate) fn content(&self, key: &Key) -> Option<&Content> {
+        self.now.slots.get(key).map(|value| &value.content)
+    }
+
+    /// The revision of a key.
+    pub(crate) fn revision(&self, key: &Key) -> Option<Revision> {
+        self.now.slots.get(key).map(|value| value.revision)
+    }
+
+    /// The oldest value of a key that a backup has.
+    pub(crate) fn backed_up(&self, key: &Key) -> Option<&Content> {
+        self.backups.iter().find_map(|(_, then)| then.slots.get(key)).map(|value| &value.content)
+    }
+
+    /// The newest good lease that a backup has.
+    pub(crate) fn good_lease(&self) -> Option<(Lease, Header, StoreTime)> {
+        let values = self.backups.iter().rev().filter_map(|(_, then)| then.slots.get(&Key::Lease));
+        values.into_iter().find_map(|value| match &value.content {
+            Ok((Record::Lease(lease), header)) => {
+                Some((lease.clone(), header.clone(), value.created))
+            }
+            _ => None,
+        })
+    }
+
+    /// The lease as a reader that checks it finds it, when it is not to be obeyed.
+    pub(crate) fn bad_lease(&self) -> Option<Invalid> {
+        let value = self.now.slots.get(&Key::Lease)?;
+        match slot(value, &self.incarnation, as_lease) {
+            Slot::Invalid { why, .. } => Some(why),
+            Slot::Absent | Slot::Valid { .. } => None,
         }
     }
 
@@ -115,20 +149,26 @@ impl Store {
     /// The lease as it really is.
     pub(crate) fn lease(&self) -> Option<(&Lease, &Header, Revision)> {
         match self.now.slots.get(&Key::Lease) {
-            Some(Value { content: Ok((Record::Lease(lease), header)), revision, .. }) => {
+            Some(Value { content: Ok((Record::Lease(lease), header)), revision, .. })
+                if header.incarnation == self.incarnation =>
+            {
                 Some((lease, header, *revision))
             }
             _ => None,
         }
     }
 
-    /// Members that the cluster's description names.
-    pub(crate) fn admitted(&self) -> impl Iterator<Item = MemberId> {
-        let cluster = match self.now.slots.get(&Key::ClusterState) {
+    /// The cluster as its primary described it.
+    pub(crate) fn cluster(&self) -> Option<&ClusterState> {
+        match self.now.slots.get(&Key::ClusterState) {
             Some(Value { content: Ok((Record::ClusterState(cluster), _)), .. }) => Some(cluster),
             _ => None,
-        };
-        cluster.map(|cluster| cluster.members.keys().cloned()).into_iter().flatten()
+        }
+    }
+
+    /// Members that the cluster's description names.
+    pub(crate) fn admitted(&self) -> impl Iterator<Item = MemberId> {
+        self.cluster().map(|cluster| cluster.members.keys().cloned()).into_iter().flatten()
     }
 
     /// Keys there are.
@@ -180,7 +220,7 @@ fn as_lease(record: &Record) -> Option<Lease> {
     }
 }
 
-fn as_cluster(record: &Record) -> Option<harmony_agent::core::records::ClusterState> {
+fn as_cluster(record: &Record) -> Option<ClusterState> {
     match record {
         Record::ClusterState(cluster) => Some(cluster.clone()),
         Record::Lease(_) | Record::Heartbeat(_) => None,

@@ -1,0 +1,153 @@
+//! The kinds of fault there are.
+
+/// What kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    // the agent and its watchdog
+    FreezeAgent,
+    /// It stands still right before it opens its database.
+    Stumble,
+    KillAgent,
+    StopAgent,
+    StopAgentLeaving,
+    FreezeDog,
+    KillDog,
+    NoDog,
+    FloorFails,
+    SpuriousHint,
+    Reconfigure,
+    StartTwin,
+    // the machine
+    Suspend,
+    PowerOff,
+    /// A new machine is added to the cluster; at times with another cluster's data on it.
+    Join,
+    // the database
+    /// All its processes end.
+    CrashDb,
+    /// Its postmaster ends; what it started takes a moment longer.
+    KillDb,
+    HangDb,
+    /// It refuses the agent: `pg_hba.conf`, a password.
+    LocksOut,
+    /// It has no connection left for the agent.
+    NoConnections,
+    FillDisk,
+    Stubborn,
+    SlowStop,
+    SlowStart,
+    FailStart,
+    SlowPromote,
+    FailPromote,
+    Lag,
+    // the network
+    CutFromStore,
+    CutToStore,
+    CutAnswers,
+    SlowStore,
+    LateWrites,
+    TwiceSent,
+    /// Notices of change do not arrive.
+    HintsLost,
+    /// Notices of change arrive late, and again and again.
+    HintsReplayed,
+    StaleReads,
+    CutPair,
+    CutOneWay,
+    // the store
+    StoreDown,
+    StoreClock,
+    RollBack,
+    Wipe,
+    Damage,
+}
+
+/// A fault: of what kind, where, for how long (nanoseconds), and a number that means something to
+/// some of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Fault {
+    pub(crate) kind: Kind,
+    pub(crate) machine: usize,
+    pub(crate) lasts: u64,
+    pub(crate) detail: u64,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 44] = [
+        Self::FreezeAgent,
+        Self::Stumble,
+        Self::KillAgent,
+        Self::StopAgent,
+        Self::StopAgentLeaving,
+        Self::FreezeDog,
+        Self::KillDog,
+        Self::NoDog,
+        Self::FloorFails,
+        Self::SpuriousHint,
+        Self::Reconfigure,
+        Self::StartTwin,
+        Self::Suspend,
+        Self::PowerOff,
+        Self::Join,
+        Self::CrashDb,
+        Self::KillDb,
+        Self::HangDb,
+        Self::LocksOut,
+        Self::NoConnections,
+        Self::FillDisk,
+        Self::Stubborn,
+        Self::SlowStop,
+        Self::SlowStart,
+        Self::FailStart,
+        Self::SlowPromote,
+        Self::FailPromote,
+        Self::Lag,
+        Self::CutFromStore,
+        Self::CutToStore,
+        Self::CutAnswers,
+        Self::SlowStore,
+        Self::LateWrites,
+        Self::TwiceSent,
+        Self::HintsLost,
+        Self::HintsReplayed,
+        Self::StaleReads,
+        Self::CutPair,
+        Self::CutOneWay,
+        Self::StoreDown,
+        Self::StoreClock,
+        Self::RollBack,
+        Self::Wipe,
+        Self::Damage,
+    ];
+
+    /// It befalls the store, or nobody's machine in particular.
+    pub(crate) fn is_common(self) -> bool {
+        matches!(
+            self,
+            Self::StoreDown
+                | Self::StoreClock
+                | Self::RollBack
+                | Self::Wipe
+                | Self::Damage
+                | Self::StartTwin
+                | Self::Join
+        )
+    }
+
+    /// It is over as soon as it has happened.
+    pub(crate) fn is_moment(self) -> bool {
+        matches!(
+            self,
+            Self::SpuriousHint
+                | Self::Join
+                | Self::KillDog
+                | Self::CrashDb
+                | Self::KillDb
+                | Self::StoreClock
+                | Self::RollBack
+                | Self::Wipe
+                | Self::Damage
+        )
+    }
+}
