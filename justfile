@@ -24,6 +24,10 @@ sim seed:
 sims seeds="20000" from="0":
     SIM_SEEDS={{ seeds }} SIM_FROM={{ from }} cargo test --locked --profile proof --test integration sim::tests::seeds -- --nocapture
 
+# Search for inputs that break a decoder: just fuzz, just fuzz records 600. New ones stay in target/fuzz
+fuzz target="" seconds="60":
+    ./tests/fuzz/search "{{ target }}" {{ seconds }}
+
 # A failover on this machine
 demo *arguments:
     ./deploy/demo {{ arguments }}

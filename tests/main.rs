@@ -5,6 +5,7 @@
 mod cli;
 mod config;
 mod conformance;
+mod fuzz;
 mod live;
 mod local;
 mod sim;

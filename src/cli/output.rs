@@ -50,6 +50,12 @@ pub(super) fn yaml(value: &impl Serialize) -> Result<String, Failure> {
         .map_err(|error| Failure::new(Code::Internal, error))
 }
 
+/// `text` without what would make a terminal do something: what others say is not ours to trust.
+pub(super) fn plain(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(shown).collect()
+}
+
 /// A number of bytes, short.
 pub(super) fn bytes(count: u64) -> String {
     match count {

@@ -44,8 +44,10 @@ pub fn replay(arguments: &Arguments) -> Result<(), Failure> {
                 return;
             }
             outcome = match taken {
-                Taken::Start(start) => output::print(&started(start)),
-                Taken::Same(step) if wanted(arguments, step) => output::print(&told(step)),
+                Taken::Start(start) => output::print(&output::plain(&started(start))),
+                Taken::Same(step) if wanted(arguments, step) => {
+                    output::print(&output::plain(&told(step)))
+                }
                 Taken::Same(_) => Ok(()),
                 Taken::Cut => output::print("the last line is cut off: not replayed"),
                 Taken::Differs(difference) => {
@@ -61,7 +63,7 @@ pub fn replay(arguments: &Arguments) -> Result<(), Failure> {
             Failure::new(code, format!("{shown}: {error}"))
         })?;
         if let Some(difference) = different {
-            output::print(&difference)?;
+            output::print(&output::plain(&difference))?;
             let steps = replay.steps();
             let text = format!("{shown}: {steps} steps, then a difference");
             return Err(Failure::new(Code::Different, text));

@@ -94,10 +94,8 @@ async fn report(agents: &[String], format: Format) -> Result<String, Failure> {
     for agent in agents {
         match client::get(agent, "/status", PATIENCE).await {
             Ok((StatusCode::OK, body)) => {
-                let view: View = serde_json::from_slice(&body).map_err(|error| {
-                    let text =
-                        format!("http://{agent}/status: not the answer of an agent: {error}");
-                    Failure::new(Code::Data, text)
+                let view = decode(&body).map_err(|error| {
+                    Failure::new(Code::Data, format!("http://{agent}/status: {error}"))
                 })?;
                 return match format {
                     Format::Table => Ok(page(&view)),
@@ -118,7 +116,18 @@ async fn report(agents: &[String], format: Format) -> Result<String, Failure> {
     ))
 }
 
-fn page(view: &View) -> String {
+/// The answer of an agent.
+///
+/// # Errors
+/// It is none.
+#[doc(hidden)]
+pub fn decode(body: &[u8]) -> Result<View, String> {
+    serde_json::from_slice(body).map_err(|error| format!("not the answer of an agent: {error}"))
+}
+
+/// A view for people.
+#[doc(hidden)]
+pub fn page(view: &View) -> String {
     let holder = view.lease.holder.as_ref().map_or("nobody", |holder| holder.as_str());
     let left = view.lease.seconds_left.map_or(String::new(), |left| format!(", {left:.1} s left"));
     let mut lines = vec![
@@ -148,7 +157,7 @@ fn page(view: &View) -> String {
     for NotObeyed { what, why } in &view.not_obeyed {
         lines.push(format!("NOT OBEYED: {what}: {why}"));
     }
-    lines.join("\n")
+    output::plain(&lines.join("\n"))
 }
 
 fn row(member: &MemberView) -> Vec<String> {

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::keys::{Default, Kind};
-use super::source::{Given, Origin, Sources, complete, gather};
+use super::source::{Given, Origin, Sources, complete, gather, gather_text};
 use super::table::KEYS;
 use super::value::{Value, show_duration};
 use super::{
@@ -20,10 +20,18 @@ use crate::core::records::Address;
 use crate::{database, recording, store};
 
 pub(super) fn load(sources: &Sources) -> Result<Loaded, LoadError> {
-    let mut reader = Reader::new(gather(sources)?);
+    finish(gather(sources)?, Reader::check_files)
+}
+
+pub(super) fn decode(file: &str, sources: &Sources) -> Result<Loaded, LoadError> {
+    finish(gather_text(file, sources), |_| ())
+}
+
+fn finish(given: Given, check_files: impl FnOnce(&mut Reader)) -> Result<Loaded, LoadError> {
+    let mut reader = Reader::new(given);
     reader.require();
     let config = reader.config();
-    reader.check_files();
+    check_files(&mut reader);
     if reader.timing_is_whole() {
         let broken = check::policy_problems(&reader.policy());
         reader.problems.extend(broken.into_iter().map(|what| Problem::new(None, what)));

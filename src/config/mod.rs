@@ -216,6 +216,16 @@ pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
     build::load(sources)
 }
 
+/// What a file of this text, variables and flags amount to, without looking at any file they name;
+/// for the fuzzing in `tests/fuzz`.
+///
+/// # Errors
+/// As [`load`].
+#[doc(hidden)]
+pub fn decode(file: &str, sources: &Sources) -> Result<Loaded, LoadError> {
+    build::decode(file, sources)
+}
+
 /// Address of the local agent's HTTP listener, without asking for a complete configuration.
 ///
 /// # Errors

@@ -87,16 +87,28 @@ pub(super) fn gather(sources: &Sources) -> Result<Given, LoadError> {
             .map_err(|error| LoadError::File { path: path.clone(), error })?;
         given.read_file(path, &text);
     }
-    for (name, text) in &sources.environment {
-        given.read_variable(name, text);
-    }
-    for (path, text) in &sources.flags {
-        given.read_text(path, text, Origin::Flag);
-    }
+    given.read_sources(sources);
     Ok(given)
 }
 
+/// The same with a file that has been read.
+pub(super) fn gather_text(file: &str, sources: &Sources) -> Given {
+    let mut given = Given::default();
+    given.read_file(Path::new("harmony-agent.toml"), file);
+    given.read_sources(sources);
+    given
+}
+
 impl Given {
+    fn read_sources(&mut self, sources: &Sources) {
+        for (name, text) in &sources.environment {
+            self.read_variable(name, text);
+        }
+        for (path, text) in &sources.flags {
+            self.read_text(path, text, Origin::Flag);
+        }
+    }
+
     fn read_file(&mut self, path: &Path, text: &str) {
         let (table, spans) = match (toml::from_str::<toml::Table>(text), DeTable::parse(text)) {
             (Ok(table), Ok(spans)) => (table, spans),

@@ -173,7 +173,7 @@ pub const KEYS: &[Key] = &[
     key("http.advertise", Text, Absent,
         "host:port under which others reach the listener, when they do."),
 
-    key("record.max_size", Size, Is("64MiB"),
+    key("record.max_size", Size, Is("256MiB"),
         "Disk that the recording may take, at least 1MiB; the oldest half goes first. 0B: nothing is recorded."),
     key("record.file", Path, Found("recording.jsonl in state_dir"),
         "The recording; the older half is beside it, with .1 added. Not in data_dir."),

@@ -13,6 +13,8 @@
 //! disk nor the data directory once it was seen: the watchdog has to kill on a machine that has run
 //! out of memory or whose storage hangs.
 
+#[doc(hidden)]
+pub mod decoders;
 mod pid_file;
 mod table;
 

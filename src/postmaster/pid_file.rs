@@ -38,7 +38,7 @@ impl PidFile {
         }
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let mut lines = text.split(|&byte| byte == b'\n');
         let pid = std::str::from_utf8(lines.next()?).ok()?.trim().parse::<i32>().ok()?;
         if pid == 0 || pid == i32::MIN {
@@ -95,7 +95,7 @@ impl Segment {
         }
     }
 
-    fn attached_in(&self, lines: &[u8]) -> Option<u64> {
+    pub(super) fn attached_in(&self, lines: &[u8]) -> Option<u64> {
         lines.split(|&byte| byte == b'\n').find_map(|line| self.attached_by(line))
     }
 

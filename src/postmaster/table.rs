@@ -200,7 +200,7 @@ fn is_postgres(name: &[u8]) -> bool {
 
 /// Command, state and parent from `/proc/<pid>/stat`. The command may contain anything, so its end
 /// is the last parenthesis.
-fn parse_stat(text: &[u8]) -> Option<(&[u8], u8, i32)> {
+pub(super) fn parse_stat(text: &[u8]) -> Option<(&[u8], u8, i32)> {
     let open = text.iter().position(|&byte| byte == b'(')?;
     let close = text.iter().rposition(|&byte| byte == b')')?;
     let command = text.get(open + 1..close)?;

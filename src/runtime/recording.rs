@@ -87,7 +87,7 @@ impl Recording {
     /// Takes down what the core is about to be told.
     pub fn begin(&self, agent: &Agent, at: Instant, event: &Event) -> Option<Begun> {
         self.steps.as_ref()?;
-        let due = self.lost > 0 || self.wanted.load(Ordering::Acquire);
+        let due = self.wanted.swap(false, Ordering::AcqRel) || self.lost > 0;
         let state = due.then(|| Box::new(agent.clone()));
         Some(Begun { state, at, event: event.clone() })
     }

@@ -121,19 +121,7 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StateDirError::Io { path, source }),
         };
-        let help = "it keeps a rolled-back store from being obeyed; check that the store is sound, then move the file away";
-        let file: FloorFile = serde_json::from_str(&text)
-            .map_err(|error| damaged(&format!("not readable ({error}); {help}")))?;
-        if file.crc32 != checksum(&file.owner, &file.floor) {
-            return Err(damaged(&format!("checksum mismatch; {help}")));
-        }
-        if file.owner != self.owner {
-            let Owner { cluster, member } = file.owner;
-            return Err(damaged(&format!(
-                "belongs to member {member} of cluster {cluster}; every member needs a state_dir of its own"
-            )));
-        }
-        Ok(Some(file.floor))
+        decode_floor(&text, &self.owner).map(Some).map_err(|why| damaged(&why))
     }
 
     /// Something that writes the floor, callable from another thread.
@@ -155,9 +143,55 @@ impl FloorWriter {
     /// # Errors
     /// What the operating system said.
     pub fn write(&self, floor: &Floor) -> io::Result<()> {
-        let crc32 = checksum(&self.owner, floor);
-        let file = FloorFile { owner: self.owner.clone(), floor: floor.clone(), crc32 };
-        write_durably(&self.path, &serde_json::to_vec(&file)?)
+        write_durably(&self.path, &encode_floor(floor, &self.owner)?)
+    }
+}
+
+fn encode_floor(floor: &Floor, owner: &Owner) -> io::Result<Vec<u8>> {
+    let crc32 = checksum(owner, floor);
+    let file = FloorFile { owner: owner.clone(), floor: floor.clone(), crc32 };
+    Ok(serde_json::to_vec(&file)?)
+}
+
+fn decode_floor(text: &str, owner: &Owner) -> Result<Floor, String> {
+    let help = "it keeps a rolled-back store from being obeyed; check that the store is sound, then move the file away";
+    let file: FloorFile =
+        serde_json::from_str(text).map_err(|error| format!("not readable ({error}); {help}"))?;
+    if file.crc32 != checksum(&file.owner, &file.floor) {
+        return Err(format!("checksum mismatch; {help}"));
+    }
+    if file.owner != *owner {
+        let Owner { cluster, member } = file.owner;
+        return Err(format!(
+            "belongs to member {member} of cluster {cluster}; every member needs a state_dir of its own"
+        ));
+    }
+    Ok(file.floor)
+}
+
+/// Doors to what reads and writes `floor.json`, for the fuzzing in `tests/fuzz`.
+#[doc(hidden)]
+pub mod decoders {
+    use super::{ClusterId, Floor, MemberId, Owner};
+
+    /// The floor in a file of this member.
+    ///
+    /// # Errors
+    /// Why it is not trusted.
+    pub fn floor(text: &str, cluster: ClusterId, member: MemberId) -> Result<Floor, String> {
+        super::decode_floor(text, &Owner { cluster, member })
+    }
+
+    /// The file of this member.
+    ///
+    /// # Errors
+    /// It cannot be written, which none of its values gives a cause for.
+    pub fn write_floor(
+        floor: &Floor,
+        cluster: ClusterId,
+        member: MemberId,
+    ) -> std::io::Result<Vec<u8>> {
+        super::encode_floor(floor, &Owner { cluster, member })
     }
 }
 

@@ -3,6 +3,7 @@
 mod commands;
 mod http;
 mod metrics;
+mod replay;
 mod status;
 
 use std::process::{Command, Output};

@@ -11,5 +11,6 @@ mod conditions;
 mod demo;
 mod nats_trouble;
 mod promises;
+mod recording;
 mod settings;
 mod writers;

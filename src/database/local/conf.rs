@@ -191,7 +191,7 @@ fn all(place: &Place, upstream: Option<&Upstream>) -> Step<BTreeMap<String, Stri
     Ok(all)
 }
 
-fn render(settings: &BTreeMap<String, String>) -> String {
+pub(super) fn render(settings: &BTreeMap<String, String>) -> String {
     let mut text =
         "# Written by harmony-agent at every start; changes made here are lost.\n".to_owned();
     for (name, value) in settings {
@@ -202,7 +202,7 @@ fn render(settings: &BTreeMap<String, String>) -> String {
 }
 
 /// A value of a connection string, quoted.
-fn quote(value: &str) -> String {
+pub(super) fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 

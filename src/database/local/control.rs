@@ -60,7 +60,7 @@ impl Control {
 
     /// Reads what `pg_controldata` printed in English. It exits with 0 however damaged the file is, and
     /// only warns: on its output, from version 18 on with its errors.
-    fn parse(text: &str, errors: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, errors: &str) -> Result<Self, String> {
         let field = |name: &str| {
             text.lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))

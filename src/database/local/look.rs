@@ -70,15 +70,11 @@ fn read(row: &Row) -> Result<Seen, tokio_postgres::Error> {
     let system: Option<&str> = row.try_get(1)?;
     let current: Option<&str> = row.try_get(2)?;
     let known: Option<i32> = row.try_get(3)?;
-    let current = current.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let current = current.and_then(timeline);
     let known = known.and_then(|known| u32::try_from(known).ok()).unwrap_or(0);
     let (flushed, received, replayed) = (lsn(4)?, lsn(5)?, lsn(6)?);
     let conninfo: String = row.try_get(8)?;
     let standbys: Vec<String> = row.try_get(9)?;
-    let standby = |line: &String| {
-        let (name, lsn) = line.rsplit_once(' ')?;
-        Some((name.to_owned(), lsn.parse().ok()?))
-    };
     Ok(Seen {
         in_recovery,
         system: system.and_then(|text| text.parse().ok()),
@@ -88,6 +84,17 @@ fn read(row: &Row) -> Result<Seen, tokio_postgres::Error> {
         streaming: in_recovery && row.try_get(7)?,
         upstream: if in_recovery { parse_conninfo(&conninfo) } else { None },
         conninfo,
-        standbys: standbys.iter().filter_map(standby).collect(),
+        standbys: standbys.iter().filter_map(|line| standby(line)).collect(),
     })
+}
+
+/// The timeline that the name of a WAL file begins with.
+pub(super) fn timeline(digits: &str) -> Option<u32> {
+    u32::from_str_radix(digits, 16).ok()
+}
+
+/// A standby's name and flushed position.
+pub(super) fn standby(line: &str) -> Option<(String, Lsn)> {
+    let (name, lsn) = line.rsplit_once(' ')?;
+    Some((name.to_owned(), lsn.parse().ok()?))
 }

@@ -11,6 +11,8 @@ mod bootstrap;
 mod clone;
 mod conf;
 mod control;
+#[doc(hidden)]
+pub mod decoders;
 mod fence;
 mod files;
 mod follow;
@@ -321,9 +323,12 @@ fn major_version(settings: &Settings) -> Result<u32, SetupError> {
         Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         Err(error) => error.to_string(),
     };
-    // "postgres (PostgreSQL) 15.18 (Debian …)", "postgres (PostgreSQL) 19beta1"
+    major(&printed).ok_or(SetupError::Version { printed })
+}
+
+/// From "postgres (PostgreSQL) 15.18 (Debian …)", "postgres (PostgreSQL) 19beta1".
+fn major(printed: &str) -> Option<u32> {
     let number = printed.split_whitespace().nth(2).unwrap_or_default();
     let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
-    let major = digits.parse().ok().filter(|&major| major >= OLDEST);
-    major.ok_or(SetupError::Version { printed })
+    digits.parse().ok().filter(|&major| major >= OLDEST)
 }

@@ -102,7 +102,7 @@ fn children(pid: i32) -> Option<Vec<i32>> {
 }
 
 /// What kind of process calls itself so: the first word behind `postgres:` and the cluster's name.
-fn role(title: &str) -> Option<&str> {
+pub(super) fn role(title: &str) -> Option<&str> {
     let words = title.strip_prefix("postgres: ")?;
     let kind = |word: &&str| ["startup", "walreceiver"].contains(word);
     let mut before = None;
@@ -118,7 +118,10 @@ fn role(title: &str) -> Option<&str> {
 
 /// State and used processor time of a process.
 fn stat(pid: i32) -> Option<(char, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    read_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+pub(super) fn read_stat(text: &str) -> Option<(char, u64)> {
     let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
     let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
     Some((fields.first()?.chars().next()?, ticks(11)? + ticks(12)?))

@@ -8,6 +8,8 @@
 //!                                                       driver ─► Event::PromiseAsked
 //! ```
 
+#[doc(hidden)]
+pub mod decoders;
 mod seal;
 
 use std::path::PathBuf;

@@ -108,7 +108,7 @@ impl Seal {
         key.map(Some)
     }
 
-    fn seal<T: Serialize>(
+    pub(super) fn seal<T: Serialize>(
         &self,
         key: Option<&hmac::Key>,
         kind: &str,
@@ -121,7 +121,7 @@ impl Seal {
         serde_json::to_vec(&Envelope { text, mac }).map_err(|error| error.to_string())
     }
 
-    fn open<T: DeserializeOwned>(
+    pub(super) fn open<T: DeserializeOwned>(
         &self,
         key: Option<&hmac::Key>,
         kind: &str,

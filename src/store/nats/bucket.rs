@@ -61,14 +61,14 @@ struct Seen {
 }
 
 /// What an API request came to.
-enum Asked<T> {
+pub(super) enum Asked<T> {
     Answer(T),
     Error(ApiError),
 }
 
 #[derive(Deserialize)]
-struct Found {
-    message: RawMessage,
+pub(super) struct Found {
+    pub(super) message: RawMessage,
 }
 
 impl Bucket {
@@ -267,29 +267,30 @@ impl Bucket {
         self.guard()?;
         let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.stream);
         match ask::<Found>(&self.link, &subject, &question, deadline).await? {
-            Asked::Answer(found) => self.versioned(found.message).map(Some),
+            Asked::Answer(found) => versioned(&self.name, found.message).map(Some),
             Asked::Error(error) if error.err_code == NO_MESSAGE => Ok(None),
             Asked::Error(error) => Err(ReadError::Unavailable(error.to_string())),
         }
     }
 
-    fn versioned(&self, message: RawMessage) -> Result<Versioned, ReadError> {
-        let unclear = |what: &str| ReadError::Unavailable(format!("an answer with {what}"));
-        let prefix = format!("$KV.{}.", self.name);
-        let key = message.subject.strip_prefix(&prefix).and_then(Key::parse);
-        let message = StreamMessage::try_from(message).map_err(|_| unclear("no message"))?;
-        let created = i64::try_from(message.time.unix_timestamp_nanos());
-        Ok(Versioned {
-            key: key.ok_or_else(|| unclear("a foreign subject"))?,
-            value: message.payload.to_vec(),
-            revision: Revision(message.sequence),
-            created: StoreTime(created.map_err(|_| unclear("a foreign time"))?),
-        })
-    }
-
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A message of the bucket called `name`.
+pub(super) fn versioned(name: &str, message: RawMessage) -> Result<Versioned, ReadError> {
+    let unclear = |what: &str| ReadError::Unavailable(format!("an answer with {what}"));
+    let prefix = format!("$KV.{name}.");
+    let key = message.subject.strip_prefix(&prefix).and_then(Key::parse);
+    let message = StreamMessage::try_from(message).map_err(|_| unclear("no message"))?;
+    let created = i64::try_from(message.time.unix_timestamp_nanos());
+    Ok(Versioned {
+        key: key.ok_or_else(|| unclear("a foreign subject"))?,
+        value: message.payload.to_vec(),
+        revision: Revision(message.sequence),
+        created: StoreTime(created.map_err(|_| unclear("a foreign time"))?),
+    })
 }
 
 impl Seen {
@@ -385,7 +386,7 @@ fn until_asked_again(deadline: Deadline) -> Deadline {
     deadline.min(Deadline::now() + wait)
 }
 
-fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<Asked<T>, ReadError> {
+pub(super) fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<Asked<T>, ReadError> {
     #[derive(Deserialize)]
     struct Failed {
         error: Option<ApiError>,

@@ -129,17 +129,7 @@ impl Link {
 
     /// Whether the server is one that we may count on.
     pub(super) fn check_server(&self) -> Result<(), Rejection> {
-        let version = self.version();
-        let mut parts = version.split(['.', '-']).map_while(|part| part.parse::<u64>().ok());
-        let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-        if found >= OLDEST_SERVER {
-            return Ok(());
-        }
-        let (major, minor) = OLDEST_SERVER;
-        Err(Rejection::Other(format!(
-            "the NATS server has version {version}, which can lose writes; upgrade it to \
-             {major}.{minor} or later, best 2.15 or later"
-        )))
+        check_version(&self.version())
     }
 
     /// What the connection tells about itself.
@@ -289,6 +279,20 @@ impl Sorter {
         self.connector.gone();
         End::Lost("the connection's task ended".to_owned())
     }
+}
+
+/// Whether a server of this version is one that we may count on.
+pub(super) fn check_version(version: &str) -> Result<(), Rejection> {
+    let mut parts = version.split(['.', '-']).map_while(|part| part.parse::<u64>().ok());
+    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if found >= OLDEST_SERVER {
+        return Ok(());
+    }
+    let (major, minor) = OLDEST_SERVER;
+    Err(Rejection::Other(format!(
+        "the NATS server has version {version}, which can lose writes; upgrade it to \
+         {major}.{minor} or later, best 2.15 or later"
+    )))
 }
 
 fn sort(message: Message, inbox: usize, replies: &Replies) {

@@ -13,6 +13,8 @@
 mod bucket;
 mod classify;
 mod connect;
+#[doc(hidden)]
+pub mod decoders;
 mod identity;
 mod link;
 mod mail;
