@@ -24,6 +24,10 @@ sim seed:
 sims seeds="20000" from="0":
     SIM_SEEDS={{ seeds }} SIM_FROM={{ from }} cargo test --release --locked --test integration sim::tests::seeds -- --nocapture
 
+# Real faults for so many minutes, or the round of one seed: just soak 60, just soak 1 1234 (target/soak)
+soak minutes="10" seed="":
+    SOAK_MINUTES={{ minutes }} SOAK_SEED={{ seed }} ./tests/run soak
+
 # A failover on this machine
 demo *arguments:
     ./deploy/demo {{ arguments }}

@@ -12,4 +12,5 @@ mod demo;
 mod nats_trouble;
 mod promises;
 mod settings;
+mod soak;
 mod writers;

@@ -1,0 +1,43 @@
+//! The soak itself, and short rounds for every run of the tests.
+
+use std::time::{Duration, Instant};
+
+use super::plan::Plan;
+use super::report::Report;
+use super::round;
+
+fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|why| panic!("{name}={text}: {why}")))
+}
+
+/// `just soak MINUTES [SEED]`: rounds until the time is up, or the round of one seed.
+#[test]
+#[ignore = "takes as long as it is told to: just soak MINUTES"]
+fn soak() {
+    crate::support::postgres::need_root();
+    let minutes = setting("SOAK_MINUTES").unwrap_or(10);
+    let end = Instant::now() + Duration::from_secs(60 * minutes);
+    let only = setting("SOAK_SEED");
+    let mut seed = only.or(setting("SOAK_FROM")).unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.unwrap().as_secs() % 1_000_000 * 1_000
+    });
+    let mut report = Report::default();
+    loop {
+        let plan = Plan::new(seed);
+        print!("{plan}");
+        let outcome = round::run(&plan, true);
+        println!("{}", outcome.story);
+        for violation in &outcome.violations {
+            println!("VIOLATION in seed {seed}: {violation}");
+        }
+        report.add(outcome);
+        seed += 1;
+        if only.is_some() || Instant::now() > end {
+            break;
+        }
+    }
+    println!("{}", report.table());
+    assert_eq!(report.violations, [], "violations");
+}
