@@ -270,6 +270,13 @@ pub(crate) async fn leader_of(urls: Vec<String>, stream: &str) -> Option<String>
     Some(answer["cluster"]["leader"].as_str()?.to_owned())
 }
 
+/// Deletes a stream, as an operator could.
+pub(crate) async fn delete_stream(urls: Vec<String>, stream: &str) -> Result<(), String> {
+    let client = async_nats::connect(urls).await.map_err(|why| why.to_string())?;
+    let streams = async_nats::jetstream::new(client);
+    streams.delete_stream(stream).await.map(|_| ()).map_err(|why| why.to_string())
+}
+
 fn direct(route: u16) -> String {
     format!("nats://127.0.0.1:{route}")
 }

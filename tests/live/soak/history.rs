@@ -1,7 +1,9 @@
 //! What clients were told, and what that says: who acknowledged what when, and what survived.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Without an acknowledgement for longer than this nobody could write.
 const PAUSE: Duration = Duration::from_millis(500);

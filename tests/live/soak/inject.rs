@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use rustix::process::{Pid, Signal};
 
@@ -301,6 +303,7 @@ fn store(world: &mut World, kind: Kind, server: usize) -> Result<Undo, String> {
             fs::remove_dir_all(servers[server].data()).map_err(|why| why.to_string())?;
             Ok(Undo::StartServers(vec![server]))
         }
+        Kind::WipeStore => world.wipe_store().map(|()| Undo::Nothing),
         other => Err(format!("{other} is not about servers")),
     }
 }

@@ -4,11 +4,13 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "faults are sorted by what they are about")]
 
+mod classes;
 mod clients;
 mod history;
 mod inject;
 mod plan;
 mod report;
+mod restore;
 mod round;
 mod tests;
 mod view;

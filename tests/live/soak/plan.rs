@@ -189,6 +189,8 @@ pub(super) struct Plan {
     pub(super) members: usize,
     /// Commits wait for every standby.
     pub(super) synchronous: bool,
+    /// A lease of 3 s instead of 1 s, and more patience with the store.
+    pub(super) calm: bool,
     /// What a hung database and a full disk lead to.
     pub(super) fail_over: bool,
     /// The agent of this member has a wall clock that can be stepped.
@@ -208,6 +210,7 @@ impl Plan {
             seed,
             members,
             synchronous: rng.chance(35),
+            calm: rng.chance(40),
             fail_over: rng.chance(50),
             clock: rng.chance(40).then(|| rng.index(members)),
             lasting: Duration::from_millis(rng.range(20_000, 40_000)),
@@ -244,6 +247,7 @@ impl Plan {
             seed: 0,
             members: 3,
             synchronous: false,
+            calm: false,
             fail_over: true,
             clock,
             lasting: at + lasting + at,
@@ -270,9 +274,10 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, members, synchronous, fail_over, clock, lasting, faults } = self;
+        let Self { seed, members, synchronous, calm, fail_over, clock, lasting, faults } = self;
         let mode = if *synchronous { "synchronous" } else { "asynchronous" };
         write!(f, "seed {seed}: {members} members, {mode}, ")?;
+        write!(f, "lease of {} s, ", if *calm { 3 } else { 1 })?;
         write!(f, "{} when hung or full, ", if *fail_over { "fails over" } else { "alarm" })?;
         write!(f, "clock of {clock:?}, {} faults ", faults.len())?;
         writeln!(f, "in {:.3} s", lasting.as_secs_f64())?;

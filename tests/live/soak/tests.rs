@@ -1,10 +1,15 @@
 //! The soak itself, and short rounds for every run of the tests.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::plan::Plan;
 use super::report::Report;
 use super::round;
+
+/// The seed of the round in every run.
+const ROUND: u64 = 3;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
@@ -40,4 +45,24 @@ fn soak() {
     }
     println!("{}", report.table());
     assert_eq!(report.violations, [], "violations");
+}
+
+/// A short round in every run of the tests: the plan of a seed that has a bit of everything.
+#[test]
+fn a_round() {
+    crate::support::postgres::need_root();
+    let plan = Plan::new(ROUND);
+    print!("{plan}");
+    let outcome = round::run(&plan, true);
+    println!("{}", outcome.story);
+    assert_eq!(outcome.violations, Vec::<String>::new());
+    assert!(outcome.commits > 100 && !outcome.injected.is_empty(), "{outcome:?}");
+}
+
+#[test]
+fn a_seed_gives_the_same_plan_again() {
+    for seed in 0..50 {
+        assert_eq!(Plan::new(seed), Plan::new(seed));
+    }
+    assert_ne!(Plan::new(1), Plan::new(2));
 }

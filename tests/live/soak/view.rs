@@ -97,10 +97,15 @@ fn acquisitions(logs: &[(String, String)]) -> Vec<(f64, u64, &str)> {
 }
 
 /// Epochs only grow, and belong to one member each: otherwise what was seen, from the agents' logs.
-pub(super) fn epochs(logs: &[(String, String)]) -> Vec<String> {
+/// They begin anew with a new store, at that boot time.
+pub(super) fn epochs(logs: &[(String, String)], restored: Option<f64>) -> Vec<String> {
     let (mut wrong, mut owners) = (Vec::new(), BTreeMap::new());
-    let mut last = 0;
+    let (mut last, mut restored) = (0, restored);
     for (at, epoch, member) in acquisitions(logs) {
+        if restored.is_some_and(|restored| at > restored) {
+            (last, restored) = (0, None);
+            owners.clear();
+        }
         let owner = *owners.entry(epoch).or_insert(member);
         if owner != member {
             wrong.push(format!("epoch {epoch} of {owner} is opened by {member} at {at:.3}"));
@@ -135,12 +140,14 @@ mod tests {
     #[test]
     fn epochs_that_grow_are_right() {
         let logs = [log("a", &[(1.0, 1), (3.0, 3), (4.0, 3)]), log("b", &[(2.0, 2)])];
-        assert_eq!(epochs(&logs), Vec::<String>::new());
+        assert_eq!(epochs(&logs, None), Vec::<String>::new());
     }
 
     #[test]
     fn an_epoch_used_twice_or_after_a_later_one_is_found() {
-        assert_eq!(epochs(&[log("a", &[(1.0, 2)]), log("b", &[(2.0, 2)])]).len(), 1);
-        assert_eq!(epochs(&[log("a", &[(1.0, 2)]), log("b", &[(2.0, 1)])]).len(), 1);
+        assert_eq!(epochs(&[log("a", &[(1.0, 2)]), log("b", &[(2.0, 2)])], None).len(), 1);
+        assert_eq!(epochs(&[log("a", &[(1.0, 2)]), log("b", &[(2.0, 1)])], None).len(), 1);
+        // With a new store it begins anew.
+        assert_eq!(epochs(&[log("a", &[(1.0, 2)]), log("b", &[(2.0, 1)])], Some(1.5)).len(), 0);
     }
 }

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
@@ -20,6 +22,8 @@ use crate::support::netns::Network;
 
 /// As systemd's `RestartSec` in docs/operations.md.
 const RESTART: Duration = Duration::from_millis(100);
+/// Longer than agents' views are old.
+const STEADY: Duration = Duration::from_millis(700);
 const CLUSTER: &str = "soak";
 /// The bucket's stream.
 pub(super) const STREAM: &str = "KV_harmony_soak";
@@ -53,6 +57,8 @@ pub(super) struct World {
     pub(super) watch: Watch,
     /// Ends of agents that nobody asked for.
     pub(super) exits: Vec<String>,
+    /// Boot time at which an operator began with a new store, if one did.
+    pub(super) restored: Option<f64>,
     place: Place,
 }
 
@@ -85,7 +91,8 @@ impl World {
             slots.push(slot(&place, plan, number, &network, &servers, watchdog)?);
         }
         let watch = Watch::start(&slots);
-        let mut world = Self { slots, servers, network, watch, exits: Vec::new(), place };
+        let mut world =
+            Self { slots, servers, network, watch, exits: Vec::new(), restored: None, place };
         world.found(plan)?;
         Ok(world)
     }
@@ -150,22 +157,29 @@ impl World {
     /// Waits until one leads and all others follow it, as all agents say; how long it took.
     pub(super) fn converge(&mut self, limit: Duration) -> Result<Duration, String> {
         let begin = Instant::now();
+        // Not a moment, and not what agents said before: it has to stay so for a while.
+        let mut since: Option<Duration> = None;
         loop {
             self.supervise();
-            let seen = self.watch.seen();
-            let Err(why) = view::converged(&seen, self.slots.len()) else {
-                return Ok(begin.elapsed());
-            };
-            if begin.elapsed() > limit {
-                return Err(format!("not converged in {limit:?}: {why}"));
+            let found = view::converged(&self.watch.seen(), self.slots.len());
+            since = found.is_ok().then(|| since.unwrap_or(begin.elapsed()));
+            match (since, found) {
+                (Some(at), _) if begin.elapsed() > at + STEADY => return Ok(at),
+                (_, Err(why)) if begin.elapsed() > limit => {
+                    return Err(format!("not converged in {limit:?}: {why}"));
+                }
+                _ => std::thread::sleep(Duration::from_millis(50)),
             }
-            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// Where the members' files are.
-    pub(super) fn path(&self) -> PathBuf {
-        self.place.path().to_path_buf()
+    /// Deletes the bucket.
+    pub(super) fn wipe_store(&self) -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let wiping = nats::delete_stream(self.servers.urls(), STREAM);
+        let limit = Duration::from_secs(10);
+        let wiping = async { tokio::time::timeout(limit, wiping).await };
+        runtime.map_err(|why| why.to_string())?.block_on(wiping).map_err(|why| why.to_string())?
     }
 
     /// Number of the server that leads the bucket, when somebody can say.
@@ -209,6 +223,9 @@ fn slot(
     settings["http"] = json!({"listen": http, "advertise": http});
     settings["peers"] = json!({"secret_file": secret});
     settings["watchdog"] = json!({"mode": if watchdog { "required" } else { "off" }});
+    if plan.calm {
+        settings["timing"] = json!({"lease_duration": "3s", "heartbeat_timeout": "500ms"});
+    }
     let reaction = if plan.fail_over { "fail_over" } else { "alert" };
     settings["failover"] = json!({"on_hung": reaction, "on_disk_full": reaction});
     let local = &mut settings["database"]["local"];
