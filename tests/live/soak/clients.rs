@@ -156,8 +156,8 @@ impl Writer {
             number: self.number,
             member,
             timeline: timeline.unwrap_or(0),
-            sent: sent,
-            acknowledged: acknowledged,
+            sent,
+            acknowledged,
         };
         self.commits.lock().unwrap_or_else(PoisonError::into_inner).push(commit);
         true

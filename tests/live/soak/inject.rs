@@ -225,7 +225,7 @@ fn processes(
         }
         Kind::KillMember | Kind::KillMemberAndServer => {
             slot.down_until = Some(later);
-            kill_member(world, fault.kind, member, server)
+            Ok(kill_member(world, fault.kind, member, server))
         }
         Kind::FreezeAgent => freeze(Held::new(agent), "agent"),
         Kind::FreezePostmaster => freeze(Held::new(slot.postmaster()), "postmaster"),
@@ -256,12 +256,7 @@ fn freeze(held: Held, what: &str) -> Result<Undo, String> {
 }
 
 /// Everything is looked up first: finding a process takes longer than killing it.
-fn kill_member(
-    world: &mut World,
-    kind: Kind,
-    member: usize,
-    server: usize,
-) -> Result<Undo, String> {
+fn kill_member(world: &mut World, kind: Kind, member: usize, server: usize) -> Undo {
     let slot = &world.slots[member];
     let children = slot.children().into_iter().map(|(pid, _)| pid);
     let held = Held::new(
@@ -275,9 +270,9 @@ fn kill_member(
     held.signal(Signal::KILL);
     if kind == Kind::KillMemberAndServer {
         world.servers.servers[server].kill();
-        return Ok(Undo::StartServers(vec![server]));
+        return Undo::StartServers(vec![server]);
     }
-    Ok(Undo::Nothing)
+    Undo::Nothing
 }
 
 fn store(world: &mut World, kind: Kind, server: usize) -> Result<Undo, String> {

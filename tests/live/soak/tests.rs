@@ -25,8 +25,8 @@ fn soak() {
     let end = Instant::now() + Duration::from_secs(60 * minutes);
     let only = setting("SOAK_SEED");
     let mut seed = only.or(setting("SOAK_FROM")).unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.unwrap().as_secs() % 1_000_000 * 1_000
+        let now = jiff::Timestamp::now().as_second();
+        u64::try_from(now).unwrap() % 1_000_000 * 1_000
     });
     let mut report = Report::default();
     loop {
