@@ -28,6 +28,10 @@ sims seeds="20000" from="0":
 fuzz target="" seconds="60":
     ./tests/fuzz/search "{{ target }}" {{ seconds }}
 
+# Real faults for so many minutes, or the round of one seed: just soak 60, just soak 1 1234 (target/soak)
+soak minutes="10" seed="":
+    SOAK_MINUTES={{ minutes }} SOAK_SEED={{ seed }} ./tests/run soak
+
 # A failover on this machine
 demo *arguments:
     ./deploy/demo {{ arguments }}

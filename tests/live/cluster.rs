@@ -38,6 +38,19 @@ pub(super) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Place {
+    pub(super) fn new() -> Self {
+        let scene = Scene::new();
+        fs::create_dir(scene.path().join("store")).unwrap();
+        Self { scene }
+    }
+
+    /// Ends whatever was started here.
+    pub(super) fn end(&self) {
         let end = Instant::now() + Duration::from_secs(10);
         while Instant::now() < end {
             let found = self.processes();
@@ -50,14 +63,6 @@ impl Drop for Place {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-}
-
-impl Place {
-    pub(super) fn new() -> Self {
-        let scene = Scene::new();
-        fs::create_dir(scene.path().join("store")).unwrap();
-        Self { scene }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -127,7 +132,17 @@ impl Place {
             "log": {"format": "json", "level": "info"},
         });
         let account = is_root().then(postgres_ids);
-        Member { dir, port, http, settings, account, agent_as: None, child: None }
+        Member {
+            dir,
+            port,
+            http,
+            settings,
+            account,
+            agent_as: None,
+            within: Vec::new(),
+            env: Vec::new(),
+            child: None,
+        }
     }
 
     /// Two members that run; the first leads, the second follows.
@@ -177,6 +192,10 @@ pub(super) struct Member {
     pub(super) account: Option<(u32, u32)>,
     /// User and group the agent runs as, when that is somebody else than the tests.
     pub(super) agent_as: Option<(u32, u32)>,
+    /// Words before the agent's command.
+    pub(super) within: Vec<String>,
+    /// What the agent's environment has besides.
+    pub(super) env: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -200,7 +219,10 @@ impl Member {
 
     fn command(&self) -> Command {
         let config = self.write_settings();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_harmony-agent"));
+        let binary = env!("CARGO_BIN_EXE_harmony-agent").to_owned();
+        let words = [self.within.clone(), vec![binary]].concat();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).envs(self.env.iter().cloned());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HARMONY_")) {
             command.env_remove(name);
         }
@@ -233,6 +255,18 @@ impl Member {
         });
         self.child = None;
         status
+    }
+
+    /// How the agent ended, once, if it did.
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().unwrap()?;
+        self.child = None;
+        Some(status)
+    }
+
+    /// Process id of the agent, while there is one.
+    pub(super) fn agent_pid(&self) -> Option<Pid> {
+        self.child.as_ref().map(Pid::from_child)
     }
 
     /// The agent has not ended.

@@ -13,4 +13,5 @@ mod nats_trouble;
 mod promises;
 mod recording;
 mod settings;
+mod soak;
 mod writers;

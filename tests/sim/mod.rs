@@ -24,3 +24,5 @@ mod setup;
 mod shrink;
 mod tests;
 mod world;
+
+pub(crate) use rng::Rng;

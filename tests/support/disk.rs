@@ -34,6 +34,11 @@ impl Disk {
         }
     }
 
+    /// It was filled, and not given back yet.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.join("filler").exists()
+    }
+
     /// Gives it back.
     pub(crate) fn free(&self) {
         fs::remove_file(self.0.join("filler")).unwrap();

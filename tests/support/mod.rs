@@ -5,5 +5,6 @@
 pub(crate) mod disk;
 pub(crate) mod identity;
 pub(crate) mod nats;
+pub(crate) mod netns;
 pub(crate) mod postgres;
 pub(crate) mod proxy;

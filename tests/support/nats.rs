@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::netns::{Network, Node};
 use super::proxy::Proxy;
 
 /// The server's binary.
@@ -55,7 +56,10 @@ pub(crate) struct Server {
     directory: TempDir,
     /// The part of its configuration that does not change.
     config: String,
+    address: String,
     port: u16,
+    /// Words before its command.
+    within: Vec<String>,
     child: Option<Child>,
 }
 
@@ -85,16 +89,28 @@ impl Server {
 
     fn new(binary: PathBuf, port: u16, name: &str, extra: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        Self::at(binary, directory, "127.0.0.1", port, name, extra)
+    }
+
+    fn at(
+        binary: PathBuf,
+        directory: TempDir,
+        address: &str,
+        port: u16,
+        name: &str,
+        extra: &str,
+    ) -> Self {
         let data = directory.path().join("data");
         let (sync, extra) = match extra.strip_prefix("jetstream_sync\n") {
             Some(rest) => ("sync_interval: always", rest),
             None => ("", extra),
         };
         let config = format!(
-            "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\n\
+            "server_name: {name}\nlisten: \"{address}:{port}\"\n\
              jetstream {{ store_dir: {data:?}, max_mem: 64MB, max_file: 1GB\n{sync} }}\n"
         );
-        let server = Self { binary, directory, config, port, child: None };
+        let (address, within) = (address.to_owned(), Vec::new());
+        let server = Self { binary, directory, config, address, port, within, child: None };
         server.configure(extra);
         server
     }
@@ -115,7 +131,7 @@ impl Server {
 
     /// Where clients connect.
     pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}:{}", self.address, self.port)
     }
 
     /// Where clients connect that insist on TLS.
@@ -145,7 +161,10 @@ impl Server {
             .append(true)
             .open(self.directory.path().join("log"))
             .unwrap();
-        let child = Command::new(&self.binary)
+        let words: Vec<_> = self.within.iter().map(PathBuf::from).collect();
+        let words = [words, vec![self.binary.clone()]].concat();
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .arg("-c")
             .arg(self.directory.path().join("server.conf"))
             .stdin(Stdio::null())
@@ -159,7 +178,7 @@ impl Server {
     /// Waits until it greets clients.
     pub(crate) fn await_ready(&mut self) {
         for _ in 0..600 {
-            if let Ok(stream) = TcpStream::connect(("127.0.0.1", self.port)) {
+            if let Ok(stream) = TcpStream::connect((self.address.as_str(), self.port)) {
                 stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
                 let mut line = String::new();
                 let read = BufReader::new(stream).read_line(&mut line);
@@ -172,6 +191,18 @@ impl Server {
             std::thread::sleep(Duration::from_millis(50));
         }
         panic!("nats-server does not answer: {}", self.log());
+    }
+
+    /// Starts it unless it runs.
+    pub(crate) fn respawn(&mut self) {
+        if self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
+            self.spawn();
+        }
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        self.child.as_ref().map(Pid::from_child)
     }
 
     /// Ends it at once, as a crash does.
@@ -230,18 +261,50 @@ pub(crate) async fn change_stream(url: &str, stream: &str, setting: &str, value:
     assert_eq!(changed["config"][setting], value, "{changed}");
 }
 
+/// Which server leads a stream, as somebody says who can be asked.
+pub(crate) async fn leader_of(urls: Vec<String>, stream: &str) -> Option<String> {
+    let client = async_nats::connect(urls).await.ok()?;
+    let subject = format!("$JS.API.STREAM.INFO.{stream}");
+    let answer = client.request(subject, Vec::new().into()).await.ok()?;
+    let answer: serde_json::Value = serde_json::from_slice(&answer.payload).ok()?;
+    Some(answer["cluster"]["leader"].as_str()?.to_owned())
+}
+
+/// Deletes a stream, as an operator could.
+pub(crate) async fn delete_stream(urls: Vec<String>, stream: &str) -> Result<(), String> {
+    let client = async_nats::connect(urls).await.map_err(|why| why.to_string())?;
+    let streams = async_nats::jetstream::new(client);
+    streams.delete_stream(stream).await.map(|_| ()).map_err(|why| why.to_string())
+}
+
 fn direct(route: u16) -> String {
     format!("nats://127.0.0.1:{route}")
 }
 
 /// One server of a cluster, called `s` and its number.
 fn clustered(number: usize, client: u16, route: u16, more: &str, known: &[String]) -> Server {
-    let extra = format!(
-        "jetstream_sync\nping_interval: \"2s\"\nping_max: 2\nwrite_deadline: \"2s\"\n\
-         cluster {{ name: c, listen: \"127.0.0.1:{route}\", {more} no_advertise: true, \
-         ping_interval: \"2s\", ping_max: 2, routes: {known:?} }}"
-    );
+    let extra = in_cluster("127.0.0.1", route, more, known);
     Server::new(binary(), client, &format!("s{number}"), &extra)
+}
+
+/// The part of a server's configuration that makes it one of a cluster.
+fn in_cluster(address: &str, route: u16, more: &str, known: &[String]) -> String {
+    format!(
+        "jetstream_sync\nping_interval: \"2s\"\nping_max: 2\nwrite_deadline: \"2s\"\n\
+         cluster {{ name: c, listen: \"{address}:{route}\", {more} no_advertise: true, \
+         ping_interval: \"2s\", ping_max: 2, routes: {known:?} }}"
+    )
+}
+
+/// One server of a cluster on a machine of its own, called `s` and its number, with its data in
+/// memory: what a busy disk does is not what these tests are about.
+fn remote(number: usize, node: &Node, known: &[String]) -> Server {
+    let extra = in_cluster(&node.address, 6222, "", known);
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let name = format!("s{number}");
+    let mut server = Server::at(binary(), directory, &node.address, 4222, &name, &extra);
+    server.within = node.within();
+    server
 }
 
 /// Three servers that replicate to each other.
@@ -259,6 +322,18 @@ impl Cluster {
         let mut servers: Vec<_> = (0..3)
             .map(|number| clustered(number, clients[number], routes[number], "", &known))
             .collect();
+        servers.iter_mut().for_each(Server::spawn);
+        servers.iter_mut().for_each(Server::await_ready);
+        Self { servers }
+    }
+
+    /// Starts a server on each of these machines of a network.
+    pub(crate) fn start_on(network: &Network, nodes: &[usize]) -> Self {
+        let nodes: Vec<&Node> = nodes.iter().map(|node| &network.nodes[*node]).collect();
+        let known: Vec<_> =
+            nodes.iter().map(|node| format!("nats://{}:6222", node.address)).collect();
+        let mut servers: Vec<_> =
+            nodes.iter().enumerate().map(|(number, node)| remote(number, node, &known)).collect();
         servers.iter_mut().for_each(Server::spawn);
         servers.iter_mut().for_each(Server::await_ready);
         Self { servers }
