@@ -8,6 +8,7 @@ mod classes;
 mod clients;
 mod history;
 mod inject;
+mod leftovers;
 mod plan;
 mod report;
 mod restore;
