@@ -9,6 +9,7 @@ mod clients;
 mod history;
 mod inject;
 mod leftovers;
+mod links;
 mod plan;
 mod report;
 mod restore;
