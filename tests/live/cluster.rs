@@ -44,7 +44,11 @@ impl Drop for Place {
 
 impl Place {
     pub(super) fn new() -> Self {
-        let scene = Scene::new();
+        Self::at(Scene::new())
+    }
+
+    /// The same, where it is to be.
+    pub(super) fn at(scene: Scene) -> Self {
         fs::create_dir(scene.path().join("store")).unwrap();
         Self { scene }
     }

@@ -50,6 +50,9 @@ pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
+/// Directories of servers with their data in memory are called so, with the process's id.
+pub(crate) const IN_MEMORY: &str = "harmony-soak-";
+
 /// One server and its data.
 pub(crate) struct Server {
     binary: PathBuf,
@@ -300,7 +303,8 @@ fn in_cluster(address: &str, route: u16, more: &str, known: &[String]) -> String
 /// memory: what a busy disk does is not what these tests are about.
 fn remote(number: usize, node: &Node, known: &[String]) -> Server {
     let extra = in_cluster(&node.address, 6222, "", known);
-    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let prefix = format!("{IN_MEMORY}{}-", std::process::id());
+    let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in("/dev/shm").unwrap();
     let name = format!("s{number}");
     let mut server = Server::at(binary(), directory, &node.address, 4222, &name, &extra);
     server.within = node.within();

@@ -42,6 +42,16 @@ impl Node {
         ]
     }
 
+    /// Does something in a thread there.
+    pub(crate) fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let path = path(&self.space);
+        let work = move || {
+            enter(&path);
+            work()
+        };
+        std::thread::spawn(work).join().unwrap()
+    }
+
     fn run(&self, words: &[&str]) -> Result<(), String> {
         let within = self.within();
         run(within.iter().map(String::as_str).chain(words.iter().copied()), "")
@@ -101,9 +111,7 @@ impl Network {
 
     /// Moves this thread, and those it starts from now on, to a place that reaches every machine.
     pub(crate) fn enter_hub(&self) {
-        let file = File::open(path(&self.hub)).unwrap();
-        let kind = Some(LinkNameSpaceType::Network);
-        move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), kind).unwrap();
+        enter(&path(&self.hub));
     }
 
     /// Drops what `from` sends to `to`, until as many mend it as have cut it.
@@ -171,6 +179,13 @@ impl Network {
         let within = self.nodes[node].within();
         run(within.iter().map(String::as_str).chain(["nft", "-f", "-"]), rules)
     }
+}
+
+/// Moves this thread to a namespace.
+fn enter(space: &std::path::Path) {
+    let file = File::open(space).unwrap();
+    let kind = Some(LinkNameSpaceType::Network);
+    move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), kind).unwrap();
 }
 
 fn path(space: &str) -> PathBuf {

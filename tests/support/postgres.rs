@@ -61,7 +61,12 @@ pub(crate) struct Scene {
 impl Scene {
     /// A new, empty one.
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("harmony-pg-").tempdir_in("/tmp").unwrap();
+        Self::called("harmony-pg-")
+    }
+
+    /// A new, empty one whose directory's name begins so.
+    pub(crate) fn called(prefix: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").unwrap();
         let scene = Self { dir };
         scene.give_away(scene.path());
         std::fs::write(scene.password_file(), format!("{PASSWORD}\n")).unwrap();

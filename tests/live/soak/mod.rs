@@ -8,6 +8,8 @@ mod classes;
 mod clients;
 mod history;
 mod inject;
+mod leftovers;
+mod links;
 mod plan;
 mod report;
 mod restore;

@@ -51,7 +51,7 @@ pub(super) struct Outcome {
 
 /// Runs the round of a plan; what cannot even be run is a violation, too.
 pub(super) fn run(plan: &Plan, watchdog: bool) -> Outcome {
-    let plan = plan.clone();
+    let (plan, seed) = (plan.clone(), plan.seed);
     let mut outcome =
         Outcome { seed: plan.seed, synchronous: plan.synchronous, ..Outcome::default() };
     // A thread of its own: it moves to the round's network, and may panic in a helper.
@@ -66,7 +66,7 @@ pub(super) fn run(plan: &Plan, watchdog: bool) -> Outcome {
         let why = panic.downcast_ref::<String>().cloned();
         let why = why.or_else(|| panic.downcast_ref::<&str>().map(|why| (*why).to_owned()));
         let why = format!("the round broke: {}", why.unwrap_or_default());
-        Outcome { violations: vec![why], ..Outcome::default() }
+        Outcome { seed, violations: vec![why], ..Outcome::default() }
     })
 }
 

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 
 use super::clients::Door;
+use super::leftovers;
 use super::plan::Plan;
 use super::view;
 use crate::live::cluster::{Member, Place};
@@ -85,7 +86,7 @@ impl World {
         let network = Network::start(&bytes)?;
         network.enter_hub();
         let servers = nats::Cluster::start_on(&network, &[3, 4, 5]);
-        let place = Place::new();
+        let place = leftovers::place();
         let mut slots = Vec::new();
         for number in 0..plan.members {
             slots.push(slot(&place, plan, number, &network, &servers, watchdog)?);
