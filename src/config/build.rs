@@ -8,9 +8,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::keys::{Default, Kind};
+use super::show::{show, show_size};
 use super::source::{Given, Origin, Sources, complete, gather, gather_text};
 use super::table::KEYS;
-use super::value::{Value, show_duration};
+use super::value::Value;
 use super::{
     Config, Database, Effective, LoadError, Loaded, LogFormat, Problem, Profile, Store, check,
 };
@@ -419,49 +420,6 @@ fn find_bin_dir(data_dir: &Path) -> Option<PathBuf> {
     let same = version.trim().parse().ok().filter(|version| usable.contains(version));
     let number = same.or(usable.last().copied())?;
     Some(root.join(number.to_string()).join("bin"))
-}
-
-fn show(kind: Kind, value: &Value) -> String {
-    match value {
-        Value::Text(text) => format!("{text:?}"),
-        Value::Whole(number) => match kind {
-            Kind::Size => show_size(*number),
-            Kind::Fraction => show_fraction(*number),
-            Kind::Text
-            | Kind::Path
-            | Kind::File
-            | Kind::Secret
-            | Kind::Whole(..)
-            | Kind::Flag
-            | Kind::Duration
-            | Kind::Choice(_)
-            | Kind::List
-            | Kind::Table => number.to_string(),
-        },
-        Value::Flag(flag) => flag.to_string(),
-        Value::Duration(duration) => format!("{:?}", show_duration(*duration)),
-        Value::List(items) => format!("{items:?}"),
-        Value::Table(entries) => {
-            let entries: Vec<_> =
-                entries.iter().map(|(name, value)| format!("{name:?} = {value:?}")).collect();
-            format!("{{ {} }}", entries.join(", "))
-        }
-    }
-}
-
-fn show_size(bytes: u64) -> String {
-    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let unit = units.iter().find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift);
-    unit.map_or_else(
-        || format!("\"{bytes}B\""),
-        |(unit, shift)| format!("\"{}{unit}\"", bytes >> shift),
-    )
-}
-
-fn show_fraction(parts_per_million: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "at most 1 000 000")]
-    let share = parts_per_million as f64 / 1e6;
-    format!("{share:?}")
 }
 
 fn small(number: u64) -> u32 {

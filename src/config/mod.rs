@@ -14,6 +14,7 @@ pub mod budget;
 mod build;
 mod check;
 mod keys;
+mod show;
 mod source;
 mod table;
 mod template;

@@ -149,6 +149,25 @@ fn the_state_does_not_lie_in_the_data() {
 }
 
 #[test]
+fn a_recording_is_long_enough_and_not_in_the_data() {
+    let place = Place::new();
+    let found = place.problems("", "[record]\nmax_size = \"64KiB\"");
+    assert_says(&found, &["record.max_size is 65536 bytes; it has to be at least 1MiB, or 0B"]);
+    let inside = format!("[record]\nfile = \"{}\"", place.path("data/recording").display());
+    assert_says(&place.problems("", &inside), &["record.file", "lies in database.local.data_dir"]);
+    let file = place.load("", "").unwrap().config.recording.unwrap().file;
+    assert!(file.ends_with("recording.jsonl"), "{}", file.display());
+    assert_eq!(place.load("", "[record]\nmax_size = \"0B\"").unwrap().config.recording, None);
+}
+
+#[test]
+fn a_lease_is_whole_milliseconds_as_its_record_is() {
+    let place = Place::new();
+    let found = place.problems("", "[timing]\nlease_duration = \"15s 500us\"");
+    assert_says(&found, &["lease_duration is 15s 500us; it has to be whole milliseconds"]);
+}
+
+#[test]
 fn nats_settings_are_checked() {
     let place = Place::new();
     assert_says(

@@ -124,7 +124,7 @@ fn stat(pid: i32) -> Option<(char, u64)> {
 pub(super) fn read_stat(text: &str) -> Option<(char, u64)> {
     let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
     let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    Some((fields.first()?.chars().next()?, ticks(11)? + ticks(12)?))
+    Some((fields.first()?.chars().next()?, ticks(11)?.saturating_add(ticks(12)?)))
 }
 
 #[cfg(test)]

@@ -88,14 +88,18 @@ fn control(text: &str) {
 
 /// One setting stays one line with one value.
 fn rendered(value: &str) {
-    if value.contains(char::is_control) {
-        // Refused by the configuration.
+    if value.contains(['\n', '\r', '\0']) {
+        // Refused when the agent starts (`conf::check`).
         return;
     }
     let settings = BTreeMap::from([("work_mem".to_owned(), value.to_owned())]);
     let text = decoders::rendered(&settings);
-    assert_eq!(text.lines().count(), 2, "{text}");
-    let quoted = text.lines().nth(1).and_then(|line| line.strip_prefix("work_mem = '"));
+    assert_eq!(text.matches('\n').count(), 2, "{text}");
+    let quoted = text
+        .trim_end_matches('\n')
+        .split('\n')
+        .nth(1)
+        .and_then(|line| line.strip_prefix("work_mem = '"));
     let mut chars = quoted.unwrap().chars();
     let mut read = String::new();
     loop {

@@ -77,13 +77,20 @@ fn written<T: DeserializeOwned + Clone + PartialEq + std::fmt::Debug>(
     let bytes = codec::encode(&header, &record(value.clone()));
     let name = key.to_string();
     let name = name.split('.').next().unwrap_or_default();
-    let versioned = Versioned {
-        key: key.clone(),
-        value: bytes.clone(),
-        revision: Revision(1),
-        created: StoreTime(1),
+    let read = |value: Vec<u8>| {
+        let (revision, created) = (Revision(1), StoreTime(1));
+        let versioned = Versioned { key: key.clone(), value, revision, created };
+        codec::decode::<T>(&versioned, name, &incarnation())
     };
-    let read = codec::decode::<T>(&versioned, name, &incarnation());
+    // One bit: the same, or not obeyed.
+    for at in (0..bytes.len()).step_by(bytes.len() / 16 + 1) {
+        let mut spoilt = bytes.clone();
+        spoilt[at] ^= 1 << (at % 8);
+        if let Slot::Valid { record, .. } = read(spoilt) {
+            assert_eq!(record, value, "changed at {at}");
+        }
+    }
+    let read = read(bytes.clone());
     // Only what is too long to be written is not read.
     match read {
         Slot::Valid { record, header: found, .. } => assert_eq!((record, found), (value, header)),
