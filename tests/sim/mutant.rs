@@ -48,7 +48,7 @@ pub(crate) enum Mutant {
     AnyStandby,
     /// Writes are applied whatever they were decided on.
     BlindWrites,
-    /// A cancelled action is answered for although it goes on.
+    /// An action is answered for although it goes on.
     AnswersEarly,
     /// Neither the end of an epoch nor a cancellation is heard.
     EpochEndUnheard,

@@ -167,6 +167,10 @@ impl Run {
         let end = self.world.now + bound;
         let mut in_a_row = 0;
         while self.violation.is_none() && in_a_row < 4 {
+            // Two founders may show only now: who could not start what it founded has to give way.
+            if self.world.now > end && self.world.needs_operator() {
+                return;
+            }
             if self.world.now > end {
                 let text = format!("{what}: {}", self.world.picture());
                 let sentence = "Once everything works again, there is one primary, and every other \

@@ -36,7 +36,8 @@ impl LeaseCoversWrites {
         match fact {
             Fact::Asks(asks) => {
                 let own = &world.machines[asks.by].member;
-                let missing = world.store.admitted().filter(|member| member != own).collect();
+                let admitted = world.store.admitted().filter(|member| *member != own);
+                let missing = admitted.cloned().collect();
                 let round = Round {
                     by: asks.by,
                     clock: world.machines[asks.by].clock.clone(),
@@ -107,7 +108,7 @@ impl Invariant for LeaseCoversWrites {
             let clock = &world.machines[m].clock;
             let promised = self.promised.get(&m).filter(|(known, _)| known == clock);
             let alone = world.setup.policy.promises
-                && world.store.admitted().all(|member| member == world.machines[m].member);
+                && world.store.admitted().all(|member| *member == world.machines[m].member);
             let promised = alone || promised.is_some_and(|(_, until)| now < *until);
             if !promised && proven.is_none_or(|(_, _, until)| now >= *until) {
                 let until = proven.map_or(Instant::ZERO, |(_, _, until)| *until);

@@ -111,6 +111,10 @@ impl World {
             let proof = self.proof(m, "kill");
             return self.finish(m, op, ActionOutcome::Applied(Done::Fenced(proof)));
         }
+        if self.setup.mutant == Some(Mutant::AnswersEarly) && !fence {
+            let outcome = ActionOutcome::Unknown("no answer in time".to_owned());
+            self.later(MOMENT, Item::Tell(m, life, Box::new(Event::Acted(op, outcome))));
+        }
         self.later(MOMENT, Item::Act(m, life, op));
         self.later(limit, Item::Act(m, life, op));
     }
@@ -147,10 +151,6 @@ impl World {
             acting.cancelled = true;
             acting.blocked = blocked;
             self.later(delay, Item::Act(m, life, op));
-            if self.setup.mutant == Some(Mutant::AnswersEarly) {
-                let outcome = ActionOutcome::Unknown("cancelled".to_owned());
-                self.later(MOMENT, Item::Tell(m, life, Box::new(Event::Acted(op, outcome))));
-            }
         }
     }
 

@@ -42,6 +42,7 @@ impl World {
         };
         let Some(content) = self.bad_content(&key, bad) else { return };
         self.say(format_args!("store: {key} is overwritten: {bad:?}"));
+        self.spoilt |= matches!(key, Key::Lease | Key::ClusterState);
         if key == Key::Lease && bad == Bad::Old {
             // As a store restored from a backup is.
             self.rolled_back = Some(self.now);

@@ -183,6 +183,7 @@ impl World {
     /// It forgot what it had acknowledged.
     pub(crate) fn store_lost(&mut self) {
         self.lost = true;
+        self.spoilt = true;
         self.fact(Fact::StoreLost);
     }
 

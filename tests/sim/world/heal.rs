@@ -39,7 +39,7 @@ impl World {
             .collect();
         systems.sort_unstable();
         systems.dedup();
-        self.setup.store_loses || self.usurped || systems.len() > 1
+        self.spoilt || self.usurped || systems.len() > 1
     }
 
     /// The store was restored within the time for which a lease lasts: a former holder that did not see

@@ -191,6 +191,8 @@ pub(crate) struct World {
     pub(crate) usurped: bool,
     /// The store lost something that it had acknowledged.
     pub(crate) lost: bool,
+    /// The same, or the lease or `cluster_state` was overwritten: only an operator may be able to mend it.
+    pub(crate) spoilt: bool,
     /// When the store was last restored from a backup.
     pub(crate) rolled_back: Option<u64>,
     pub(crate) rng: Rng,
@@ -258,6 +260,7 @@ impl World {
             next_fault: 0,
             usurped: false,
             lost: false,
+            spoilt: false,
             rolled_back: None,
             rng,
             queue: BTreeMap::new(),

@@ -167,8 +167,8 @@ impl Store {
     }
 
     /// Members that the cluster's description names.
-    pub(crate) fn admitted(&self) -> impl Iterator<Item = MemberId> {
-        self.cluster().map(|cluster| cluster.members.keys().cloned()).into_iter().flatten()
+    pub(crate) fn admitted(&self) -> impl Iterator<Item = &MemberId> {
+        self.cluster().map(|cluster| cluster.members.keys()).into_iter().flatten()
     }
 
     /// Keys there are.
