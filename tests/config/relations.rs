@@ -164,7 +164,7 @@ fn a_recording_is_long_enough_and_not_in_the_data() {
 fn a_lease_is_whole_milliseconds_as_its_record_is() {
     let place = Place::new();
     let found = place.problems("", "[timing]\nlease_duration = \"15s 500us\"");
-    assert_says(&found, &["lease_duration is 15s 500us; it has to be whole milliseconds"]);
+    assert_says(&found, &["lease_duration is 15s 500µs; it has to be whole milliseconds"]);
 }
 
 #[test]

@@ -83,6 +83,23 @@ async fn it_stays_within_its_size_and_both_files_replay() {
     assert!(both.steps() > 20, "{}", both.steps());
 }
 
+#[test]
+fn what_does_not_fit_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("recording.jsonl");
+    let mut files = Files::open(&path, 1000).unwrap();
+    let start = [line::BEGINS, &"x".repeat(500), "\n"].concat();
+    assert_eq!(files.append(&[b'x'; 100], false), Ok(false), "a step before any start");
+    assert_eq!(files.append(&[b'x'; 1001], true), Ok(false));
+    assert_eq!(files.append(start.as_bytes(), true), Ok(true));
+    assert_eq!(files.append(&[b'x'; 600], false), Ok(false));
+    assert_eq!(fs::read_to_string(&path).unwrap(), start);
+    // A start that does not fit begins another file.
+    assert_eq!(files.append(start.as_bytes(), true), Ok(true));
+    assert_eq!(fs::read_to_string(dir.path().join("recording.jsonl.1")).unwrap(), start);
+    assert_eq!(fs::read_to_string(&path).unwrap(), start);
+}
+
 #[tokio::test]
 async fn steps_that_were_left_out_are_told_and_it_goes_on_after_them() {
     let dir = tempfile::tempdir().unwrap();
@@ -123,7 +140,7 @@ async fn steps_that_were_left_out_are_told_and_it_goes_on_after_them() {
 async fn a_strange_file_is_left_alone_and_nothing_else_suffers() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("floor.json");
-    for strange in ["{\"incarnation\":\"i\"}", "", "{\"sta"] {
+    for strange in ["{\"incarnation\":\"1f0c\",\"epoch\":7}", "short", "", "{\"sta"] {
         fs::write(&file, strange).unwrap();
         record(&file, 1 << 20, 3).await;
         let left = fs::read_to_string(&file).unwrap();
