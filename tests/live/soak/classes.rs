@@ -230,7 +230,8 @@ fn clock_off(field: &mut Field, kind: Kind, seconds: f64) {
     assert!(seen.iter().any(|off| (off - seconds).abs() < 60.0), "{seen:?}\n{}", &log[before..]);
 }
 
-/// With its guard off the cluster does have two writers, and that is seen.
+/// With its guard off the cluster does have two writers, and that is seen. With it on, the same fault
+/// is one of `processes_killed_and_frozen`.
 #[test]
 fn without_the_watchdog_the_checker_sees_two_writers() {
     aside(|| {
@@ -238,9 +239,5 @@ fn without_the_watchdog_the_checker_sees_two_writers() {
         let outcome = super::round::run(&plan, false);
         assert!(outcome.alternations > 0, "{outcome:?}");
         println!("{}: {}", outcome.alternations, outcome.violations[0]);
-        // With it on, the same fault is none.
-        let outcome = super::round::run(&plan, true);
-        assert_eq!(outcome.violations, Vec::<String>::new());
-        assert_eq!(outcome.failovers.len(), 1, "{outcome:?}");
     });
 }

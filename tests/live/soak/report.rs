@@ -16,11 +16,12 @@ pub(super) struct Report {
     injected: BTreeMap<Kind, usize>,
     skipped: usize,
     failovers: Vec<Duration>,
-    pauses: Vec<Duration>,
-    watched: Duration,
+    pauses: [Vec<Duration>; 2],
+    watched: [Duration; 2],
     converged: Vec<Duration>,
     promotions: usize,
     exits: usize,
+    /// Asynchronous and synchronous, as all pairs here.
     commits: [usize; 2],
     lost: [usize; 2],
     alternations: usize,
@@ -39,8 +40,8 @@ impl Report {
         }
         self.skipped += outcome.skipped;
         self.failovers.extend(outcome.failovers);
-        self.pauses.extend(outcome.pauses);
-        self.watched += outcome.watched;
+        self.pauses[mode].extend(outcome.pauses);
+        self.watched[mode] += outcome.watched;
         self.converged.extend(outcome.converged);
         self.promotions += outcome.promotions;
         self.exits += outcome.exits;
@@ -67,7 +68,7 @@ impl Report {
         );
         row(
             "time with clients and faults",
-            format!("{:.1} min", self.watched.as_secs_f64() / 60.0),
+            format!("{:.1} min", self.watched.iter().sum::<Duration>().as_secs_f64() / 60.0),
         );
         row(
             "faults injected (planned, and not possible or excluded)",
@@ -88,11 +89,15 @@ impl Report {
             format!("{}; {}", self.promotions, self.failovers.len()),
         );
         row("write unavailability per such change: median, longest", two(&self.failovers));
-        let total: Duration = self.pauses.iter().sum();
-        let share = 100.0 * total.as_secs_f64() / self.watched.as_secs_f64().max(0.001);
-        row("no commit for more than 0.5 s: times", self.pauses.len().to_string());
-        row("these together; share of the time", format!("{}; {share:.1} %", seconds(total)));
-        row("these: median, longest", two(&self.pauses));
+        // A synchronous commit waits for every standby: most faults stop them.
+        for (mode, name) in ["asynchronous", "synchronous"].into_iter().enumerate() {
+            let pauses = &self.pauses[mode];
+            let total: Duration = pauses.iter().sum();
+            let share = 100.0 * total.as_secs_f64() / self.watched[mode].as_secs_f64().max(0.001);
+            let sum = format!("{} times, {}, {share:.1} %", pauses.len(), seconds(total));
+            row(&format!("no commit for more than 0.5 s, {name}: times, sum, share"), sum);
+            row(&format!("these, {name}: median, longest"), two(pauses));
+        }
         row("converged after all was mended: median, longest", two(&self.converged));
         row("agents that ended unasked", self.exits.to_string());
         text.push_str("\n| fault | injected |\n|---|---|\n");
