@@ -18,11 +18,11 @@ test *suites:
 
 # One seed of the simulator with its log, or as many as you have time for: just sim 7, just sims 100000
 sim seed:
-    SIM_SEED={{ seed }} cargo test --locked --test integration sim::tests::seeds -- --nocapture
+    SIM_SEED={{ seed }} cargo test --locked --profile proof --test integration sim::tests::seeds -- --nocapture
 
-# Many seeds, optimised; `from` is the first
+# Many seeds; `from` is the first
 sims seeds="20000" from="0":
-    SIM_SEEDS={{ seeds }} SIM_FROM={{ from }} cargo test --release --locked --test integration sim::tests::seeds -- --nocapture
+    SIM_SEEDS={{ seeds }} SIM_FROM={{ from }} cargo test --locked --profile proof --test integration sim::tests::seeds -- --nocapture
 
 # A failover on this machine
 demo *arguments:
