@@ -24,6 +24,10 @@ sim seed:
 sims seeds="20000" from="0":
     SIM_SEEDS={{ seeds }} SIM_FROM={{ from }} cargo test --locked --profile proof --test integration sim::tests::seeds -- --nocapture
 
+# The exhaustive search within larger bounds than `./tests/run model`, or those whose name has this in it
+model name="":
+    MODEL_MORE={{ quote(name) }} cargo test --locked --profile proof --test integration sim::model::tests::nothing -- --nocapture
+
 # A failover on this machine
 demo *arguments:
     ./deploy/demo {{ arguments }}

@@ -29,18 +29,18 @@ pub(crate) struct Outcome {
     pub(crate) log: Vec<String>,
 }
 
-struct Run {
-    world: World,
-    invariants: Vec<Box<dyn Invariant>>,
-    violation: Option<Violation>,
+/// A world, and whether something was violated in it.
+#[derive(Clone)]
+pub(crate) struct Run {
+    pub(crate) world: World,
+    pub(crate) invariants: Vec<Box<dyn Invariant>>,
+    pub(crate) violation: Option<Violation>,
 }
 
 /// Runs the world of a setup: with random faults, or with those of a story.
 pub(crate) fn run(setup: &Setup, story: Option<&Story>, logged: bool) -> Outcome {
     let world = World::new(setup.clone(), logged);
-    let mut invariants = invariants::all();
-    invariants.retain(|invariant| setup.only.is_none_or(|only| only == invariant.name()));
-    let mut run = Run { world, invariants, violation: None };
+    let mut run = Run::new(world);
     if !setup.early {
         run.until_converged(setup.scaled(200_000), "the cluster did not come up");
     }
@@ -76,8 +76,16 @@ pub(crate) fn run(setup: &Setup, story: Option<&Story>, logged: bool) -> Outcome
 }
 
 impl Run {
+    /// At the beginning of a world.
+    pub(crate) fn new(world: World) -> Self {
+        let mut invariants = invariants::all();
+        let only = world.setup.only;
+        invariants.retain(|invariant| only.is_none_or(|only| only == invariant.name()));
+        Self { world, invariants, violation: None }
+    }
+
     /// Everything up to a time happens.
-    fn until(&mut self, at: u64) {
+    pub(crate) fn until(&mut self, at: u64) {
         while self.violation.is_none() && self.world.next_at().is_some_and(|next| next <= at) {
             self.world.advance();
             self.check();
@@ -85,7 +93,7 @@ impl Run {
         self.world.now = self.world.now.max(at);
     }
 
-    fn check(&mut self) {
+    pub(crate) fn check(&mut self) {
         self.world.excuse();
         let facts = std::mem::take(&mut self.world.facts);
         let mut found = None;
@@ -134,7 +142,7 @@ impl Run {
         self.until_converged(bound, "not converged");
     }
 
-    fn until_converged(&mut self, bound: u64, what: &str) {
+    pub(crate) fn until_converged(&mut self, bound: u64, what: &str) {
         let end = self.world.now + bound;
         let mut in_a_row = 0;
         while self.violation.is_none() && in_a_row < 4 {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use harmony_agent::core::policy::{Policy, Reaction, WatchdogMode};
 
+use super::model::Terms;
 use super::mutant::Mutant;
 use super::rng::Rng;
 
@@ -35,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) mutant: Option<Mutant>,
     /// Only this invariant counts.
     pub(crate) only: Option<&'static str>,
+    /// Nothing is drawn: the world is one of the exhaustive search.
+    pub(crate) terms: Option<Terms>,
 }
 
 impl Setup {
@@ -64,7 +67,18 @@ impl Setup {
         let store_loses = rng.chance(25);
         let early = rng.chance(20);
         policy.promises = rng.chance(85);
-        Self { seed, profile, members, twin, policy, store_loses, early, mutant: None, only: None }
+        Self {
+            seed,
+            profile,
+            members,
+            twin,
+            policy,
+            store_loses,
+            early,
+            mutant: None,
+            only: None,
+            terms: None,
+        }
     }
 
     /// Milliseconds of something that is quicker in a quicker profile, in nanoseconds.

@@ -138,7 +138,7 @@ impl Kind {
     }
 
     /// It is over as soon as it has happened.
-    fn is_moment(self) -> bool {
+    pub(crate) fn is_moment(self) -> bool {
         matches!(
             self,
             Self::SpuriousHint
