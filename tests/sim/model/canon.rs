@@ -75,15 +75,15 @@ pub(crate) fn mark(run: &Run, root: u64) -> u128 {
 #[rustfmt::skip]
 fn world(world: &World, into: &mut Wide) {
     let World {
-        now, store, net, machines, branches, faults, usurped, rolled_back, queue,
+        now, store, net, machines, branches, acknowledged, faults, usurped, rolled_back, queue,
         // The same for all states of a root.
         setup: _,
         // Told and looked at before a layer ends, or for people.
-        acknowledged: _, facts: _, steps: _, log: _,
+        facts: _, steps: _, log: _,
         // Numbers handed out; and chance and choices, which have no part between layers.
         next_fault: _, next_item: _, rng: _, choices: _,
     } = world;
-    (now, store, net, branches, usurped, rolled_back).hash(into);
+    (now, store, net, branches, acknowledged, usurped, rolled_back).hash(into);
     faults.iter().for_each(|fault| fault.hash(into));
     machines.iter().for_each(|of| machine(world, of, into));
     for ((at, _), item) in queue {

@@ -25,9 +25,7 @@ impl World {
         let Some(data) = &mut self.machines[m].db.data else { return };
         self.branches.append(&mut data.place, size, true);
         let place = data.place;
-        if !self.rng.is_calm() {
-            self.acknowledged.push((m, place));
-        }
+        self.acknowledged.push((m, place));
     }
 
     /// A standby receives what there is.
