@@ -32,6 +32,10 @@ fuzz target="" seconds="60":
 soak minutes="10" seed="":
     SOAK_MINUTES={{ minutes }} SOAK_SEED={{ seed }} ./tests/run soak
 
+# The exhaustive search within larger bounds than `./tests/run model`, or those whose name has this in it
+model name="":
+    MODEL_MORE={{ quote(name) }} cargo test --locked --profile proof --test integration sim::model::tests::nothing -- --nocapture
+
 # A failover on this machine
 demo *arguments:
     ./deploy/demo {{ arguments }}

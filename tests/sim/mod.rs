@@ -15,6 +15,7 @@
 
 mod chaos;
 mod invariants;
+mod model;
 mod mutant;
 mod recorded;
 mod rng;

@@ -30,10 +30,12 @@ pub(crate) struct Outcome {
     pub(crate) log: Vec<String>,
 }
 
-struct Run {
-    world: World,
-    invariants: Vec<Box<dyn Invariant>>,
-    violation: Option<Violation>,
+/// A world, and whether something was violated in it.
+#[derive(Clone)]
+pub(crate) struct Run {
+    pub(crate) world: World,
+    pub(crate) invariants: Vec<Box<dyn Invariant>>,
+    pub(crate) violation: Option<Violation>,
 }
 
 /// Runs the world of a setup: with random faults, or with those of a story. A core that panics violates
@@ -66,9 +68,7 @@ pub(crate) fn recorded(setup: &Setup) -> (Outcome, Vec<Vec<u8>>) {
 fn go(world: World, story: Option<&Story>) -> (Outcome, World) {
     let setup = world.setup.clone();
     let setup = &setup;
-    let mut invariants = invariants::all();
-    invariants.retain(|invariant| setup.only.is_none_or(|only| only == invariant.name()));
-    let mut run = Run { world, invariants, violation: None };
+    let mut run = Run::new(world);
     if !setup.early {
         run.until_converged(setup.scaled(200_000), "the cluster did not come up");
     }
@@ -105,8 +105,16 @@ fn go(world: World, story: Option<&Story>) -> (Outcome, World) {
 }
 
 impl Run {
+    /// At the beginning of a world.
+    pub(crate) fn new(world: World) -> Self {
+        let mut invariants = invariants::all();
+        let only = world.setup.only;
+        invariants.retain(|invariant| only.is_none_or(|only| only == invariant.name()));
+        Self { world, invariants, violation: None }
+    }
+
     /// Everything up to a time happens.
-    fn until(&mut self, at: u64) {
+    pub(crate) fn until(&mut self, at: u64) {
         while self.violation.is_none() && self.world.next_at().is_some_and(|next| next <= at) {
             self.world.advance();
             self.check();
@@ -114,7 +122,7 @@ impl Run {
         self.world.now = self.world.now.max(at);
     }
 
-    fn check(&mut self) {
+    pub(crate) fn check(&mut self) {
         self.world.excuse();
         let facts = std::mem::take(&mut self.world.facts);
         let mut found = None;
@@ -163,7 +171,7 @@ impl Run {
         self.until_converged(bound, "not converged");
     }
 
-    fn until_converged(&mut self, bound: u64, what: &str) {
+    pub(crate) fn until_converged(&mut self, bound: u64, what: &str) {
         let end = self.world.now + bound;
         let mut in_a_row = 0;
         while self.violation.is_none() && in_a_row < 4 {

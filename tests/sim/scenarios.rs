@@ -68,6 +68,7 @@ fn setup(words: &str) -> Setup {
         early: true,
         mutant: None,
         only: None,
+        terms: None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use harmony_agent::core::policy::{Policy, Reaction, WatchdogMode};
 
+use super::model::Terms;
 use super::mutant::Mutant;
 use super::rng::Rng;
 
@@ -40,6 +41,8 @@ pub(crate) struct Setup {
     pub(crate) mutant: Option<Mutant>,
     /// Only this invariant counts.
     pub(crate) only: Option<&'static str>,
+    /// Nothing is drawn: the world is one of the exhaustive search.
+    pub(crate) terms: Option<Terms>,
 }
 
 impl Setup {
@@ -84,6 +87,7 @@ impl Setup {
             early,
             mutant: None,
             only: None,
+            terms: None,
         }
     }
 

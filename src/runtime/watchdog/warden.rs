@@ -12,7 +12,7 @@ use crate::core::time::Instant;
 pub const HORIZON: Duration = Duration::from_secs(3600);
 
 /// What the watchdog is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Phase {
     /// Nothing to guard.
@@ -73,7 +73,7 @@ impl Refusal {
 }
 
 /// The watchdog's state, as it tells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Status {
     /// What it is doing.
     pub phase: Phase,
@@ -88,7 +88,7 @@ pub struct Status {
 }
 
 /// The watchdog's state.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Warden {
     status: Status,
 }

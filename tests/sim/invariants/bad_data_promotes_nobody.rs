@@ -10,7 +10,7 @@ use super::Invariant;
 use crate::sim::world::{Fact, LeaseWritten, World};
 
 /// See the module's documentation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct BadDataPromotesNobody {
     last: Option<Lease>,
     /// Who wrote a lease, ever.

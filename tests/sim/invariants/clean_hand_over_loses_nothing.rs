@@ -6,7 +6,7 @@ use super::Invariant;
 use crate::sim::world::{Fact, World};
 
 /// See the module's documentation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct CleanHandOverLosesNothing {
     /// When the lease was released after a clean stop, where that ended, and how long the old primary
     /// may take it back.

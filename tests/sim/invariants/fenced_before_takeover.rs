@@ -6,7 +6,7 @@ use super::{Invariant, is_writer};
 use crate::sim::world::{Fact, World};
 
 /// See the module's documentation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct FencedBeforeTakeover {
     /// By machine: when it last promised not to take over, in true time.
     promised: BTreeMap<usize, u64>,

@@ -6,7 +6,7 @@ use super::Invariant;
 use crate::sim::world::{Fact, World};
 
 /// See the module's documentation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct FloorBeforePromotion;
 
 impl Invariant for FloorBeforePromotion {

@@ -9,7 +9,7 @@ use super::Invariant;
 use crate::sim::world::{Fact, World};
 
 /// See the module's documentation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct LeaseBeforeOpening {
     /// By machine: its newest epoch, and until when.
     held: BTreeMap<usize, (Epoch, Instant)>,

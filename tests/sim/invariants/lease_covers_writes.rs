@@ -11,7 +11,7 @@ use crate::sim::world::machine::Clock;
 use crate::sim::world::{Fact, World};
 
 /// See the module's documentation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct LeaseCoversWrites {
     /// By machine: by which clock, when sent, until when.
     until: BTreeMap<usize, (Clock, u64, Instant)>,
@@ -22,7 +22,7 @@ pub(crate) struct LeaseCoversWrites {
 }
 
 /// A round of promises under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Round {
     by: usize,
     clock: Clock,

@@ -26,11 +26,12 @@ mod tasks_belong_to_their_epoch;
 mod transitions_as_documented;
 
 use std::fmt::Debug;
+use std::hash::{Hash, Hasher};
 
 use super::world::{Fact, World};
 
 /// Something that has to be true.
-pub(crate) trait Invariant: Debug {
+pub(crate) trait Invariant: Kept + Debug {
     /// Its name, that of its file.
     fn name(&self) -> &'static str;
     /// What has to be true.
@@ -44,6 +45,30 @@ pub(crate) trait Invariant: Debug {
     /// Looked at after each thing that happened.
     fn instant(&mut self, _world: &World) -> Result<(), String> {
         Ok(())
+    }
+}
+
+/// What it remembers is part of what a search has reached.
+pub(crate) trait Kept: Send + Sync {
+    /// Another one that remembers the same.
+    fn copy(&self) -> Box<dyn Invariant>;
+    /// What it remembers, into a hash.
+    fn mark(&self, hasher: &mut dyn Hasher);
+}
+
+impl<T: Invariant + Clone + Hash + Send + Sync + 'static> Kept for T {
+    fn copy(&self) -> Box<dyn Invariant> {
+        Box::new(self.clone())
+    }
+
+    fn mark(&self, mut hasher: &mut dyn Hasher) {
+        self.hash(&mut hasher);
+    }
+}
+
+impl Clone for Box<dyn Invariant> {
+    fn clone(&self) -> Self {
+        (**self).copy()
     }
 }
 

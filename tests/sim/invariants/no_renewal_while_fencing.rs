@@ -9,7 +9,7 @@ use super::Invariant;
 use crate::sim::world::{Fact, World};
 
 /// See the module's documentation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct NoRenewalWhileFencing {
     /// By machine: the newest write asked for.
     asked: BTreeMap<usize, (Epoch, u64)>,

@@ -9,7 +9,7 @@ use super::Invariant;
 use crate::sim::world::{Fact, World};
 
 /// See the module's documentation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct OneNameOneHolder {
     /// By name: the machine that wrote the lease last, and when.
     last: BTreeMap<MemberId, (usize, u64)>,

@@ -4,7 +4,7 @@ use super::{Invariant, is_writer};
 use crate::sim::world::World;
 
 /// See the module's documentation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct OneWriter;
 
 impl Invariant for OneWriter {

@@ -9,7 +9,7 @@ use crate::sim::world::history::{BranchId, Place};
 use crate::sim::world::{Fact, World};
 
 /// See the module's documentation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct SynchronousCommitsSurvive {
     /// By cluster and timeline: the last acknowledged commit.
     acknowledged: BTreeMap<(SystemId, BranchId), u64>,

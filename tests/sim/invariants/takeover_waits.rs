@@ -6,7 +6,7 @@ use super::Invariant;
 use crate::sim::world::{Fact, World};
 
 /// See the module's documentation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct TakeoverWaits {
     /// When and by which machine the lease was last written.
     last: Option<(u64, usize)>,

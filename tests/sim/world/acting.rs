@@ -12,7 +12,7 @@ use super::{Fact, Item, World};
 use crate::sim::mutant::Mutant;
 
 /// An action under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Acting {
     pub(crate) action: Action,
     pub(crate) epoch: Epoch,
@@ -36,7 +36,7 @@ pub(crate) struct Acting {
 }
 
 /// How far an action is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
     Begin,
     /// Copying, rewinding, initialising: to be done when it is called next.

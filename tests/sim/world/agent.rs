@@ -13,14 +13,14 @@ use harmony_agent::core::time::Instant;
 use harmony_agent::core::{Agent, Identity, header};
 
 use super::acting::Acting;
-use super::network::{MOMENT, Request, What};
+use super::network::{MOMENT, Reply, Request, What};
 use super::watchdog::Keeper;
 use super::{Fact, Item, World};
 use crate::sim::mutant::Mutant;
 use crate::sim::setup::MS;
 
 /// An operation of the store that has not been answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Open {
     Read,
     Write,
@@ -54,9 +54,9 @@ pub(crate) struct Process {
     /// Since when the database has not answered.
     pub(crate) silent_since: Option<u64>,
     /// The deadline that is waited for.
-    wake: (u64, Option<u64>),
+    pub(crate) wake: (u64, Option<u64>),
     /// Ticks within one instant.
-    ticks: (u64, u32),
+    pub(crate) ticks: (u64, u32),
     /// How it is to be started again once it has stopped as asked.
     pub(crate) restart_after: u64,
 }
@@ -315,7 +315,8 @@ impl World {
         // The store's adapter gives up a little before the executor does.
         self.later(limit / 10 * 9, Item::GiveUp(m, life, op));
         let sent = self.local(m);
-        self.send(Request { from: m, life, op, sent, sent_at: self.now, incarnation, what });
+        let reply = Reply::Usual;
+        self.send(Request { from: m, life, op, sent, sent_at: self.now, incarnation, what, reply });
     }
 
     fn remember(&mut self, m: usize, life: u32, op: OpId, floor: Floor) {

@@ -9,9 +9,18 @@ use crate::sim::mutant::Mutant;
 const SESSIONS: usize = 5;
 
 impl World {
+    /// A pause between two commits, or two parcels of the log. Without chance a quarter of a heartbeat
+    /// interval: more of them are only more of the same.
+    fn traffic(&mut self, from: u64, to: u64) -> u64 {
+        match self.rng.is_calm() {
+            true => super::agent::nanos(self.setup.policy.heartbeat_interval) / 4,
+            false => self.some(from, to),
+        }
+    }
+
     /// The client of a member tries to commit.
     pub(crate) fn client(&mut self, m: usize) {
-        let pause = self.some(100, 400);
+        let pause = self.traffic(100, 400);
         self.later(pause, Item::Client(m));
         if !self.can_acknowledge(m) || self.machines[m].db.waiting.len() >= SESSIONS {
             return;
@@ -106,7 +115,7 @@ impl World {
 
     /// A standby receives what there is.
     pub(crate) fn stream(&mut self, m: usize) {
-        let pause = self.some(60, 240);
+        let pause = self.traffic(60, 240);
         self.later(pause, Item::Stream(m));
         let source = self.machines[m].db.data.as_ref().and_then(|data| data.upstream);
         let Some(source) = source else {

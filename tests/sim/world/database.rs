@@ -50,7 +50,7 @@ pub(crate) enum Server {
 }
 
 /// What a server does by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ServerEvent {
     Started,
     StartFailed,

@@ -21,10 +21,10 @@ pub(crate) struct Clock {
 }
 
 /// Two clocks drift apart by at most 10,000 ppm, so each is off by at most half of that.
-const WORST_DRIFT: u64 = 4_900;
+pub(crate) const WORST_DRIFT: u64 = 4_900;
 
 impl Clock {
-    fn new(now: u64, reading: u64, ppm: i64) -> Self {
+    pub(crate) fn new(now: u64, reading: u64, ppm: i64) -> Self {
         Self { booted: (now, reading), ppm }
     }
 
@@ -119,7 +119,10 @@ impl Machine {
 
     /// A new boot: the clock begins somewhere else.
     pub(crate) fn reboot(&mut self, now: u64, rng: &mut Rng) {
-        self.clock = new_clock(now, rng);
+        self.clock = match rng.is_calm() {
+            true => Clock::new(now, 5_000_000_000, self.clock.ppm),
+            false => new_clock(now, rng),
+        };
     }
 }
 

@@ -67,6 +67,7 @@ impl World {
 
     /// On its way, at times late, twice or never.
     fn deliver(&mut self, item: Item) {
+        let Some(chosen) = self.fate_of_message(&item) else { return };
         if self.rng.chance(3) {
             return;
         }
@@ -76,6 +77,6 @@ impl World {
         }
         let late = self.rng.chance(3);
         let delay = if late { self.some(200, 60_000) } else { self.some(1, 20) };
-        self.later(delay, item);
+        self.later(delay + chosen, item);
     }
 }

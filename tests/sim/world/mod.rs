@@ -37,6 +37,7 @@ use harmony_agent::core::promise::{PromiseAnswer, PromiseRequest};
 use harmony_agent::core::records::{Invalid, Key, Lease};
 use harmony_agent::core::time::Instant;
 
+use super::model::fate::Choices;
 use super::recorded::Recording;
 use super::rng::Rng;
 use super::setup::Setup;
@@ -49,7 +50,7 @@ use store::Store;
 use watchdog::{Hears, Order};
 
 /// Something on its way, addressed to a machine, to a process on it (by its number), or to the world.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Item {
     /// The agent's deadline; the number tells one that was moved.
     Wake(usize, u32, u64),
@@ -196,8 +197,10 @@ pub(crate) struct World {
     /// When the store was last restored from a backup.
     pub(crate) rolled_back: Option<u64>,
     pub(crate) rng: Rng,
-    queue: BTreeMap<(u64, u64), Item>,
-    next_item: u64,
+    /// What becomes of messages, when a search decides it.
+    pub(crate) choices: Option<Choices>,
+    pub(crate) queue: BTreeMap<(u64, u64), Item>,
+    pub(crate) next_item: u64,
 }
 
 /// Whom an item is for.
@@ -241,7 +244,10 @@ impl World {
     /// The world of a setup, with nothing but machines and an empty store.
     pub(crate) fn new(setup: Setup, logged: bool) -> Self {
         let count = setup.members + usize::from(setup.twin);
-        let mut rng = Rng::new(setup.seed);
+        let mut rng = match &setup.terms {
+            Some(terms) => Rng::paced(terms.pace),
+            None => Rng::new(setup.seed),
+        };
         let machines = (0..count).map(|at| Machine::new(at, setup.members, &mut rng)).collect();
         let mut world = Self {
             now: 0,
@@ -263,12 +269,17 @@ impl World {
             spoilt: false,
             rolled_back: None,
             rng,
+            choices: None,
             queue: BTreeMap::new(),
             next_item: 0,
             setup,
         };
         for m in 0..count {
-            let begin = world.rng.below(world.setup.scaled(2_000));
+            let drawn = world.rng.below(world.setup.scaled(2_000));
+            let begin = world.setup.terms.as_ref().map_or(drawn, |terms| terms.begin(m));
+            if let Some(terms) = &world.setup.terms {
+                world.machines[m].clock = terms.clock(m);
+            }
             if world.setup.late && m + 1 == world.setup.members {
                 let machine = &mut world.machines[m];
                 (machine.joined, machine.on, machine.held) = (false, false, true);
@@ -278,7 +289,9 @@ impl World {
             world.later(0, Item::Client(m));
             world.later(0, Item::Stream(m));
         }
-        world.later(0, Item::BackUp);
+        if world.setup.terms.is_none() || world.setup.store_loses {
+            world.later(0, Item::BackUp);
+        }
         world
     }
 
@@ -374,9 +387,10 @@ impl World {
     /// What a process missed while it stood still arrives at once.
     pub(crate) fn catch_up(&mut self, mut missed: Vec<Item>) {
         // Whoever comes back finds all of it waiting and takes it in whatever order.
-        if self.rng.chance(50) {
+        let chosen = self.choose_order(3);
+        if self.rng.chance(50) || chosen == 1 {
             missed.sort_by_key(|item| matches!(item, Item::Wake(..) | Item::GiveUp(..)));
-        } else if self.rng.chance(50) {
+        } else if self.rng.chance(50) || chosen == 2 {
             missed.sort_by_key(|item| !matches!(item, Item::Wake(..) | Item::GiveUp(..)));
         }
         let mut delay = 0;

@@ -14,7 +14,7 @@ use crate::sim::mutant::Mutant;
 use crate::sim::setup::MS;
 
 /// Something asked of the store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Request {
     pub(crate) from: usize,
     pub(crate) life: u32,
@@ -26,10 +26,20 @@ pub(crate) struct Request {
     /// The life of the store that the sender opened.
     pub(crate) incarnation: Incarnation,
     pub(crate) what: What,
+    pub(crate) reply: Reply,
+}
+
+/// What becomes of the answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reply {
+    Usual,
+    Lost,
+    /// So many nanoseconds later than usual.
+    Late(u64),
 }
 
 #[allow(clippy::large_enum_variant, reason = "on its way in a box")]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum What {
     Read,
     Write(StoreWrite, Header),
@@ -37,14 +47,14 @@ pub(crate) enum What {
 
 /// What the store says.
 #[allow(clippy::large_enum_variant, reason = "on its way in a box")]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Answer {
     Read(Result<Snapshot, ReadFailure>),
     Written(WriteOutcome),
 }
 
 /// How a machine's way to the store is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Way {
     /// Requests do not arrive.
     pub(crate) cut_to: bool,
@@ -64,7 +74,7 @@ pub(crate) struct Way {
 }
 
 /// See the module's documentation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Network {
     pub(crate) ways: Vec<Way>,
     /// Pairs of machines between which nothing goes from the first to the second.
@@ -85,13 +95,17 @@ impl Network {
 }
 
 impl World {
-    pub(crate) fn send(&mut self, request: Request) {
+    pub(crate) fn send(&mut self, mut request: Request) {
         let m = request.from;
+        let chosen = match self.fate_of(&mut request) {
+            Some(delay) => delay,
+            None => return,
+        };
         let (slow, late, twice) = {
             let way = &self.net.ways[m];
             (way.slow, way.late, way.twice)
         };
-        let mut delay = self.some(1, 8) + self.rng.below(slow + 1);
+        let mut delay = self.some(1, 8) + self.rng.below(slow + 1) + chosen;
         let is_write = matches!(request.what, What::Write(..));
         if is_write && late && self.rng.chance(70) {
             delay = self.some(200, 60_000);
@@ -107,17 +121,23 @@ impl World {
     pub(crate) fn request_arrives(&mut self, request: Request) {
         let m = request.from;
         if self.net.ways[m].cut_to || !self.store.up {
-            if self.rng.chance(50) {
+            // Somebody's buffer may keep it until there is a way.
+            if self.rng.chance(50) || self.choose_fault(2) == 1 {
                 self.net.held.push(request);
             }
             return;
         }
         let answer = self.serve(&request);
+        let late = match request.reply {
+            Reply::Usual => 0,
+            Reply::Late(late) => late,
+            Reply::Lost => return,
+        };
         if self.net.ways[m].cut_from {
             return;
         }
         let slow = self.net.ways[m].slow;
-        let delay = self.some(1, 8) + self.rng.below(slow + 1);
+        let delay = self.some(1, 8) + self.rng.below(slow + 1) + late;
         let answer = Item::Answer(m, request.life, request.op, Box::new(answer));
         self.later(delay, answer);
     }

@@ -13,7 +13,7 @@ use crate::sim::mutant::Mutant;
 use crate::sim::setup::MS;
 
 /// What an agent orders.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) enum Order {
     Connect,
     Arm(Instant, Epoch),
@@ -22,7 +22,7 @@ pub(crate) enum Order {
 }
 
 /// What the agent's side hears.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) enum Hears {
     /// The watchdog's word on itself.
     Status(u32, Status),
@@ -33,7 +33,7 @@ pub(crate) enum Hears {
 }
 
 /// A watchdog process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Dog {
     pub(crate) number: u32,
     pub(crate) warden: Warden,
@@ -48,7 +48,7 @@ pub(crate) struct Dog {
 }
 
 /// The agent's side.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Keeper {
     wish: Option<Guard>,
     /// The watchdog it is connected to, and what that said last.
@@ -284,6 +284,9 @@ impl World {
         let number = dog.number;
         if let Some(at) = wake {
             let late = self.rng.below(3 * MS);
+            // One that is asleep looks again and again.
+            let asleep = self.setup.mutant == Some(Mutant::DogAsleep);
+            let late = if asleep { late.max(5 * MS) } else { late };
             let delay = at.saturating_sub(self.now) + late;
             self.later(delay, Item::Dog(m, number));
         }
@@ -333,6 +336,11 @@ impl World {
 }
 
 impl Keeper {
+    /// A look for silence at this time may find any.
+    pub(crate) fn is_due(&self, at: u64) -> bool {
+        at >= self.asked + QUIET
+    }
+
     /// What to say: the guard while the watchdog does not have it, else a mere ping.
     fn order(&self, theirs: Status, now: Instant) -> Order {
         match self.wish {

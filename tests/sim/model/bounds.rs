@@ -1,0 +1,190 @@
+//! The bounds that are searched: in CI, with more time, and for the mutants.
+
+use harmony_agent::core::policy::WatchdogMode;
+
+use super::fate::Fates;
+use super::terms::{EVER, PLAIN, Search, Start};
+use crate::sim::mutant::Mutant;
+use crate::sim::rng::Pace;
+use crate::sim::world::fault::Kind;
+
+/// What stops an agent, a database, a machine or a way, or gives it back.
+const STOPS: &[Kind] = &[
+    Kind::FreezeAgent,
+    Kind::KillAgent,
+    Kind::StopAgent,
+    Kind::KillDog,
+    Kind::FreezeDog,
+    Kind::Suspend,
+    Kind::PowerOff,
+    Kind::KillDb,
+    Kind::HangDb,
+    Kind::Stubborn,
+    Kind::FailPromote,
+    Kind::Lag,
+    Kind::CutFromStore,
+    Kind::CutAnswers,
+    Kind::StaleReads,
+    Kind::CutPair,
+    Kind::StoreDown,
+];
+
+/// One fault of any kind, at every quarter of a heartbeat interval.
+const ONE: Search = Search {
+    name: "two members, one fault of any kind",
+    start: PLAIN,
+    faults: 1,
+    kinds: &Kind::ALL,
+    lasts: &[1, 2, 6, EVER],
+    fates: Fates::All,
+    layers: 4,
+    first: 1,
+    horizon: 12,
+};
+
+const TWO: Search = Search {
+    name: "two members, two faults",
+    faults: 2,
+    kinds: STOPS,
+    lasts: &[2, 7],
+    fates: Fates::Lease,
+    layers: 1,
+    ..ONE
+};
+
+const BOTH_PACES: &[Pace] = &[Pace::Quick, Pace::Slow];
+
+/// What `./tests/run model` goes through.
+pub(crate) const CI: &[Search] = &[
+    Search {
+        start: Start { phases: &[0, 1, 2, 3], paces: BOTH_PACES, drifts: &[false, true], ..PLAIN },
+        ..ONE
+    },
+    Search {
+        name: "three members, one fault of any kind",
+        start: Start { members: 3, phases: &[0, 1], paces: BOTH_PACES, ..PLAIN },
+        layers: 2,
+        ..ONE
+    },
+    Search {
+        name: "two members without promises and watchdog, one fault of any kind",
+        start: Start { promises: false, watchdog: WatchdogMode::Off, paces: BOTH_PACES, ..PLAIN },
+        ..ONE
+    },
+    Search {
+        name: "two members with an automatic watchdog, one fault of any kind",
+        start: Start { watchdog: WatchdogMode::Automatic, paces: BOTH_PACES, ..PLAIN },
+        ..ONE
+    },
+    Search {
+        name: "two members, the store may lose data, one fault of any kind",
+        start: Start { store_loses: true, paces: BOTH_PACES, ..PLAIN },
+        ..ONE
+    },
+    Search {
+        name: "two members and a namesake, one fault of any kind",
+        start: Start { twin: true, paces: BOTH_PACES, ..PLAIN },
+        ..ONE
+    },
+    Search {
+        name: "two founders and a namesake beside an empty store, one fault of any kind",
+        start: Start { founding: true, twin: true, paces: BOTH_PACES, ..PLAIN },
+        layers: 2,
+        first: 4,
+        ..ONE
+    },
+    Search {
+        name: "two founders beside an empty store, one fault of any kind",
+        start: Start { founding: true, phases: &[0, 1, 4], paces: BOTH_PACES, ..PLAIN },
+        layers: 2,
+        first: 6,
+        horizon: 8,
+        ..ONE
+    },
+    Search {
+        name: "three founders beside an empty store, one fault of any kind",
+        start: Start { members: 3, founding: true, ..PLAIN },
+        layers: 2,
+        first: 4,
+        horizon: 8,
+        ..ONE
+    },
+    TWO,
+    Search {
+        name: "three members, two faults",
+        start: Start { members: 3, ..PLAIN },
+        lasts: &[7],
+        ..TWO
+    },
+];
+
+/// What `just model` goes through besides.
+pub(crate) const MORE: &[Search] = &[
+    Search { layers: 2, start: Start { paces: BOTH_PACES, ..PLAIN }, ..TWO },
+    Search { name: "three members, two faults", start: Start { members: 3, ..PLAIN }, ..TWO },
+];
+
+/// A mutant, the invariant that it violates, and where that is found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    pub(crate) mutant: Mutant,
+    pub(crate) invariant: &'static str,
+    pub(crate) search: Search,
+}
+
+/// Part of the bounds of CI: what is found in it is found there.
+pub(crate) const SMALL: Search = Search { name: "small", lasts: &[6, EVER], layers: 2, ..ONE };
+const SLOW: Search = Search { start: Start { paces: &[Pace::Slow], ..PLAIN }, ..SMALL };
+const FOUNDING: Search =
+    Search { start: Start { founding: true, ..PLAIN }, lasts: &[6, EVER], first: 4, ..SMALL };
+const TWIN: Search =
+    Search { start: Start { founding: true, twin: true, paces: BOTH_PACES, ..PLAIN }, ..SMALL };
+const ALONE: Search =
+    Search { start: Start { promises: false, watchdog: WatchdogMode::Off, ..PLAIN }, ..SMALL };
+/// Two faults: the store is lost, and somebody is started again.
+const LOSES: Search = Search {
+    start: Start { store_loses: true, paces: &[Pace::Slow], ..PLAIN },
+    faults: 2,
+    kinds: &[Kind::KillAgent, Kind::RollBack, Kind::Wipe, Kind::PowerOff],
+    lasts: &[2],
+    fates: Fates::None,
+    layers: 1,
+    ..ONE
+};
+
+const fn claim(mutant: Mutant, invariant: &'static str, search: Search) -> Claim {
+    Claim { mutant, invariant, search }
+}
+
+/// What has to be found.
+pub(crate) const CLAIMS: &[Claim] = &[
+    claim(Mutant::ImpatientCandidate, "takeover_waits", SMALL),
+    claim(Mutant::ImpatientCandidate, "one_writer", SMALL),
+    claim(Mutant::ImpatientCandidate, "fenced_before_takeover", SMALL),
+    claim(Mutant::ClockTooSlow, "lease_covers_writes", SMALL),
+    claim(Mutant::TimeoutIsSuccess, "lease_before_opening", FOUNDING),
+    claim(Mutant::FenceLies, "released_is_fenced", SMALL),
+    claim(Mutant::LagHidden, "clean_hand_over_loses_nothing", SMALL),
+    claim(Mutant::DogAsleep, "lease_covers_writes", SMALL),
+    claim(Mutant::DogInvented, "guarded_before_opening", SMALL),
+    claim(Mutant::FloorUnwritten, "floor_before_promotion", SMALL),
+    claim(Mutant::FloorForgotten, "lost_store_not_obeyed", LOSES),
+    claim(Mutant::EpochReused, "epoch_grows", SMALL),
+    claim(Mutant::CopiedStateDir, "one_name_one_holder", TWIN),
+    claim(Mutant::LagHidden, "lag_is_bounded", SLOW),
+    claim(Mutant::NoLastLook, "lease_before_opening", FOUNDING),
+    claim(Mutant::RenewsWhileFencing, "no_renewal_while_fencing", SMALL),
+    claim(Mutant::WrongReason, "transitions_as_documented", SMALL),
+    claim(Mutant::SaidTwice, "one_transition_a_step", SMALL),
+    claim(Mutant::SameTimeline, "histories_agree", ALONE),
+    claim(Mutant::Circle, "no_circles", SMALL),
+    claim(Mutant::PromiseInvented, "one_writer", SMALL),
+    claim(Mutant::PromiseInvented, "lease_covers_writes", SMALL),
+];
+
+/// What is not, and why.
+pub(crate) const BEYOND: &[(Mutant, &str, &str)] = &[(
+    Mutant::AnswerLost,
+    "converges",
+    "that something happens at last is not a question of safety",
+)];
