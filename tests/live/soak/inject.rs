@@ -74,6 +74,11 @@ impl Injector {
             Who::Other(n) => (primary + n) % world.slots.len(),
         };
         let server = match fault.which {
+            // The others need not have all that the leader has acknowledged: its data is the store's.
+            _ if fault.kind == Kind::LoseServerData => match world.leader() {
+                Some(leader) => (leader + 1) % 3,
+                None => return Done::Skipped("the store has no leader".to_owned()),
+            },
             Which::Number(n) => n,
             Which::Leader => world.leader().unwrap_or(0),
         };

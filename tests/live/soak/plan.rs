@@ -225,6 +225,11 @@ impl Plan {
                 break;
             }
             if special == 0 && fault.kind.hurts_servers() {
+                // Once, and nothing else about servers: two without their data are a store that
+                // forgot, and that is mended by hand only.
+                if plan.faults.iter().any(|fault| fault.kind == Kind::LoseServerData) {
+                    continue;
+                }
                 fault.kind = Kind::LoseServerData;
                 fault.lasting = Duration::from_secs(2);
             }

@@ -109,9 +109,12 @@ fn boottime() -> f64 {
     f64::from(nanoseconds) / 1e9 + f64::from(u32::try_from(time.tv_sec).unwrap_or(0))
 }
 
-/// Timeline and position, comparable.
+/// Timeline and position, comparable; the lowest of a copy that was not finished.
 fn end_of_log(member: &crate::live::cluster::Member) -> Result<(u64, u64, u64), String> {
     let data = member.data_dir();
+    if !data.join("global/pg_control").exists() {
+        return Ok((0, 0, 0));
+    }
     let output = member.tool("pg_controldata").arg("-D").arg(&data).env("LC_ALL", "C").output();
     let text = String::from_utf8_lossy(&output.map_err(|why| why.to_string())?.stdout).into_owned();
     let field = |name: &str| -> Result<String, String> {
