@@ -271,7 +271,7 @@ fn a_standby_that_lets_nobody_in_is_not_tried_again_before_it_does() {
     assert_eq!(bench.agent.state(), State::ReplicaFailed);
     bench.observe(Process::RunningStandby);
     bench.quiet_seconds(1);
-    assert_eq!(bench.agent.state(), State::ReplicaInitializing);
+    assert_eq!(bench.agent.state(), State::ReplicaWatching);
 }
 
 /// The agent of `a` starts beside another cluster's running primary.
