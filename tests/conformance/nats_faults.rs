@@ -217,8 +217,9 @@ async fn a_half_open_link_is_noticed_and_left() {
     assert!(store.statistics().reconnects >= 1, "still on the first of {before} connections");
 }
 
-#[tokio::test]
-async fn a_restored_backup_is_not_obeyed() {
+/// A server that was restored to when the lease was first written, and a member that has seen the
+/// second time, which gave the revision returned.
+async fn restored() -> (Server, Arc<dyn Store>, [Revision; 2]) {
     let mut server = Server::start("");
     let store = one(&server).await;
     let first = put(&store, &Key::Lease, None, "a-1").await;
@@ -228,18 +229,40 @@ async fn a_restored_backup_is_not_obeyed() {
     server.spawn();
     server.await_ready();
     until_connected(&store, true).await;
-    put(&store, &Key::Lease, Some(first), "a-2").await;
+    let second = put(&store, &Key::Lease, Some(first), "a-2").await;
     server.stop();
     fs::remove_dir_all(server.data()).unwrap();
     copy(kept.path(), &server.data());
     server.spawn();
     server.await_ready();
+    (server, store, [first, second])
+}
+
+#[tokio::test]
+async fn a_restored_backup_is_not_obeyed() {
+    let (_server, store, [first, _]) = restored().await;
     until_incarnation_rejected(&store).await;
     let outcome = store.compare_and_set(&write(&Key::Lease, Some(first), "a-3"), SHORT).await;
     assert!(
         matches!(outcome, WriteOutcome::Rejected(Rejection::Incarnation { .. })),
         "{outcome:?}"
     );
+}
+
+/// Nor when somebody who had seen nothing of what was lost has written so much that the bucket as a
+/// whole is past it.
+#[tokio::test]
+async fn a_restored_backup_is_not_obeyed_however_much_is_written_to_it() {
+    let (server, store, [_, second]) = restored().await;
+    let other = one(&server).await;
+    let mut last = None;
+    for number in 0..=second.0 {
+        last = Some(put(&other, &heartbeat("b"), last, &format!("b-{number}")).await);
+    }
+    until_incarnation_rejected(&store).await;
+    let read = store.read(&Key::Lease, SHORT).await;
+    let Err(ReadError::Rejected(why)) = read else { panic!("{read:?}") };
+    assert!(why.to_string().contains("lease at an older revision than before"), "{why}");
 }
 
 fn copy(from: &Path, to: &Path) {

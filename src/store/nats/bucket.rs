@@ -54,6 +54,11 @@ struct Seen {
     keys: BTreeMap<Key, Revision>,
     newest: u64,
     behind_since: Option<Instant>,
+    /// Since when a key is read at an older revision than before. The bucket as a whole may be past
+    /// that one again: those who saw nothing of it go on writing to what was restored.
+    keys_behind: BTreeMap<Key, Instant>,
+    /// How long being behind is put down to a leader that was replaced.
+    patience: Duration,
     gone: u32,
     lost: Option<Rejection>,
     /// Operations whose outcome is unknown to those who asked for them.
@@ -87,7 +92,8 @@ impl Bucket {
         if found != replicas {
             tracing::warn!(found, configured = replicas, stream, "another number of replicas");
         }
-        let seen = Mutex::new(Seen { newest: info.state.last_seq, ..Seen::default() });
+        let newest = info.state.last_seq;
+        let seen = Mutex::new(Seen { newest, patience: patience(&info), ..Seen::default() });
         let created = info.created;
         Ok((Self { link, incarnation, stream, name, created, seen }, found))
     }
@@ -130,15 +136,27 @@ impl Bucket {
         let before = self.seen().keys.get(key).copied();
         let found = self.message(question, deadline).await?;
         if found.as_ref().map(|versioned| versioned.revision) < before {
-            return Err(ReadError::Unavailable(format!(
-                "{key} was read at an older revision than before: a leader that was replaced, or a \
-                 restored backup"
-            )));
+            return Err(self.key_behind(key));
         }
+        self.seen().keys_behind.remove(key);
         if let Some(found) = &found {
             self.saw(key, found.revision);
         }
         Ok(found)
+    }
+
+    /// What reading `key` at an older revision than before says of the bucket.
+    fn key_behind(&self, key: &Key) -> ReadError {
+        let mut seen = self.seen();
+        let since = *seen.keys_behind.entry(key.clone()).or_insert_with(boot_time);
+        if boot_time().since(since) < seen.patience {
+            return ReadError::Unavailable(format!(
+                "{key} was read at an older revision than before: a leader that was replaced, or a \
+                 restored backup"
+            ));
+        }
+        let found = format!("{} with {key} at an older revision than before", self.incarnation);
+        ReadError::from(Rejection::Incarnation { expected: self.incarnation.clone(), found })
     }
 
     /// The first revision of `key` after `revision`: the one write that replaced it.
@@ -238,6 +256,7 @@ impl Bucket {
     fn compare(&self, info: &Info, floor: u64) -> Result<(), ReadError> {
         let mut seen = self.seen();
         seen.gone = 0;
+        seen.patience = patience(info);
         let found = info.metadata(INCARNATION);
         let other = if found != self.incarnation.as_str() {
             Some(found.to_owned())
@@ -249,7 +268,7 @@ impl Bucket {
         } else {
             let since = *seen.behind_since.get_or_insert_with(boot_time);
             let at = format!("at {}, seen before {floor}", info.state.last_seq);
-            if info.replicas() > 1 && boot_time().since(since) < LONGEST_BEHIND {
+            if boot_time().since(since) < seen.patience {
                 return Err(ReadError::Unavailable(format!("the bucket is {at}")));
             }
             Some(format!("{found} {at}"))
@@ -276,6 +295,11 @@ impl Bucket {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A single server is never behind.
+fn patience(info: &Info) -> Duration {
+    if info.replicas() > 1 { LONGEST_BEHIND } else { Duration::ZERO }
 }
 
 /// A message of the bucket called `name`.
