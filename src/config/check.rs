@@ -79,7 +79,7 @@ pub fn policy_problems(policy: &Policy) -> Vec<String> {
         ));
     }
     problems.extend(between_timings(policy));
-    if policy.lease_duration.subsec_nanos() % 1_000_000 != 0 {
+    if !policy.lease_duration.subsec_nanos().is_multiple_of(1_000_000) {
         problems.push(format!(
             "timing.lease_duration is {}; it has to be whole milliseconds: candidates wait by the record, \
              which says no less",

@@ -62,7 +62,6 @@ pub struct Step {
 /// A line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "one at a time is read")]
 pub enum Line {
     /// From here on the core can be computed again.
     Start(Start),

@@ -44,7 +44,6 @@ impl fmt::Display for Difference {
 
 /// A line that was replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "one at a time")]
 pub enum Taken {
     /// The core was set up anew, or goes on.
     Start(Start),

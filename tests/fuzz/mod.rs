@@ -8,8 +8,11 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+/// What a target does with an input.
+type Body = fn(&[u8]);
+
 /// Every target with its body.
-const TARGETS: [(&str, fn(&[u8])); 10] = [
+const TARGETS: [(&str, Body); 10] = [
     ("config", bodies::config::body),
     ("nats", bodies::nats::body),
     ("peers", bodies::peers::body),

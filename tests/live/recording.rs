@@ -79,12 +79,13 @@ fn a_full_disk_ends_the_recording_and_nothing_else() {
     let directory = place.path().join("full");
     fs::create_dir(&directory).unwrap();
     place.give_away(&directory);
-    let disk = Disk::mount(&directory, "2m");
+    let disk = Disk::mount(&directory, "40m");
     let mut a = place.member("a");
     let file = disk.path().join("recording.jsonl");
     a.settings["record"] = json!({ "file": file, "max_size": "64MiB" });
     a.start();
     a.until_leads();
+    // Not what it has recorded so far, nor the room it leaves to others, is touched by it.
     disk.fill();
     a.until_says("recording is over");
     let status = a.until_leads();
@@ -94,4 +95,20 @@ fn a_full_disk_ends_the_recording_and_nothing_else() {
     assert!(ended.status.success(), "{}", said(&ended));
     assert_sound(&mut [&mut a]);
     assert_eq!(a.log().matches("recording is over").count(), 1, "{}", a.log());
+}
+
+#[test]
+fn a_small_state_directory_is_not_filled_by_the_recording() {
+    need_root();
+    let place = Place::new();
+    let mut a = place.member("a");
+    let disk = Disk::mount(&a.dir.join("state"), "1m");
+    a.start();
+    a.until_leads();
+    a.until_says("recording is over");
+    let status = a.until_leads();
+    assert_eq!(status["alarms"], json!([]), "{status:#}");
+    let length = fs::metadata(disk.path().join("recording.jsonl")).unwrap().len();
+    assert_eq!(length, 0);
+    assert_sound(&mut [&mut a]);
 }

@@ -6,10 +6,14 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, OFlags, flock, fstatvfs};
 
 use super::File;
 use crate::recording::line::BEGINS;
+
+/// Room that is left to others, in bytes. Beside the recording lies `floor.json`, by default: a member that
+/// cannot write that does not take over.
+const RESERVE: u64 = 32 << 20;
 
 /// The file that is written, and the one before it.
 #[derive(Debug)]
@@ -45,6 +49,15 @@ impl Files {
         }
         if self.size.saturating_add(length) > self.limit || self.size == 0 && !starts {
             return Ok(false);
+        }
+        let disk = fstatvfs(&self.file).map_err(|error| format!("its disk: {error}"))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free < RESERVE.saturating_add(length) {
+            return Err(format!(
+                "{} KiB are free on its disk, where {} MiB are left to others",
+                free >> 10,
+                RESERVE >> 20
+            ));
         }
         if let Err(error) = self.file.write_all(lines) {
             // Half a line would have to be cut off later.
