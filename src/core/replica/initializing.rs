@@ -63,6 +63,7 @@ impl Initializing {
         }
         match signal {
             Signal::Acted(_, ActionOutcome::Applied(_)) => {
+                cx.follow_failed = false;
                 cx.clear(Alarm::RejoinFailed);
                 cx.clear(Alarm::DatabaseBroken);
                 cx.heartbeat_now();
@@ -71,7 +72,8 @@ impl Initializing {
                     Reason::Following,
                 );
             }
-            Signal::Acted(_, ActionOutcome::Refused(_) | ActionOutcome::Unknown(_)) => {
+            Signal::Acted(action, ActionOutcome::Refused(_) | ActionOutcome::Unknown(_)) => {
+                cx.follow_failed = matches!(action, Action::Follow { .. });
                 cx.raise(Alarm::RejoinFailed);
                 let failed = Failed::new(cx);
                 return Next::to(Workflow::Replica(Replica::Failed(failed)), Reason::DatabaseUnfit);
@@ -209,6 +211,10 @@ fn plan(cx: &Shared, since: Instant) -> Plan {
             None => Plan::Wait,
         },
         Process::StoppedStandby => match upstream {
+            // PostgreSQL does not start what was replayed further than the upstream's history has it.
+            Some(upstream) if cx.follow_failed && cx.upstream_left(seen.timeline) => {
+                Plan::Act(Action::Rejoin { upstream })
+            }
             Some(upstream) => Plan::Act(Action::Follow { upstream: Some(upstream) }),
             None => Plan::Act(Action::Follow { upstream: None }),
         },

@@ -4,7 +4,7 @@ use super::{Shared, Signal, operation};
 use crate::core::event::{
     Alarm, Effect, Guard, State, StoreWrite, Upstream, WatchdogStatus, WriteOutcome,
 };
-use crate::core::ids::{Epoch, OpId, Revision};
+use crate::core::ids::{Epoch, OpId, Revision, TimelineId};
 use crate::core::lease::{Held, Landed, LeaseAnswer, PendingLease, Purpose};
 use crate::core::policy::WatchdogMode;
 use crate::core::records::{Invalid, Key, Lease, Record, Release, Slot};
@@ -56,6 +56,11 @@ impl Shared {
     /// Somebody else to follow.
     pub(in crate::core) fn upstream(&self) -> Option<Upstream> {
         self.live_holder().filter(|upstream| upstream.member != self.id.member)
+    }
+
+    /// The holder's history goes on in a later timeline than this one.
+    pub(in crate::core) fn upstream_left(&self, timeline: TimelineId) -> bool {
+        self.view.lease().is_some_and(|lease| lease.database.timeline > timeline)
     }
 
     /// Nobody has held a live lease for a failover time since `since`.

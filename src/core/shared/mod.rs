@@ -95,6 +95,9 @@ pub(super) struct Shared {
     let_go: Option<Instant>,
     /// The deadline the watchdog was last heard to hold: it bounds a database whose watchdog is gone.
     pub(super) last_deadline: Option<Instant>,
+    /// A stopped standby could not be started to follow its upstream.
+    #[serde(default)]
+    pub(super) follow_failed: bool,
     /// The store rejected our latest write for a cause that an operator has to mend.
     writes_rejected: bool,
     /// Since when the watchdog has been told to guard.
@@ -165,6 +168,7 @@ impl Shared {
             guarded: None,
             let_go: None,
             last_deadline: None,
+            follow_failed: false,
             writes_rejected: false,
             guard_since: None,
             epoch_of_tasks: Epoch(0),

@@ -3,7 +3,7 @@ use crate::core::event::{
     Action, ActionOutcome, Alarm, Condition, Effect, Event, Guard, Ladder, Process, Reason,
     ShutdownMode, State, WatchdogStatus,
 };
-use crate::core::ids::Epoch;
+use crate::core::ids::{Epoch, TimelineId};
 use crate::core::records::Key;
 use std::time::Duration;
 
@@ -249,6 +249,45 @@ fn foreign_data_is_left_alone() {
     assert!(bench.actions().is_empty());
     let why = "its system identifier is 8, the cluster's is 7";
     assert_eq!(bench.agent.status().troubles(), [("data_dir".to_owned(), why.to_owned())]);
+}
+
+/// What a stopped standby does when it cannot be started, beside a holder in this timeline.
+fn after_a_failed_start(holder: TimelineId) -> Action {
+    let mut store = Store::new();
+    store.put_lease(&identity("b", 0), |lease| lease.database.timeline = holder);
+    store.put_cluster(&identity("b", 0), |_| {});
+    let mut bench = Bench::start(store);
+    bench.observe(Process::StoppedStandby);
+    bench.read();
+    assert!(matches!(bench.actions()[..], [Action::Follow { upstream: Some(_) }]));
+    bench.acted(ActionOutcome::Refused("the server has ended".to_owned()));
+    assert_eq!(bench.became(), Some((State::ReplicaFailed, Reason::DatabaseUnfit)));
+    for _ in 0..60 {
+        bench.store.put_lease(&identity("b", 0), |lease| {
+            lease.seq += 1;
+            lease.database.timeline = holder;
+        });
+        bench.observe(Process::StoppedStandby);
+        bench.quiet_seconds(1);
+        let running = bench.open.iter().find_map(|effect| match effect {
+            Effect::Act(_, action, ..) => Some(action.clone()),
+            _ => None,
+        });
+        if let Some(action) = running {
+            return action;
+        }
+    }
+    panic!("it is not tried again");
+}
+
+#[test]
+fn a_standby_that_was_further_than_its_upstreams_history_is_rewound_or_copied() {
+    assert!(matches!(after_a_failed_start(TimelineId(2)), Action::Rejoin { .. }));
+}
+
+#[test]
+fn a_standby_that_does_not_start_for_another_reason_is_not_copied() {
+    assert!(matches!(after_a_failed_start(TimelineId(1)), Action::Follow { .. }));
 }
 
 #[test]

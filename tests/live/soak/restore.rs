@@ -103,6 +103,21 @@ pub(super) fn by_the_runbook(world: &mut World, story: &mut String) -> Result<()
     Ok(())
 }
 
+/// The bucket is gone, whatever became of the first try.
+pub(super) fn surely_wiped(world: &World) -> Result<(), String> {
+    let end = Instant::now() + STARTED;
+    loop {
+        match world.wipe_store() {
+            Ok(()) => return Ok(()),
+            Err(why) if why.contains("not found") => return Ok(()),
+            Err(why) if Instant::now() > end => {
+                return Err(format!("the bucket cannot be deleted: {why}"));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
+}
+
 fn boottime() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);

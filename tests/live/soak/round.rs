@@ -77,6 +77,7 @@ fn play(plan: &Plan, watchdog: bool, outcome: &mut Outcome) -> Result<(), String
     let begin = Instant::now();
     let played = faults(plan, &mut world, &clients, outcome).and_then(|()| {
         if outcome.injected.contains(&Kind::WipeStore) {
+            restore::surely_wiped(&world)?;
             restore::not_obeyed(&mut world)?;
             restore::by_the_runbook(&mut world, &mut outcome.story)?;
         }
