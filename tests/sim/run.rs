@@ -1,5 +1,7 @@
 //! One run: a cluster comes up, chaos, then everything heals and has to converge.
 
+use std::any::Any;
+
 use harmony_agent::core::event::State;
 
 use super::chaos::Chaos;
@@ -43,17 +45,22 @@ pub(crate) struct Run {
 pub(crate) fn run(setup: &Setup, story: Option<&Story>, logged: bool) -> Outcome {
     let caught = std::panic::catch_unwind(|| go(World::new(setup.clone(), logged), story).0);
     caught.unwrap_or_else(|cause| {
-        let text = cause.downcast_ref::<String>().cloned();
-        let text = text.or(cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let violation = Violation {
-            invariant: "never_panics",
-            sentence: "Whatever reaches it, the core does not panic.",
-            text: text.unwrap_or_default(),
-            at: 0,
-        };
+        let violation = Some(panicked(&*cause));
         let story = story.cloned().unwrap_or_default();
-        Outcome { violation: Some(violation), steps: 0, story, log: Vec::new() }
+        Outcome { violation, steps: 0, story, log: Vec::new() }
     })
+}
+
+/// What a panic violates.
+pub(crate) fn panicked(cause: &(dyn Any + Send)) -> Violation {
+    let text = cause.downcast_ref::<String>().cloned();
+    let text = text.or(cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    Violation {
+        invariant: "never_panics",
+        sentence: "Whatever reaches it, the core does not panic.",
+        text: text.unwrap_or_default(),
+        at: 0,
+    }
 }
 
 /// Runs the world of a setup with random faults; gives the recording of every machine's agents, too.

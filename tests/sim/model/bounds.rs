@@ -82,6 +82,18 @@ pub(crate) const CI: &[Search] = &[
         ..ONE
     },
     Search {
+        name: "two members and one that is added, one fault of any kind",
+        start: Start { members: 3, late: true, paces: BOTH_PACES, ..PLAIN },
+        layers: 2,
+        ..ONE
+    },
+    Search {
+        name: "three members with synchronous commits, one fault of any kind",
+        start: Start { members: 3, synchronous: true, paces: BOTH_PACES, ..PLAIN },
+        layers: 2,
+        ..ONE
+    },
+    Search {
         name: "two members and a namesake, one fault of any kind",
         start: Start { twin: true, paces: BOTH_PACES, ..PLAIN },
         ..ONE
@@ -114,14 +126,72 @@ pub(crate) const CI: &[Search] = &[
         name: "three members, two faults",
         start: Start { members: 3, ..PLAIN },
         lasts: &[7],
+        horizon: 10,
         ..TWO
     },
 ];
 
 /// What `just model` goes through besides.
 pub(crate) const MORE: &[Search] = &[
-    Search { layers: 2, start: Start { paces: BOTH_PACES, ..PLAIN }, ..TWO },
-    Search { name: "three members, two faults", start: Start { members: 3, ..PLAIN }, ..TWO },
+    Search {
+        name: "three members, one fault of any kind, eighths of a heartbeat",
+        start: Start { members: 3, phases: &[0, 1, 2, 3], paces: BOTH_PACES, ..PLAIN },
+        layers: 8,
+        ..ONE
+    },
+    Search {
+        name: "two members, two faults of any kind",
+        kinds: &Kind::ALL,
+        fates: Fates::All,
+        ..TWO
+    },
+    Search { name: "two members, two faults, halves of a heartbeat", layers: 2, ..TWO },
+    Search {
+        name: "two members, everything slow, two faults",
+        start: Start { paces: &[Pace::Slow], ..PLAIN },
+        ..TWO
+    },
+    Search {
+        name: "two members that may lose their store, two faults",
+        start: Start { store_loses: true, ..PLAIN },
+        kinds: &[
+            Kind::RollBack,
+            Kind::Wipe,
+            Kind::Damage,
+            Kind::FreezeAgent,
+            Kind::KillAgent,
+            Kind::PowerOff,
+            Kind::CutFromStore,
+            Kind::StoreDown,
+        ],
+        ..TWO
+    },
+    Search {
+        name: "two members and a namesake, two faults",
+        start: Start { twin: true, ..PLAIN },
+        kinds: &[
+            Kind::StartTwin,
+            Kind::FreezeAgent,
+            Kind::KillAgent,
+            Kind::StopAgent,
+            Kind::PowerOff,
+            Kind::KillDb,
+            Kind::CutFromStore,
+        ],
+        ..TWO
+    },
+    Search {
+        name: "two founders beside an empty store, two faults",
+        start: Start { founding: true, ..PLAIN },
+        first: 3,
+        horizon: 9,
+        ..TWO
+    },
+    Search {
+        name: "three members, two faults, farther",
+        start: Start { members: 3, ..PLAIN },
+        ..TWO
+    },
 ];
 
 /// A mutant, the invariant that it violates, and where that is found.
@@ -139,6 +209,16 @@ const FOUNDING: Search =
     Search { start: Start { founding: true, ..PLAIN }, lasts: &[6, EVER], first: 4, ..SMALL };
 const TWIN: Search =
     Search { start: Start { founding: true, twin: true, paces: BOTH_PACES, ..PLAIN }, ..SMALL };
+const FOUNDING_SLOW: Search = Search {
+    start: Start { founding: true, paces: &[Pace::Slow], ..PLAIN },
+    layers: 8,
+    first: 4,
+    ..SMALL
+};
+const SPOILT: Search =
+    Search { start: Start { store_loses: true, paces: BOTH_PACES, ..PLAIN }, ..SMALL };
+const SYNCHRONOUS: Search =
+    Search { start: Start { members: 3, synchronous: true, paces: BOTH_PACES, ..PLAIN }, ..SMALL };
 const ALONE: Search =
     Search { start: Start { promises: false, watchdog: WatchdogMode::Off, ..PLAIN }, ..SMALL };
 /// Two faults: the store is lost, and somebody is started again.
@@ -180,11 +260,21 @@ pub(crate) const CLAIMS: &[Claim] = &[
     claim(Mutant::Circle, "no_circles", SMALL),
     claim(Mutant::PromiseInvented, "one_writer", SMALL),
     claim(Mutant::PromiseInvented, "lease_covers_writes", SMALL),
+    claim(Mutant::AnyStandby, "synchronous_commits_survive", SYNCHRONOUS),
+    claim(Mutant::BlindWrites, "stale_decisions_change_nothing", SMALL),
+    claim(Mutant::EpochEndUnheard, "tasks_belong_to_their_epoch", FOUNDING_SLOW),
+    claim(Mutant::FenceAlone, "tasks_belong_to_their_epoch", FOUNDING_SLOW),
+    claim(Mutant::BadDataObeyed, "bad_data_promotes_nobody", SPOILT),
+    claim(Mutant::BadDataCrashes, "never_panics", SPOILT),
+    claim(Mutant::FloorForgotten, "floors_only_grow", LOSES),
 ];
 
 /// What is not, and why.
-pub(crate) const BEYOND: &[(Mutant, &str, &str)] = &[(
-    Mutant::AnswerLost,
-    "converges",
-    "that something happens at last is not a question of safety",
-)];
+pub(crate) const BEYOND: &[(Mutant, &str, &str)] = &[
+    (Mutant::AnswerLost, "converges", "that something happens at last is no question of safety"),
+    (
+        Mutant::AnswersEarly,
+        "tasks_belong_to_their_epoch",
+        "the next action has to begin while one that was given up goes on: not within these times",
+    ),
+];

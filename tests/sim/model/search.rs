@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +17,7 @@ use super::canon::mark;
 use super::fate::Choices;
 use super::terms::{EVER, Search, unit};
 use crate::sim::mutant::Mutant;
-use crate::sim::run::{Run, Violation};
+use crate::sim::run::{Run, Violation, panicked};
 use crate::sim::setup::Setup;
 use crate::sim::world::World;
 use crate::sim::world::fault::{Fault, Kind};
@@ -301,11 +302,16 @@ impl Searching<'_> {
         let length = self.unit / self.search.layers;
         let end = run.world.now + length;
         run.world.choices = Some(Choices::new(script, left, self.search.fates));
-        for fault in faults {
-            run.world.apply(*fault);
-            run.check();
+        let went = catch_unwind(AssertUnwindSafe(|| {
+            for fault in faults {
+                run.world.apply(*fault);
+                run.check();
+            }
+            run.until(end);
+        }));
+        if let Err(cause) = went {
+            run.violation = Some(panicked(&*cause));
         }
-        run.until(end);
         run.world.choices.take().unwrap_or_else(|| Choices::new(Vec::new(), 0, self.search.fates))
     }
 
@@ -333,7 +339,9 @@ impl Searching<'_> {
             Kind::CutPair | Kind::CutOneWay => (0..world.machines.len() as u64 - 1).collect(),
             Kind::StoreClock => vec![0, 7_199],
             Kind::RollBack => vec![self.unit, 8 * self.unit],
-            Kind::Damage => (0..world.store.keys().len() as u64 - 1).collect(),
+            // Every record in each of five ways; a newcomer with data of its own and without.
+            Kind::Damage => (0..world.store.keys().len() as u64 * 5).collect(),
+            Kind::Join => vec![0, 1],
             Kind::Reconfigure => vec![0, 59],
             Kind::SlowStore => vec![self.unit / 8, self.unit / 3],
             Kind::Stumble => vec![6 * self.unit],

@@ -56,6 +56,10 @@ pub(crate) struct Start {
     /// Faults of the store that lose data are in.
     pub(crate) store_loses: bool,
     pub(crate) twin: bool,
+    /// The last member is added while the search runs.
+    pub(crate) late: bool,
+    /// Commits wait for every other member's standby.
+    pub(crate) synchronous: bool,
     /// By how many quarters of a heartbeat interval each member is started after the one before it.
     pub(crate) phases: &'static [u64],
     pub(crate) paces: &'static [Pace],
@@ -71,6 +75,8 @@ pub(crate) const PLAIN: Start = Start {
     watchdog: WatchdogMode::Required,
     store_loses: false,
     twin: false,
+    late: false,
+    synchronous: false,
     phases: &[0],
     paces: &[Pace::Quick],
     drifts: &[true],
@@ -158,8 +164,8 @@ impl Search {
             profile: Profile::Fast,
             members: start.members,
             twin: start.twin,
-            late: false,
-            synchronous: false,
+            late: start.late,
+            synchronous: start.synchronous,
             policy,
             store_loses: start.store_loses,
             early: start.founding,
