@@ -6,6 +6,11 @@
 //!                                      all states, counted once; the earliest violation of the first job
 //! ```
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "millions of states are looked up by their mark, and never gone through in order"
+)]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;

@@ -97,10 +97,7 @@ impl Network {
 impl World {
     pub(crate) fn send(&mut self, mut request: Request) {
         let m = request.from;
-        let chosen = match self.fate_of(&mut request) {
-            Some(delay) => delay,
-            None => return,
-        };
+        let Some(chosen) = self.fate_of(&mut request) else { return };
         let (slow, late, twice) = {
             let way = &self.net.ways[m];
             (way.slow, way.late, way.twice)
