@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,6 +51,18 @@ impl Node {
             work()
         };
         std::thread::spawn(work).join().unwrap()
+    }
+
+    /// Every process on it that has not ended.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let Ok(here) = fs::metadata(path(&self.space)) else { return Vec::new() };
+        let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let pids = entries.filter_map(|entry| {
+            let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+            let there = fs::metadata(entry.path().join("ns/net")).ok()?;
+            ((there.dev(), there.ino()) == (here.dev(), here.ino())).then_some(pid)
+        });
+        pids.collect()
     }
 
     fn run(&self, words: &[&str]) -> Result<(), String> {

@@ -260,19 +260,19 @@ fn freeze(held: Held, what: &str) -> Result<Undo, String> {
     if held.is_empty() { Err(format!("there is no {what}")) } else { Ok(Undo::Thaw(held)) }
 }
 
-/// Everything is looked up first: finding a process takes longer than killing it.
+/// Ends whatever runs on the member's machine, and what that has started meanwhile: a database that
+/// outlived agent and watchdog would be guarded by nobody. Everything is looked up before the first is
+/// killed, which is quicker than finding it.
 fn kill_member(world: &mut World, kind: Kind, member: usize, server: usize) -> Undo {
-    let slot = &world.slots[member];
-    let children = slot.children().into_iter().map(|(pid, _)| pid);
-    let held = Held::new(
-        slot.member
-            .agent_pid()
-            .into_iter()
-            .chain(slot.member.watchdogs())
-            .chain(slot.postmaster())
-            .chain(children),
-    );
-    held.signal(Signal::KILL);
+    let machine = &world.network.nodes[member];
+    let end = Instant::now() + Duration::from_secs(2);
+    loop {
+        let found = machine.processes();
+        if found.is_empty() || Instant::now() > end {
+            break;
+        }
+        Held::new(found).signal(Signal::KILL);
+    }
     if kind == Kind::KillMemberAndServer {
         world.servers.servers[server].kill();
         return Undo::StartServers(vec![server]);
