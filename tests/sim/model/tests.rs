@@ -22,6 +22,8 @@ fn go(searches: &[Search]) -> Vec<Report> {
         let Report { states, ways, steps, .. } = &report;
         let seconds = began.elapsed().as_secs();
         println!("{search}:\n  {states} states, {ways} ways, {steps} steps of cores, {seconds} s");
+        let (members, kinds) = (report.members.len(), report.kinds.len());
+        println!("  members in {members} states, {kinds} kinds of faults");
         println!("  states by layer: {:?}", report.layers.values().collect::<Vec<_>>());
         assert!(report.found.is_none(), "{}", explain(search, None, report.found.as_ref()));
         report
@@ -36,8 +38,10 @@ fn nothing_is_violated_within_the_bounds() {
         None => go(CI),
         Some("") => go(MORE),
         Some(word) => {
-            let named = CI.iter().chain(MORE).filter(|search| search.name.contains(word));
-            go(&named.copied().collect::<Vec<_>>())
+            let all = || CI.iter().chain(MORE).copied();
+            let exact = all().any(|search| search.name == word);
+            let named = |name: &str| if exact { name == word } else { name.contains(word) };
+            go(&all().filter(|search| named(search.name)).collect::<Vec<_>>())
         }
     };
     let states: u64 = reports.iter().map(|report| report.states).sum();
