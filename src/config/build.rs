@@ -169,6 +169,8 @@ impl Reader {
             maximum_lag_on_failover: self.whole("failover.maximum_lag_on_failover"),
             priority: u8::try_from(self.whole("failover.priority")).unwrap_or(u8::MAX),
             may_bootstrap: self.flag("failover.may_bootstrap"),
+            failback_after: Some(self.duration("failover.failback_after"))
+                .filter(|after| !after.is_zero()),
             cool_down: time("cool_down"),
             hand_over_timeout: time("hand_over_timeout"),
             stop_timeout: time("stop_timeout"),

@@ -152,6 +152,8 @@ pub const KEYS: &[Key] = &[
         "A replica further behind does not take over.\nMore: a takeover in more cases; more acknowledged commits that it may lose."),
     key("failover.may_bootstrap", Flag, Is("true"),
         "This member may initialise the database of a new cluster. Never over existing data."),
+    key("failover.failback_after", Duration, Is("0s"),
+        "A primary hands over to a member of higher priority that has been fit to take over for so long.\n0s: only when `harmony-agent failback` says so."),
     key("failover.on_hung", Choice(&["alert", "fail_over"]), Is("alert"),
         "When the database hangs: alert only, or also hand over if a healthy candidate exists."),
     key("failover.on_disk_full", Choice(&["alert", "fail_over"]), Is("alert"),

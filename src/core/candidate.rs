@@ -108,6 +108,19 @@ pub struct Fitness<'a> {
     pub cooling_down: bool,
     /// A watchdog is required and missing.
     pub watchdog_missing: bool,
+    /// Why automatic transitions are paused, when they are.
+    pub paused: Option<&'a str>,
+    /// A person wants this member, whether or not what it lacks is lost.
+    pub ordered: Option<Wanted>,
+}
+
+/// How much a person wants a member to take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// If it lacks nothing that is known of.
+    WithoutLoss,
+    /// Whatever it lacks.
+    AtAnyLoss,
 }
 
 /// Bytes a standby at `own` is behind the last position known of the primary.
@@ -125,8 +138,8 @@ pub fn eligible(
     if fitness.priority == 0 {
         return Err(WhyNot::NeverPromote);
     }
-    if let Some(why) = cluster.and_then(|cluster| cluster.paused.as_ref()) {
-        return Err(WhyNot::Paused(why.clone()));
+    if let Some(why) = fitness.paused.filter(|_| fitness.ordered.is_none()) {
+        return Err(WhyNot::Paused(why.to_owned()));
     }
     if fitness.cooling_down {
         return Err(WhyNot::CoolingDown);
@@ -145,10 +158,16 @@ pub fn eligible(
         admitted(fitness, cluster)?;
     }
     let synchronous = cluster.map_or(&[] as &[MemberId], |cluster| &cluster.synchronous);
-    if !synchronous.is_empty() && !synchronous.contains(fitness.me) {
+    let at_any_loss = fitness.ordered == Some(Wanted::AtAnyLoss);
+    if !synchronous.is_empty() && !synchronous.contains(fitness.me) && !at_any_loss {
         return Err(WhyNot::NotSynchronous);
     }
-    not_behind(database, fitness.maximum_lag, lease, cluster)
+    let allowed = match fitness.ordered {
+        None => fitness.maximum_lag,
+        Some(Wanted::WithoutLoss) => 0,
+        Some(Wanted::AtAnyLoss) => u64::MAX,
+    };
+    not_behind(database, allowed, lease, cluster)
 }
 
 fn admitted(fitness: &Fitness<'_>, cluster: &ClusterState) -> Result<(), WhyNot> {

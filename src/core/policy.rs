@@ -57,6 +57,10 @@ pub struct Policy {
     pub may_bootstrap: bool,
     /// After a failed promotion this member waits so long before it is a candidate again.
     pub cool_down: Duration,
+    /// The lease goes back to a member of higher priority once that has been fit to take over for so
+    /// long; `None`: only when a person says so.
+    #[serde(default)]
+    pub failback_after: Option<Duration>,
     /// After a hand-over the old primary waits so long for a taker before it takes the lease back.
     pub hand_over_timeout: Duration,
     /// Limit of a planned stop (fast shutdown while the lease is still being renewed).

@@ -56,6 +56,12 @@ named!(
         LeaseKept = "lease_kept",
         /// The lease goes to another member.
         HandOver = "hand_over",
+        /// A person wants another primary.
+        Switchover = "switchover",
+        /// The member that is preferred over this one is fit again.
+        Failback = "failback",
+        /// The member that was to take over cannot, or is not wanted any more.
+        CalledOff = "called_off",
         /// Another member holds the lease.
         Deposed = "deposed",
         /// Nobody took the lease we handed over.

@@ -10,6 +10,7 @@ use super::event::State;
 use super::ids::{
     BootId, Epoch, Incarnation, InstanceId, Lsn, MemberId, Revision, SystemId, TimelineId,
 };
+use super::order::{Answer, Order, Pause};
 use super::time::StoreTime;
 
 /// Name of a record in the bucket.
@@ -190,8 +191,15 @@ pub struct ClusterState {
     pub timeline: TimelineId,
     /// Every member the primary admitted, itself included.
     pub members: BTreeMap<MemberId, MemberSettings>,
-    /// No automatic transition while set; the text says why.
-    pub paused: Option<String>,
+    /// No automatic transition while it holds.
+    #[serde(default)]
+    pub paused: Option<Pause>,
+    /// The change of primary a person asked for.
+    #[serde(default)]
+    pub order: Option<Order>,
+    /// What became of the latest one.
+    #[serde(default)]
+    pub answer: Option<Answer>,
     /// Members that must have a commit before it is acknowledged.
     pub synchronous: Vec<MemberId>,
     /// The last change of primary, for people.

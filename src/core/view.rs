@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Floor;
 use super::ids::{Epoch, Incarnation, MemberId, Revision, SystemId};
+use super::order::Order;
 use super::records::{ClusterState, Heartbeat, Invalid, Lease, Slot, Snapshot};
 use super::time::{Instant, StoreTime};
 
@@ -217,6 +218,26 @@ impl View {
         self.disobeyed.as_ref()
     }
 
+    /// The newest time the store has put on a record, by its clock.
+    pub fn store_now(&self) -> Option<StoreTime> {
+        let lease = created(&self.snapshot.lease);
+        let cluster = created(&self.snapshot.cluster);
+        self.snapshot.heartbeats.values().filter_map(created).chain(lease).chain(cluster).max()
+    }
+
+    /// Why automatic transitions are paused, when they are.
+    pub fn paused(&self) -> Option<&str> {
+        let pause = self.cluster()?.paused.as_ref()?;
+        pause.holds(self.store_now()).then_some(pause.reason.as_str())
+    }
+
+    /// What a person asked for of the holder of `epoch`. Not of a damaged record's last contents: it may
+    /// have been withdrawn.
+    pub fn order(&self, epoch: Epoch) -> Option<&Order> {
+        let cluster = self.snapshot.cluster.record().filter(|_| self.obeyed())?;
+        cluster.order.as_ref().filter(|order| order.epoch == epoch)
+    }
+
     /// Incarnation the store shows.
     pub fn incarnation(&self) -> Option<&Incarnation> {
         self.snapshot.incarnation.as_ref()
@@ -281,6 +302,13 @@ fn compare(
         Some(passed) if passed >= lease_duration => Witness::Agrees,
         None if my_revision > lease_revision => Witness::Void,
         Some(_) | None => Witness::Waits,
+    }
+}
+
+fn created<T>(slot: &Slot<T>) -> Option<StoreTime> {
+    match slot {
+        Slot::Valid { created, .. } => Some(*created),
+        Slot::Absent | Slot::Invalid { .. } => None,
     }
 }
 

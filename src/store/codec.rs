@@ -195,6 +195,8 @@ mod tests {
             timeline: TimelineId(2),
             members: [].into(),
             paused: None,
+            order: None,
+            answer: None,
             synchronous: Vec::new(),
             last_transition: "höhe".to_owned(),
         }

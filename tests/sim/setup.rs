@@ -122,6 +122,7 @@ pub(crate) fn policy(profile: Profile) -> Policy {
         maximum_lag_on_failover: 1 << 20,
         priority: 1,
         may_bootstrap: true,
+        failback_after: None,
         cool_down: ms([5_000, 30_000, 60_000]),
         hand_over_timeout: ms([2_000, 10_000, 15_000]),
         stop_timeout: ms([10_000, 30_000, 60_000]),

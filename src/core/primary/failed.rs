@@ -113,6 +113,8 @@ fn ladder(cx: &Shared, reason: Reason) -> Ladder {
         | Reason::LeaseExpiring
         | Reason::Shutdown
         | Reason::WatchdogMissing
+        | Reason::Switchover
+        | Reason::Failback
         | Reason::HandOver => gentle,
         Reason::DatabaseHung
         | Reason::DatabaseDiskFull
@@ -126,6 +128,7 @@ fn ladder(cx: &Shared, reason: Reason) -> Ladder {
         | Reason::DatabaseDied
         | Reason::FenceConfirmed
         | Reason::LeaseKept
+        | Reason::CalledOff
         | Reason::Deposed
         | Reason::TakenBack
         | Reason::Following

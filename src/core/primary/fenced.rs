@@ -47,6 +47,9 @@ impl After {
             | Reason::FenceConfirmed
             | Reason::LeaseKept
             | Reason::HandOver
+            | Reason::Switchover
+            | Reason::Failback
+            | Reason::CalledOff
             | Reason::TakenBack
             | Reason::Following
             | Reason::UpstreamChanged
@@ -141,7 +144,7 @@ impl Fenced {
         };
         let heir = cx.best_other();
         let release = |cx: &mut Shared, reason| {
-            let yielding = Yielding::releasing(cx, held, &proof, reason);
+            let yielding = Yielding::releasing(cx, held, &proof, reason, None);
             Next::to(Primary::Yielding(yielding), reason)
         };
         match after {

@@ -2,14 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::yielding::Heir;
 use super::{Failed, Primary, Standing, Yielding};
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{Alarm, Condition, Observation, Process, Reason, ShutdownMode, State};
+use crate::core::ids::MemberId;
 use crate::core::lease::{Held, LeaseAnswer, Purpose};
+use crate::core::order::Answer;
 use crate::core::policy::Reaction;
 use crate::core::primary::fenced::After;
 use crate::core::records::{ClusterState, MemberSettings};
-use crate::core::shared::{Shared, Signal};
+use crate::core::shared::{Shared, Signal, Verdict};
 use crate::core::time::Instant;
 
 /// See the module's documentation.
@@ -23,18 +26,26 @@ pub(in crate::core) struct Healthy {
     leaving: bool,
     /// That renewal was applied.
     renewed: bool,
+    /// The member that is preferred over this one, and since when it has been fit to take over.
+    #[serde(default)]
+    preferred: Option<(MemberId, Instant)>,
 }
 
 impl Healthy {
     pub(in crate::core) fn new(cx: &mut Shared, held: Held) -> Self {
         cx.guard(&held);
-        Self { held, since: cx.now, unguarded_since: None, leaving: false, renewed: false }
+        let since = cx.now;
+        Self { held, since, unguarded_since: None, leaving: false, renewed: false, preferred: None }
     }
 
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
         let due = cx.promises_due(&self.held).filter(|_| cx.shutdown.is_none());
         let round = due.map(|at| Deadline::at(at, "promises due"));
-        Deadline::earliest([self.held.deadline(cx), round])
+        let failback = self.preferred.as_ref().zip(cx.policy.failback_after);
+        let failback = failback
+            .map(|((_, since), wait)| Deadline::at(*since + wait, "failback due"))
+            .filter(|due| due.at > cx.now && cx.shutdown.is_none());
+        Deadline::earliest([self.held.deadline(cx), round, failback])
     }
 
     pub(super) fn advance(mut self, cx: &mut Shared, signal: Signal) -> Next {
@@ -54,7 +65,17 @@ impl Healthy {
         if let Some(shutdown) = cx.shutdown {
             return self.shut_down(cx, shutdown.mode, &signal);
         }
-        self.publish(cx);
+        let answer = match cx.verdict(self.held.epoch) {
+            Some(Verdict::HandOver(member, reason)) => {
+                return self.hand_over(cx, Heir { member, reason, ordered: true });
+            }
+            Some(Verdict::Answer(answer)) => Some(answer),
+            None => None,
+        };
+        if let Some(member) = self.preferred_for_long(cx) {
+            return self.hand_over(cx, Heir { member, reason: Reason::Failback, ordered: false });
+        }
+        self.publish(cx, answer);
         cx.drive_renewal(&mut self.held, State::PrimaryHealthy);
         cx.ask_promises(&mut self.held);
         let away = self.held.failures >= cx.policy.failure_threshold;
@@ -66,6 +87,25 @@ impl Healthy {
         let after = After::for_reason(reason);
         let failed = Failed::enter(cx, reason, Some(self.held), after);
         Next::to(Primary::Failed(failed), reason)
+    }
+
+    fn hand_over(self, cx: &mut Shared, heir: Heir) -> Next {
+        let reason = heir.reason;
+        let yielding = Yielding::handing_over(cx, self.held, Some(heir));
+        Next::to(Primary::Yielding(yielding), reason)
+    }
+
+    /// The member that is preferred over this one, once it has been fit to take over for as long as the
+    /// policy wants.
+    fn preferred_for_long(&mut self, cx: &Shared) -> Option<MemberId> {
+        let wait = cx.policy.failback_after?;
+        let fit = |member: &MemberId| cx.could_succeed(member).is_ok();
+        let now = cx.preferred().filter(|it| cx.view.paused().is_none() && fit(it));
+        if self.preferred.as_ref().map(|(member, _)| member) != now.as_ref() {
+            self.preferred = now.map(|member| (member, cx.now));
+        }
+        let (member, since) = self.preferred.as_ref()?;
+        (cx.now.since(*since) >= wait).then(|| member.clone())
     }
 
     /// Whether what was seen of the database ends this state. Slow is not dead.
@@ -139,7 +179,7 @@ impl Healthy {
     fn shut_down(mut self, cx: &mut Shared, mode: ShutdownMode, signal: &Signal) -> Next {
         match mode {
             ShutdownMode::HandOver => {
-                let yielding = Yielding::handing_over(cx, self.held);
+                let yielding = Yielding::handing_over(cx, self.held, None);
                 Next::to(Primary::Yielding(yielding), Reason::Shutdown)
             }
             ShutdownMode::LeaveRunning => {
@@ -155,7 +195,7 @@ impl Healthy {
                 }
                 if cx.hand_over_instead() {
                     // Nothing would end the database after the lease: it is not left running.
-                    let yielding = Yielding::handing_over(cx, self.held);
+                    let yielding = Yielding::handing_over(cx, self.held, None);
                     return Next::to(Primary::Yielding(yielding), Reason::Shutdown);
                 }
                 if !self.leaving {
@@ -176,8 +216,8 @@ impl Healthy {
     ///
     /// Nobody is admitted while promises carry the lease: who is new has promised nothing, and may have
     /// seen the lease silent for long.
-    fn publish(&self, cx: &mut Shared) {
-        let alone = cx.best_other().is_none();
+    fn publish(&self, cx: &mut Shared, answer: Option<Answer>) {
+        let alone = cx.best_other().is_none() && cx.view.paused().is_none();
         let settled = cx.now.since(self.since) > cx.policy.lease_duration * 2;
         cx.set_alarm(Alarm::NoCandidate, alone && settled);
         if self.held.is_promised() {
@@ -204,13 +244,21 @@ impl Healthy {
             priority: cx.policy.priority,
         };
         members.insert(cx.id.member.clone(), own);
+        let order = known.and_then(|known| known.order.as_ref());
+        let pause = known.and_then(|known| known.paused.as_ref());
+        let open = cx.view.order(self.held.epoch).filter(|_| answer.is_none());
+        let outcome = order
+            .filter(|order| order.epoch < self.held.epoch)
+            .map(|order| cx.outcome(order, self.held.epoch));
         let wanted = ClusterState {
             epoch: self.held.epoch,
             primary: cx.id.member.clone(),
             system: database.system,
             timeline: database.timeline,
             members,
-            paused: known.and_then(|cluster| cluster.paused.clone()),
+            paused: pause.filter(|it| it.holds(cx.view.store_now())).cloned(),
+            order: open.cloned(),
+            answer: answer.or(outcome).or_else(|| known.and_then(|known| known.answer.clone())),
             synchronous: known.map(|cluster| cluster.synchronous.clone()).unwrap_or_default(),
             last_transition: format!("{} primary since epoch {}", cx.id.member, self.held.epoch),
         };

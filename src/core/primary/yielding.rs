@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::fenced::After;
-use super::{Failed, Initializing, Primary, Standing, superseded, wake};
+use super::{Failed, Healthy, Initializing, Primary, Standing, superseded, wake};
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{
     Action, ActionOutcome, Alarm, Done, FenceProof, Ladder, Reason, State, Upstream,
 };
-use crate::core::ids::Epoch;
+use crate::core::ids::{Epoch, MemberId};
 use crate::core::lease::{Held, LeaseAnswer, Purpose};
 use crate::core::records::Release;
 use crate::core::replica;
@@ -25,9 +25,9 @@ pub(in crate::core) struct Yielding {
 #[serde(rename_all = "snake_case")]
 enum Step {
     /// Writing dirty pages out while clients still work.
-    Draining(Held),
+    Draining(Held, Option<Heir>),
     /// A clean stop, with renewals going on: the lease is not being lost.
-    Stopping(Held),
+    Stopping(Held, Option<Heir>),
     /// The release is on its way.
     Releasing { epoch: Epoch, renewed: Option<Held>, release: Release },
     /// Released; somebody should take it.
@@ -36,11 +36,22 @@ enum Step {
     Rejoining { since: Instant, retry: Instant },
 }
 
+/// Who is to take over, because a person or the order of preference says so.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Heir {
+    /// The member.
+    pub(super) member: MemberId,
+    /// Why.
+    pub(super) reason: Reason,
+    /// A person asked for it, and may call it off.
+    pub(super) ordered: bool,
+}
+
 impl Yielding {
     /// A planned hand-over of a healthy primary. The drain is what makes the stop that follows short.
-    pub(in crate::core) fn handing_over(cx: &mut Shared, held: Held) -> Self {
+    pub(super) fn handing_over(cx: &mut Shared, held: Held, heir: Option<Heir>) -> Self {
         cx.act(Action::Checkpoint, held.epoch, cx.policy.stop_timeout / 2);
-        Self { step: Step::Draining(held) }
+        Self { step: Step::Draining(held, heir) }
     }
 
     /// The database is proven down and the lease ours: give it back.
@@ -49,9 +60,11 @@ impl Yielding {
         held: Held,
         proof: &FenceProof,
         reason: Reason,
+        heir: Option<MemberId>,
     ) -> Self {
+        let fit = heir.filter(|heir| cx.could_succeed(heir).is_ok());
         let release = Release {
-            to: cx.best_other(),
+            to: fit.or_else(|| cx.best_other()),
             reason: reason.name().to_owned(),
             lsn: proof.clean.then_some(proof.lsn),
             timeline: proof.timeline,
@@ -74,14 +87,14 @@ impl Yielding {
 
     pub(super) fn held(&self) -> Option<&Held> {
         match &self.step {
-            Step::Draining(held) | Step::Stopping(held) => Some(held),
+            Step::Draining(held, _) | Step::Stopping(held, _) => Some(held),
             Step::Releasing { .. } | Step::Awaiting { .. } | Step::Rejoining { .. } => None,
         }
     }
 
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
         match &self.step {
-            Step::Draining(held) | Step::Stopping(held) => held.deadline(cx),
+            Step::Draining(held, _) | Step::Stopping(held, _) => held.deadline(cx),
             Step::Releasing { .. } => {
                 cx.renewal_due(None).map(|at| Deadline::at(at, "release retry"))
             }
@@ -106,8 +119,8 @@ impl Yielding {
 
     pub(super) fn advance(self, cx: &mut Shared, signal: Signal) -> Next {
         match self.step {
-            Step::Draining(held) => Self::draining(held, cx, signal),
-            Step::Stopping(held) => Self::stopping(held, cx, signal),
+            Step::Draining(held, heir) => Self::draining(held, heir, cx, signal),
+            Step::Stopping(held, heir) => Self::stopping(held, heir, cx, signal),
             Step::Releasing { epoch, renewed, release } => {
                 Self::release_pending(epoch, renewed, release, cx, &signal)
             }
@@ -116,25 +129,36 @@ impl Yielding {
         }
     }
 
-    fn draining(mut held: Held, cx: &mut Shared, signal: Signal) -> Next {
+    fn draining(mut held: Held, heir: Option<Heir>, cx: &mut Shared, signal: Signal) -> Next {
         if let Some(next) = Self::trouble(&mut held, cx, &signal) {
             return next;
         }
+        if heir.as_ref().is_some_and(|heir| Self::called_off(&held, heir, cx)) {
+            cx.cancel();
+            return Next::to(Primary::Healthy(Healthy::new(cx, held)), Reason::CalledOff);
+        }
         cx.drive_renewal(&mut held, State::PrimaryYielding);
         if !matches!(signal, Signal::Acted(Action::Checkpoint, _)) {
-            return Next::stay(Primary::Yielding(Self { step: Step::Draining(held) }));
+            return Next::stay(Primary::Yielding(Self { step: Step::Draining(held, heir) }));
         }
         // The drain had the first half.
         let limit = cx.policy.stop_timeout / 2;
         let ladder = Ladder { fast: limit / 2, immediate: limit / 4 * 3 };
         cx.act(Action::Fence { ladder }, held.epoch, limit);
-        Next::stay(Primary::Yielding(Self { step: Step::Stopping(held) }))
+        Next::stay(Primary::Yielding(Self { step: Step::Stopping(held, heir) }))
     }
 
-    fn stopping(mut held: Held, cx: &mut Shared, signal: Signal) -> Next {
+    /// As long as the database works for its clients, a hand-over that has lost its sense is called off.
+    fn called_off(held: &Held, heir: &Heir, cx: &Shared) -> bool {
+        let withdrawn = heir.ordered && cx.withdrawn(held.epoch);
+        cx.shutdown.is_none() && (withdrawn || cx.could_succeed(&heir.member).is_err())
+    }
+
+    fn stopping(mut held: Held, heir: Option<Heir>, cx: &mut Shared, signal: Signal) -> Next {
         if let Signal::Acted(_, ActionOutcome::Applied(Done::Fenced(proof))) = &signal {
             cx.unguard();
-            let yielding = Self::releasing(cx, held, proof, Reason::HandOver);
+            let reason = heir.as_ref().map_or(Reason::HandOver, |heir| heir.reason);
+            let yielding = Self::releasing(cx, held, proof, reason, heir.map(|heir| heir.member));
             return Next::stay(Primary::Yielding(yielding));
         }
         // The postmaster ending is what a stop is for.
@@ -147,7 +171,7 @@ impl Yielding {
             return Next::to(Primary::Failed(failed), Reason::HandOver);
         }
         cx.drive_renewal(&mut held, State::PrimaryYielding);
-        Next::stay(Primary::Yielding(Self { step: Step::Stopping(held) }))
+        Next::stay(Primary::Yielding(Self { step: Step::Stopping(held, heir) }))
     }
 
     /// A lease or database lost during a planned change makes it an unplanned one.

@@ -217,7 +217,8 @@ pub(in crate::core) fn takeover(cx: &Shared) -> Takeover {
     }
     let Some(window) = cx.view.window_start() else { return Takeover::No(WhyNot::StoreUnseen) };
     let step = cx.policy.takeover_step;
-    let place = cx.place_in_line();
+    // Whoever a person wants comes first.
+    let place = cx.place_in_line() + if cx.another_is_wanted(lease) { 2 } else { 0 };
     if let Some(release) = &lease.released {
         let at = match &release.to {
             _ if misses_some(cx, release) => {

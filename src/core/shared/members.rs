@@ -17,6 +17,8 @@ impl Shared {
             maximum_lag: self.policy.maximum_lag_on_failover,
             cooling_down: self.cooling_until.is_some_and(|until| self.now < until),
             watchdog_missing: self.watchdog_missing(),
+            paused: self.view.paused(),
+            ordered: self.ordered(lease),
         };
         if self.view.cluster_unreadable() || self.cluster_outdated(lease) {
             return Err(WhyNot::ClusterUnreadable);
@@ -41,8 +43,11 @@ impl Shared {
         candidate::line(&self.view, self.now, self.policy.lease_duration + self.longest_gap())
     }
 
-    /// The other member that would take over first.
+    /// The other member that would take over first; nobody while transitions are paused.
     pub(in crate::core) fn best_other(&self) -> Option<MemberId> {
+        if self.view.paused().is_some() {
+            return None;
+        }
         let other = |candidate: &Candidate| candidate.member != self.id.member;
         self.line().into_iter().find(other).map(|candidate| candidate.member)
     }

@@ -6,6 +6,7 @@ mod heartbeat;
 mod lease;
 mod members;
 mod name;
+mod order;
 mod promise;
 mod reading;
 
@@ -24,6 +25,7 @@ use super::records::{Address, Header, Position};
 use super::time::Instant;
 use super::view::View;
 use name::Name;
+pub(super) use order::Verdict;
 use promise::Promises;
 
 /// Who this agent is.

@@ -257,7 +257,7 @@ fn a_damaged_cluster_state_is_written_again_with_its_pause() {
     let mut store = Store::new();
     let a = identity("a", 1);
     store.put_lease(&a, |_| {});
-    store.put_cluster(&a, |cluster| cluster.paused = Some("maintenance".to_owned()));
+    store.put_cluster(&a, |cluster| cluster.paused = Some(pause("maintenance")));
     let mut bench = Bench::start(store);
     bench.read();
     bench.observe(Process::RunningPrimary);
@@ -273,7 +273,7 @@ fn a_damaged_cluster_state_is_written_again_with_its_pause() {
     bench.read();
     let (_, write) = bench.writing(&Key::ClusterState).unwrap();
     let crate::core::records::Record::ClusterState(cluster) = write.record else { panic!() };
-    assert_eq!(cluster.paused.as_deref(), Some("maintenance"));
+    assert_eq!(cluster.paused, Some(pause("maintenance")));
 }
 
 #[test]

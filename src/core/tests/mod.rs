@@ -10,6 +10,7 @@ mod failed;
 mod healthy;
 mod initializing;
 mod names;
+mod orders;
 mod promised;
 mod promises;
 mod promoting;

@@ -255,7 +255,7 @@ fn never_without_the_right_to() {
     let cases: [(&str, Policy, Change); 4] = [
         ("priority 0", Policy { priority: 0, ..policy() }, |_| {}),
         ("paused", policy(), |store| {
-            store.put_cluster(&identity("b", 1), |cluster| cluster.paused = Some("x".to_owned()));
+            store.put_cluster(&identity("b", 1), |cluster| cluster.paused = Some(pause("x")));
         }),
         ("not synchronous", policy(), |store| {
             store.put_cluster(&identity("b", 1), |cluster| cluster.synchronous = vec![member("c")]);

@@ -151,6 +151,7 @@ pub(super) fn policy() -> Policy {
         maximum_lag_on_failover: 16 << 20,
         priority: 1,
         may_bootstrap: true,
+        failback_after: None,
         cool_down: ms(30_000),
         hand_over_timeout: ms(10_000),
         stop_timeout: ms(30_000),

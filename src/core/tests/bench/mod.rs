@@ -10,6 +10,7 @@ use crate::core::event::{
     Reason, State, StoreWrite, WriteOutcome,
 };
 use crate::core::ids::{Epoch, Lsn, MemberId, OpId, Revision, SystemId, TimelineId};
+use crate::core::order::Pause;
 use crate::core::policy::{Policy, Reaction, WatchdogMode};
 use crate::core::records::{Address, Key, Lease, Record, Snapshot};
 use crate::core::shared::Identity;
@@ -52,6 +53,7 @@ pub(super) fn policy() -> Policy {
         takeover_step: seconds(1),
         maximum_lag_on_failover: 1_000,
         priority: 1,
+        failback_after: None,
         may_bootstrap: true,
         cool_down: seconds(60),
         hand_over_timeout: seconds(20),
@@ -86,6 +88,11 @@ pub(super) fn seen(process: Process) -> Observation {
 pub(super) fn fenced() -> ActionOutcome {
     let (lsn, timeline) = (Lsn(5_000), TimelineId(1));
     ActionOutcome::Applied(Done::Fenced(FenceProof { clean: true, lsn, timeline, rung: "fast" }))
+}
+
+/// A pause without an end.
+pub(super) fn pause(reason: &str) -> Pause {
+    Pause { reason: reason.to_owned(), by: "somebody".to_owned(), until: None }
 }
 
 pub(super) fn done() -> ActionOutcome {

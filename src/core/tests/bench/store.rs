@@ -155,6 +155,8 @@ impl Store {
             timeline: TimelineId(1),
             members: BTreeMap::from(admitted),
             paused: None,
+            order: None,
+            answer: None,
             synchronous: Vec::new(),
             last_transition: String::new(),
         };

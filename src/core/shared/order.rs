@@ -1,0 +1,159 @@
+//! What a person asked for, as the primary and the replicas act on it.
+
+use super::Shared;
+use crate::core::candidate::{Candidate, Wanted};
+use crate::core::event::{Reason, State};
+use crate::core::ids::{Epoch, MemberId};
+use crate::core::order::{Answer, Order, Refusal, Wish};
+use crate::core::records::{Heartbeat, Lease};
+
+/// What the holder does about an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::core) enum Verdict {
+    /// Hand over to this member.
+    HandOver(MemberId, Reason),
+    /// Only say something.
+    Answer(Answer),
+}
+
+impl Shared {
+    /// What the holder of `epoch` does about the order that is open, if one is and its time has come.
+    pub(in crate::core) fn verdict(&self, epoch: Epoch) -> Option<Verdict> {
+        let order = self.view.order(epoch).filter(|_| self.view_is_fresh())?;
+        if order.not_before > self.view.store_now() {
+            return None;
+        }
+        let answer =
+            |done, text| Some(Verdict::Answer(Answer { id: order.id.clone(), done, text }));
+        match self.successor(order) {
+            Err(refusal) => answer(false, refusal.to_string()),
+            Ok(to) if order.rehearsal => {
+                answer(true, format!("{to} would take over, {} bytes behind", self.behind(&to)))
+            }
+            Ok(to) => {
+                let failback = order.wish == Wish::Failback;
+                let reason = if failback { Reason::Failback } else { Reason::Switchover };
+                Some(Verdict::HandOver(to, reason))
+            }
+        }
+    }
+
+    /// An order was withdrawn: the store shows no such order any more.
+    pub(in crate::core) fn withdrawn(&self, epoch: Epoch) -> bool {
+        self.view_is_fresh() && self.view.obeyed() && self.view.order(epoch).is_none()
+    }
+
+    /// What is to be said of an order that was open in an epoch before ours.
+    pub(in crate::core) fn outcome(&self, order: &Order, epoch: Epoch) -> Answer {
+        let me = &self.id.member;
+        let done = match &order.to {
+            Some(to) => to == me,
+            None => self.view.cluster().is_some_and(|cluster| cluster.primary != *me),
+        };
+        let text = if done {
+            format!("{me} is the primary since epoch {epoch}")
+        } else {
+            format!("it did not come to it: {me} is the primary since epoch {epoch}")
+        };
+        Answer { id: order.id.clone(), done, text }
+    }
+
+    /// Whom to hand over to.
+    fn successor(&self, order: &Order) -> Result<MemberId, Refusal> {
+        if let Some(why) =
+            self.view.paused().filter(|_| !matches!(order.wish, Wish::Failover { .. }))
+        {
+            return Err(Refusal::Paused(why.to_owned()));
+        }
+        let to = match (&order.to, order.wish) {
+            (Some(to), _) => to.clone(),
+            (None, Wish::Failback) => self.preferred().ok_or(Refusal::NobodyPreferred)?,
+            (None, Wish::Switchover | Wish::Failover { .. }) => {
+                self.best_other().ok_or(Refusal::Nobody)?
+            }
+        };
+        self.could_succeed(&to)?;
+        Ok(to)
+    }
+
+    /// Whether a member could be handed over to now, as the primary knows.
+    pub(in crate::core) fn could_succeed(&self, to: &MemberId) -> Result<(), Refusal> {
+        if *to == self.id.member {
+            return Err(Refusal::Itself);
+        }
+        let reported = self.view.heartbeats().find(|(member, _)| *member == to);
+        let Some((_, heartbeat)) = reported else {
+            let known = self.view.heartbeats().map(|(member, _)| member.clone());
+            let known = known.filter(|member| *member != self.id.member).collect();
+            return Err(Refusal::Unknown { member: to.clone(), known });
+        };
+        let silent_after = self.policy.lease_duration + self.longest_gap();
+        if self.view.heartbeat_age(to, self.now).is_none_or(|age| age > silent_after) {
+            return Err(Refusal::Silent(to.clone()));
+        }
+        if heartbeat.status != State::ReplicaWatching {
+            return Err(Refusal::NotWatching(to.clone(), heartbeat.status));
+        }
+        // A member that reports a pause would take over from who hands over in spite of one.
+        if let Some(why) = heartbeat.ineligible.as_ref().filter(|_| self.view.paused().is_none()) {
+            return Err(Refusal::Ineligible(to.clone(), why.clone()));
+        }
+        self.not_far_behind(to, heartbeat)
+    }
+
+    fn not_far_behind(&self, to: &MemberId, heartbeat: &Heartbeat) -> Result<(), Refusal> {
+        if !heartbeat.streaming {
+            return Err(Refusal::NotStreaming(to.clone()));
+        }
+        let (bytes, allowed) = (self.behind(to), self.policy.maximum_lag_on_failover);
+        if bytes > allowed {
+            return Err(Refusal::LagsBehind { member: to.clone(), bytes, allowed });
+        }
+        Ok(())
+    }
+
+    /// Bytes that a member has not flushed of what we have: by our own sender's word, else by its.
+    fn behind(&self, member: &MemberId) -> u64 {
+        let attached = self.database.as_ref().and_then(|seen| {
+            let found = seen.standbys.iter().find(|(name, _)| name == member.as_str());
+            found.map(|(_, flushed)| seen.lsn.bytes_ahead_of(*flushed))
+        });
+        let said = || {
+            let found = self.view.heartbeats().find(|(reporter, _)| *reporter == member);
+            found.map_or(u64::MAX, |(_, heartbeat)| {
+                self.position.lsn.bytes_ahead_of(heartbeat.database.lsn)
+            })
+        };
+        attached.unwrap_or_else(said)
+    }
+
+    /// The member in line with the highest priority above ours.
+    pub(in crate::core) fn preferred(&self) -> Option<MemberId> {
+        let above = |candidate: &Candidate| {
+            candidate.member != self.id.member && candidate.priority > self.policy.priority
+        };
+        // The first of equals is the better one.
+        let line = self.line().into_iter().rev().filter(above);
+        line.max_by_key(|candidate| candidate.priority).map(|candidate| candidate.member)
+    }
+
+    /// A person wants this member to take over from the holder of `lease`.
+    pub(super) fn ordered(&self, lease: &Lease) -> Option<Wanted> {
+        let order = self.view.order(lease.epoch).filter(|order| !order.rehearsal)?;
+        let due = order.not_before <= self.view.store_now();
+        match order.wish {
+            Wish::Failover { accept_loss } if due && order.to.as_ref() == Some(&self.id.member) => {
+                Some(if accept_loss { Wanted::AtAnyLoss } else { Wanted::WithoutLoss })
+            }
+            Wish::Failover { .. } | Wish::Switchover | Wish::Failback => None,
+        }
+    }
+
+    /// A person wants another member than this one to take over from the holder of `lease`.
+    pub(in crate::core) fn another_is_wanted(&self, lease: &Lease) -> bool {
+        self.view.order(lease.epoch).is_some_and(|order| {
+            let failover = matches!(order.wish, Wish::Failover { .. }) && !order.rehearsal;
+            failover && order.to.as_ref().is_some_and(|to| *to != self.id.member)
+        })
+    }
+}
