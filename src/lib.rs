@@ -14,6 +14,7 @@ pub mod core;
 pub mod database;
 pub mod http;
 pub mod metrics;
+pub mod operator;
 pub mod postmaster;
 pub mod recording;
 pub mod runtime;

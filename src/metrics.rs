@@ -33,6 +33,7 @@ pub struct Metrics {
     store_operations: Family<OperationLabels, Counter>,
     store_latency: Family<KindLabel, Histogram>,
     watchdog_up: Gauge,
+    paused: Gauge,
     alarms: Family<AlarmLabel, Counter>,
     actions: Family<ActionLabels, Counter>,
     promises: Family<OutcomeLabel, Counter>,
@@ -154,6 +155,7 @@ impl Metrics {
                 Histogram::new(exponential_buckets(0.000_25, 2.0, 16))
             }),
             watchdog_up: Gauge::default(),
+            paused: Gauge::default(),
             alarms: Family::default(),
             actions: Family::default(),
             promises: Family::default(),
@@ -192,6 +194,7 @@ impl Metrics {
             self.store_latency.clone(),
         );
         all.register("watchdog_up", "1 while the watchdog runs", self.watchdog_up.clone());
+        all.register("paused", "1 while automatic transitions are paused", self.paused.clone());
         all.register("alarms", "Alarms by kind, one per onset", self.alarms.clone());
         all.register("actions", "Actions on the database by outcome", self.actions.clone());
         all.register(
@@ -280,6 +283,11 @@ impl Metrics {
         };
         self.store_operations.get_or_create(&OperationLabels { kind, outcome }).inc();
         self.store_latency.get_or_create(&KindLabel { kind }).observe(duration.as_secs_f64());
+    }
+
+    /// Automatic transitions are paused, or not.
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.set(i64::from(paused));
     }
 
     /// The watchdog's state changed.

@@ -3,7 +3,9 @@
 pub mod config;
 pub mod demo;
 pub mod exit;
+pub mod order;
 mod output;
+pub mod pause;
 pub mod replay;
 pub mod run;
 pub mod status;
@@ -129,6 +131,16 @@ pub enum Command {
     Run(run::Arguments),
     /// Show the cluster as an agent sees it
     Status(status::Arguments),
+    /// Make another member the primary, losing nothing
+    Switchover(order::Switchover),
+    /// Make the member of the highest priority the primary again
+    Failback(order::Failback),
+    /// Make a member the primary although there is none, or transitions are paused
+    Failover(order::Failover),
+    /// Stop automatic transitions
+    Pause(pause::Arguments),
+    /// Let automatic transitions happen again
+    Resume,
     /// Run a cluster of real members on this machine, and let something happen to it
     Demo(demo::Arguments),
     /// Ask the core again what a recording says it was asked, and show the first difference
@@ -168,6 +180,11 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Run(arguments) => run::run(arguments, &settings),
         Command::Status(arguments) => status::status(&arguments, &settings),
+        Command::Switchover(arguments) => order::switchover(arguments, &settings),
+        Command::Failback(arguments) => order::failback(&arguments, &settings),
+        Command::Failover(arguments) => order::failover(arguments, &settings),
+        Command::Pause(arguments) => pause::pause(&arguments, &settings),
+        Command::Resume => pause::resume(&settings),
         Command::Demo(arguments) => demo::demo(&arguments, &settings),
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Config(command) => config::config(&command, &settings),
@@ -182,6 +199,14 @@ fn say(error: &clap::Error) -> ExitCode {
     // A closed terminal is no reason to fail differently.
     drop(error.print());
     if error.use_stderr() { (Code::Usage as u8).into() } else { ExitCode::SUCCESS }
+}
+
+/// For commands that wait for a store or an agent.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Internal, error))
 }
 
 fn version() -> String {

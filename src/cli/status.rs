@@ -8,8 +8,9 @@ use super::Settings;
 use super::exit::{Code, Failure};
 use super::output::{self, Format};
 use crate::config::{http_listen, show_duration};
+use crate::core::order::{Answer, Order};
 use crate::http::client;
-use crate::http::view::{MemberView, NotObeyed, Role, View};
+use crate::http::view::{MemberView, NotObeyed, PauseView, Role, View};
 
 /// Arguments of `status`.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,12 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// # Errors
 /// No agent answers (69), an answer is not understood (65), or an address is wrong (64, 66, 78).
 pub fn status(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Code::Internal, error))?;
     let agents = agents(arguments, settings)?;
-    runtime.block_on(async {
+    super::runtime()?.block_on(async {
         let Some(seconds) = arguments.watch else {
             return output::print(&report(&agents, arguments.output).await?);
         };
@@ -150,6 +147,18 @@ pub fn page(view: &View) -> String {
             "last transition: {} → {}, {}, {ago:.0} s ago",
             last.from, last.to, last.reason
         ));
+    }
+    if let Some(PauseView { reason, by, ends }) = &view.paused {
+        let until = if *ends { "for a time" } else { "until `harmony-agent resume`" };
+        lines.push(format!("PAUSED {until}: {reason} ({by})"));
+    }
+    if let Some(Order { wish, to, by, not_before, .. }) = &view.order {
+        let to = to.as_ref().map_or_else(String::new, |to| format!(" to {to}"));
+        let when = if not_before.is_some() { ", at its time" } else { "" };
+        lines.push(format!("ASKED FOR: {}{to}{when} ({by})", wish.name()));
+    }
+    if let Some(Answer { text, .. }) = &view.answer {
+        lines.push(format!("last asked for: {text}"));
     }
     for alarm in &view.alarms {
         lines.push(format!("ALARM: {alarm}"));

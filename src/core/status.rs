@@ -6,6 +6,7 @@ use super::agent::{Agent, Workflow};
 use super::candidate::Candidate;
 use super::event::{Alarm, Observation, Reason, State, Transition, WatchdogStatus};
 use super::ids::{Epoch, Incarnation, MemberId, Revision, SystemId};
+use super::order::{Answer, Order, Pause};
 use super::records::{Address, Position};
 use super::replica::{Takeover, takeover};
 use super::time::Instant;
@@ -43,6 +44,12 @@ pub struct Status {
     pub line: Vec<Candidate>,
     /// Whether this member would take over, in a sentence.
     pub takeover: String,
+    /// The pause, while it holds.
+    pub paused: Option<Pause>,
+    /// The change that a person asked for, while it is open.
+    pub order: Option<Order>,
+    /// What became of the latest one.
+    pub answer: Option<Answer>,
     /// Alarms that stand.
     pub alarms: Vec<Alarm>,
     /// The last transition and when.
@@ -110,6 +117,7 @@ impl Agent {
     pub fn status(&self) -> Status {
         let cx = &self.shared;
         let view = &cx.view;
+        let cluster = view.cluster();
         let writable_until = self.workflow().and_then(Workflow::held).map(|held| held.until());
         let invalid = view.invalid().into_iter().map(|(key, why)| (key, why.to_string())).collect();
         Status {
@@ -128,6 +136,11 @@ impl Agent {
             members: self.members(),
             line: cx.line(),
             takeover: self.explain_takeover(),
+            paused: cluster
+                .and_then(|it| it.paused.clone())
+                .filter(|it| it.holds(view.store_now())),
+            order: cluster.and_then(|it| it.order.clone()),
+            answer: cluster.and_then(|it| it.answer.clone()),
             alarms: cx.alarms().iter().copied().collect(),
             last_transition: self.last_transition.clone(),
             stale_completions: cx.stale_completions,

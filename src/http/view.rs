@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::event::{Condition, Observation, Process, State};
 use crate::core::ids::{ClusterId, Epoch, Incarnation, Lsn, MemberId, Revision, TimelineId};
+use crate::core::order::{Answer, Order};
 use crate::core::reason::{Alarm, Reason};
 use crate::core::records::Address;
 
@@ -38,6 +39,15 @@ pub struct View {
     pub last_transition: Option<TransitionView>,
     /// If the primary died now: who takes over, when, what may be lost.
     pub takeover: String,
+    /// Why automatic transitions are paused, while they are.
+    #[serde(default)]
+    pub paused: Option<PauseView>,
+    /// The change of primary that a person asked for, while it is open.
+    #[serde(default)]
+    pub order: Option<Order>,
+    /// What became of the latest one.
+    #[serde(default)]
+    pub answer: Option<Answer>,
     /// What somebody should look at.
     pub alarms: Vec<Alarm>,
     /// What is not obeyed, and why.
@@ -60,6 +70,17 @@ pub struct LeaseView {
     pub epoch: Epoch,
     /// Its revision in the store.
     pub revision: Option<Revision>,
+}
+
+/// A pause of automatic transitions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseView {
+    /// Why.
+    pub reason: String,
+    /// Who asked for it.
+    pub by: String,
+    /// It ends by itself.
+    pub ends: bool,
 }
 
 /// Something that is read, but not obeyed.

@@ -59,6 +59,10 @@ struct Said {
     rejected: Option<String>,
     /// Why the database cannot be run, or be asked.
     database: Option<(&'static str, String)>,
+    /// Why transitions are paused.
+    paused: Option<String>,
+    /// The order that is open.
+    order: Option<String>,
     /// Why members refuse to promise.
     refused: said::Said,
 }
@@ -274,6 +278,7 @@ impl Recorder {
         self.metrics.set_lease(left, status.staleness.unwrap_or_default());
         self.silent_since = status.staleness.map(|age| now - age);
         self.stands(status);
+        self.asked(status);
         let own = status.members.iter().find(|member| member.member == status.member);
         self.metrics.set_replication_lag(own.map_or(0, |own| own.lag));
         let seen = status.database.as_ref().map(|seen| seen.process);
@@ -287,6 +292,32 @@ impl Recorder {
 
 impl Recorder {
     /// Says what is not obeyed, and why, when that changed.
+    fn asked(&mut self, status: &Status) {
+        self.metrics.set_paused(status.paused.is_some());
+        let paused = status.paused.as_ref().map(|pause| pause.reason.clone());
+        if paused != self.said.paused {
+            match &status.paused {
+                Some(pause) => {
+                    let (reason, by) = (&pause.reason, &pause.by);
+                    tracing::warn!(member = %self.member, reason, by, "paused: no automatic transition");
+                }
+                None => tracing::info!(member = %self.member, "no longer paused"),
+            }
+            self.said.paused = paused;
+        }
+        let order = status.order.as_ref().map(|order| order.id.clone());
+        if order != self.said.order {
+            if let Some(order) = &status.order {
+                let to = order.to.as_ref().map(tracing::field::display);
+                let (wish, epoch, by) = (order.wish.name(), order.epoch.0, &order.by);
+                tracing::info!(member = %self.member, wish, to, epoch, by, "asked for");
+            } else if let Some(answer) = &status.answer {
+                tracing::info!(member = %self.member, done = answer.done, answer = answer.text, "answered");
+            }
+            self.said.order = order;
+        }
+    }
+
     fn stands(&mut self, status: &Status) {
         let found = status.troubles();
         for (what, why) in found.iter().filter(|found| !self.said.not_obeyed.contains(found)) {

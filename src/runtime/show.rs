@@ -5,7 +5,8 @@ use crate::core::ids::{ClusterId, Epoch};
 use crate::core::status::{MemberStatus, Status};
 use crate::core::time::Instant;
 use crate::http::view::{
-    LeaseView, MemberView, NotObeyed, Role, StoreView, TransitionView, View, WatchdogView,
+    LeaseView, MemberView, NotObeyed, PauseView, Role, StoreView, TransitionView, View,
+    WatchdogView,
 };
 
 /// What the view says besides the core's status.
@@ -59,6 +60,13 @@ pub fn view(setting: &Setting, status: &Status, store: StoreView, now: Instant) 
             seconds_ago: now.since(*at).as_secs_f64(),
         }),
         takeover: status.takeover.clone(),
+        paused: status.paused.as_ref().map(|pause| PauseView {
+            reason: pause.reason.clone(),
+            by: pause.by.clone(),
+            ends: pause.until.is_some(),
+        }),
+        order: status.order.clone(),
+        answer: status.answer.clone(),
         alarms: status.alarms.clone(),
         not_obeyed: status
             .troubles()

@@ -10,6 +10,7 @@ mod cluster;
 mod conditions;
 mod demo;
 mod nats_trouble;
+mod orders;
 mod promises;
 mod recording;
 mod settings;
