@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::{self, Config};
 use crate::core::header;
-use crate::core::ids::{BootId, InstanceId};
-use crate::core::records::{ClusterState, Key, Record, Slot, Snapshot};
+use crate::core::ids::{BootId, InstanceId, Revision};
+use crate::core::records::{ClusterState, Key, Lease, Record, Slot, Snapshot};
 use crate::core::{Identity, operation};
 use crate::store::{
     self, Expected, OpenError, ReadError, Rejection, Store, Write, WriteOutcome, codec,
@@ -103,6 +103,20 @@ impl Operator {
     pub async fn read(&self) -> Result<Snapshot, Trouble> {
         let listing = self.store.list(LIMIT).await?;
         Ok(codec::snapshot(&listing, &self.store.incarnation()))
+    }
+
+    /// The latest moves of the lease, oldest first.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn moves(&self) -> Result<Vec<(Revision, Lease)>, Trouble> {
+        let history = self.store.history(&Key::Lease, LIMIT).await?;
+        let incarnation = self.store.incarnation();
+        let decoded = |it: &store::Versioned| match codec::decode(it, "lease", &incarnation) {
+            Slot::Valid { record, revision, .. } => Some((revision, record)),
+            Slot::Absent | Slot::Invalid { .. } => None,
+        };
+        Ok(history.iter().filter_map(decoded).collect())
     }
 
     /// Changes the description of the cluster. `decide` sees all records and gives the new description,

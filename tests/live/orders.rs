@@ -42,7 +42,12 @@ fn a_switchover_and_back_lose_nothing_and_clone_nothing() {
     let told = done(&a, &["switchover", "--to", "b", "--yes"]);
     assert_in_order(
         &told,
-        &["released the lease to b", "b took the lease, epoch 2", "b is the primary since epoch 2"],
+        &[
+            "a stopped its database, which ends at",
+            "released the lease to b",
+            "b took the lease, epoch 2",
+            "b is the primary since epoch 2",
+        ],
     );
     // Asked beside a standby just as well.
     clients.until_acknowledges(1);
@@ -96,14 +101,18 @@ fn what_cannot_be_asked_for_is_refused_and_changes_nothing() {
     done(&b, &["switchover", "--cancel"]);
     assert!(done(&b, &["switchover", "--cancel"]).contains("nothing"));
 
-    // A dead member.
+    // A dead member: at first its last words are fresh, but nothing streams.
     b.kill();
     kill_process(b.postmaster(), Signal::KILL).unwrap();
-    until("b is silent", || {
-        let refused = ask(&a, &to("b"));
-        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-        if text.contains("not been heard of") { Ok(()) } else { Err(text) }
+    a.until("its sender has ended", |status| {
+        let standbys = status["database"]["standbys"].as_array().cloned().unwrap_or_default();
+        !standbys.is_empty() && standbys.iter().all(|standby| standby[0] != "b")
     });
+    let refused = String::from_utf8_lossy(&ask(&a, &to("b")).stderr).into_owned();
+    let dead = ["does not stream", "not been heard of"].iter().any(|word| refused.contains(word));
+    assert!(dead, "{refused}");
+    std::thread::sleep(LONG);
+    assert_fails(&ask(&a, &to("b")), 75, &["b has not been heard of"]);
     assert_eq!(a.status()["epoch"], 1, "{:#}", a.status());
     a.until_leads();
     assert_sound(&mut [&mut a, &mut c]);

@@ -15,7 +15,10 @@ use super::report::{Milliseconds, Phases, Run};
 use super::usage::Usage;
 use crate::config::Config;
 use crate::core::event::ShutdownMode;
+use crate::core::order::{Order, Wish};
+use crate::core::records::{ClusterState, Snapshot};
 use crate::core::time::Instant;
+use crate::operator::Operator;
 use crate::postmaster::now;
 
 /// Time between two looks while something is waited for.
@@ -161,11 +164,21 @@ impl<'a> Bench<'a> {
 
     async fn inject(&mut self, index: usize) -> anyhow::Result<Injected> {
         let (fault, name) = (self.fault, self.cluster.members[index].name.clone());
-        let at = fault.inject(&self.cluster.members[index])?;
+        let at = match fault {
+            Fault::Switchover => self.switch().await?,
+            Fault::None
+            | Fault::NodeKill
+            | Fault::PgKill
+            | Fault::AgentKill
+            | Fault::AgentFreeze
+            | Fault::AgentRestart
+            | Fault::AgentTerm => fault.inject(&self.cluster.members[index])?,
+        };
         self.cluster.board.say(format!("{} of the primary {name}", fault.name()));
         let running = match fault {
             Fault::None | Fault::NodeKill | Fault::AgentKill | Fault::AgentFreeze => None,
-            Fault::PgKill => Some(at),
+            // Its agent goes on, and is done when it follows.
+            Fault::PgKill | Fault::Switchover => Some(at),
             Fault::AgentRestart => Some(self.restart(index).await?),
             Fault::AgentTerm => match self.config.on_sigterm {
                 ShutdownMode::LeaveRunning => Some(self.restart(index).await?),
@@ -173,6 +186,27 @@ impl<'a> Bench<'a> {
             },
         };
         Ok(Injected { member: index, at, running })
+    }
+
+    /// Asks for another primary; returns the moment right before.
+    async fn switch(&self) -> anyhow::Result<Instant> {
+        let mut operator = Operator::open(&self.config).await?;
+        let lease = operator.read().await?.lease.record().cloned().context("no lease")?;
+        let order = Order {
+            id: uuid::Uuid::new_v4().to_string(),
+            wish: Wish::Switchover,
+            epoch: lease.epoch,
+            to: None,
+            by: "the demo".to_owned(),
+            not_before: None,
+            rehearsal: false,
+        };
+        let at = now();
+        let give = |_: &Snapshot, cluster: ClusterState| {
+            Ok(Some(ClusterState { order: Some(order.clone()), ..cluster }))
+        };
+        operator.change(give).await?;
+        Ok(at)
     }
 
     /// Starts the agent again as soon as it has ended; returns when.
@@ -239,14 +273,14 @@ impl<'a> Bench<'a> {
         injected.running?;
         let said = self.cluster.members[injected.member].ask().await?;
         // Right after PostgreSQL's death its agent may still say that it leads.
-        let leads = said.leads() && self.fault != Fault::PgKill;
+        let leads = said.leads() && !matches!(self.fault, Fault::PgKill | Fault::Switchover);
         (leads || (failed_over && said.follows())).then(now)
     }
 
     fn must_fail_over(&self) -> bool {
         self.cluster.members.len() > 1
             && match self.fault {
-                Fault::NodeKill | Fault::AgentKill | Fault::AgentFreeze => true,
+                Fault::NodeKill | Fault::AgentKill | Fault::AgentFreeze | Fault::Switchover => true,
                 Fault::AgentTerm => self.config.on_sigterm == ShutdownMode::HandOver,
                 Fault::None | Fault::PgKill | Fault::AgentRestart => false,
             }
@@ -280,7 +314,8 @@ impl<'a> Bench<'a> {
                 | Fault::PgKill
                 | Fault::AgentKill
                 | Fault::AgentRestart
-                | Fault::AgentTerm,
+                | Fault::AgentTerm
+                | Fault::Switchover,
                 None,
             ) => self.restart(injected.member).await?,
         };

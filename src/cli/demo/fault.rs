@@ -29,6 +29,8 @@ pub enum Fault {
     /// The agent is told to stop (SIGTERM). It hands over, unless told otherwise by
     /// --set shutdown.on_sigterm=leave_running: then it is started again at once
     AgentTerm,
+    /// No fault: another primary is asked for, as `harmony-agent switchover` does
+    Switchover,
 }
 
 impl Fault {
@@ -42,17 +44,18 @@ impl Fault {
             Self::AgentFreeze => "agent-freeze",
             Self::AgentRestart => "agent-restart",
             Self::AgentTerm => "agent-term",
+            Self::Switchover => "switchover",
         }
     }
 
-    /// Does it to `member`; returns the moment right before.
+    /// Does it to `member`; returns the moment right before. A switchover is asked for elsewhere.
     ///
     /// # Errors
     /// Something that was to be signalled is not there.
     pub(super) fn inject(self, member: &Member) -> anyhow::Result<Instant> {
         // Everything is looked up first: finding a process takes longer than killing it.
         match self {
-            Self::None => Ok(now()),
+            Self::None | Self::Switchover => Ok(now()),
             Self::NodeKill => kill_node(member),
             Self::PgKill => {
                 let Some(postmaster) = member.postmaster() else {

@@ -204,7 +204,11 @@ fn check(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> {
     }
     let needs_another = match arguments.fault {
         Fault::None | Fault::PgKill | Fault::AgentRestart => false,
-        Fault::NodeKill | Fault::AgentKill | Fault::AgentFreeze | Fault::AgentTerm => true,
+        Fault::NodeKill
+        | Fault::AgentKill
+        | Fault::AgentFreeze
+        | Fault::AgentTerm
+        | Fault::Switchover => true,
     };
     if needs_another && arguments.members < 2 {
         let fault = arguments.fault.name();

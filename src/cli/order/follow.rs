@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::output;
 use crate::core::event::State;
-use crate::core::ids::MemberId;
+use crate::core::ids::{MemberId, Revision};
 use crate::core::order::{Answer, Order, Wish};
 use crate::core::policy::Policy;
 use crate::core::records::{ClusterState, Heartbeat, Lease, Release, Snapshot};
@@ -25,18 +25,16 @@ const REJOIN: Duration = Duration::from_secs(30);
 pub(super) async fn follow(
     operator: &mut Operator,
     order: &Order,
-    lease: &Lease,
+    (revision, lease): (Revision, &Lease),
     policy: &Policy,
 ) -> Result<(), Failure> {
     let begun = Instant::now();
-    let mut seen = Seen::default();
+    let mut seen = Seen::new(revision, lease);
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         // A store that does not answer for a moment is asked again; the limit stands.
         if let Ok(snapshot) = operator.read().await {
-            for line in seen.news(&snapshot) {
-                tell(begun, &line)?;
-            }
+            seen.tell(operator, &snapshot, begun).await?;
             if let Some(answer) = answer(&snapshot, order) {
                 return end(operator, &mut seen, answer, order, lease, begun).await;
             }
@@ -108,9 +106,7 @@ async fn end(
         }
         sleep(LOOK).await;
         if let Ok(snapshot) = operator.read().await {
-            for line in seen.news(&snapshot) {
-                tell(begun, &line)?;
-            }
+            seen.tell(operator, &snapshot, begun).await?;
         }
     }
     Ok(())
@@ -139,45 +135,54 @@ async fn withdraw(
 }
 
 /// What was shown already.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
-    lease: Option<Lease>,
+    revision: Revision,
+    lease: Lease,
     heartbeats: BTreeMap<MemberId, Heartbeat>,
-    first: bool,
 }
 
 impl Seen {
-    /// What has changed since the last look, in words.
-    fn news(&mut self, snapshot: &Snapshot) -> Vec<String> {
-        let mut news = Vec::new();
-        if let Some(lease) = snapshot.lease.record() {
-            news.extend(self.lease.as_ref().and_then(|before| moved(before, lease)));
-            self.lease = Some(lease.clone());
+    fn new(revision: Revision, lease: &Lease) -> Self {
+        Self { revision, lease: lease.clone(), heartbeats: BTreeMap::new() }
+    }
+
+    /// Prints what has changed since the last look. A lease may have moved several times.
+    async fn tell(
+        &mut self,
+        operator: &Operator,
+        snapshot: &Snapshot,
+        begun: Instant,
+    ) -> Result<(), Failure> {
+        if snapshot.lease.revision() > Some(self.revision) {
+            for (revision, lease) in operator.moves().await.unwrap_or_default() {
+                if revision > self.revision {
+                    let line = moved(&self.lease, &lease);
+                    (self.revision, self.lease) = (revision, lease);
+                    line.map_or(Ok(()), |line| tell(begun, &line))?;
+                }
+            }
         }
         for (member, slot) in &snapshot.heartbeats {
             let Some(heartbeat) = slot.record() else { continue };
-            // The lease tells more of its holder.
-            let holder = self.lease.as_ref().is_some_and(|lease| lease.holder == *member);
             let before = self.heartbeats.insert(member.clone(), heartbeat.clone());
-            if let Some(before) = before.filter(|_| !holder) {
-                news.extend(came(member, &before, heartbeat));
+            // The lease tells more of its holder.
+            let before = before.filter(|_| self.lease.holder != *member);
+            if let Some(line) = before.and_then(|before| came(member, &before, heartbeat)) {
+                tell(begun, &line)?;
             }
         }
-        self.first = true;
-        news
+        Ok(())
     }
 
     /// Somebody has begun to carry it out.
     fn begun(&self, lease: &Lease) -> bool {
-        self.lease.as_ref().is_some_and(|now| {
-            now.epoch != lease.epoch
-                || now.released.is_some()
-                || now.status == State::PrimaryYielding
-        })
+        let now = &self.lease;
+        now.epoch != lease.epoch || now.released.is_some() || now.status == State::PrimaryYielding
     }
 
     fn follows(&self, member: &MemberId) -> bool {
-        let held = self.lease.as_ref().is_some_and(|lease| lease.holder == *member);
+        let held = self.lease.holder == *member;
         let heartbeat = self.heartbeats.get(member);
         held || heartbeat.is_some_and(|it| it.status == State::ReplicaWatching && it.streaming)
     }

@@ -10,7 +10,7 @@ use super::exit::{Code, Failure};
 use super::output;
 use super::{Settings, runtime};
 use crate::config::Config;
-use crate::core::ids::MemberId;
+use crate::core::ids::{MemberId, Revision};
 use crate::core::order::{Order, Wish};
 use crate::core::records::{ClusterState, Lease, Snapshot};
 use crate::core::time::StoreTime;
@@ -108,9 +108,9 @@ async fn give(wanted: Wanted, settings: &Settings) -> Result<(), Failure> {
     let config = settings.read()?.config;
     let mut operator = Operator::open(&config).await.map_err(failure)?;
     let snapshot = operator.read().await.map_err(failure)?;
-    let lease = leased(&snapshot)?.clone();
+    let (revision, lease) = leased(&snapshot)?;
     if !wanted.rehearsal && !wanted.yes {
-        confirm(&plan(&wanted, &config, &snapshot, &lease))?;
+        confirm(&plan(&wanted, &config, &snapshot, lease))?;
     }
     let order = Order {
         id: uuid::Uuid::new_v4().to_string(),
@@ -130,7 +130,7 @@ async fn give(wanted: Wanted, settings: &Settings) -> Result<(), Failure> {
             order.wish.name()
         ));
     }
-    follow::follow(&mut operator, &order, &lease, &config.policy).await
+    follow::follow(&mut operator, &order, (revision, lease), &config.policy).await
 }
 
 /// The cluster's description with the order in it.
@@ -175,8 +175,9 @@ async fn cancel(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
-fn leased(snapshot: &Snapshot) -> Result<&Lease, Failure> {
-    snapshot.lease.record().ok_or_else(|| {
+fn leased(snapshot: &Snapshot) -> Result<(Revision, &Lease), Failure> {
+    let found = snapshot.lease.revision().zip(snapshot.lease.record());
+    found.ok_or_else(|| {
         let text =
             "the store shows no lease that could be obeyed; `harmony-agent status` says more";
         Failure::new(Code::Unavailable, text)

@@ -157,6 +157,13 @@ impl Yielding {
     fn stopping(mut held: Held, heir: Option<Heir>, cx: &mut Shared, signal: Signal) -> Next {
         if let Signal::Acted(_, ActionOutcome::Applied(Done::Fenced(proof))) = &signal {
             cx.unguard();
+            let lost = heir.as_ref().is_some_and(|heir| cx.could_succeed(&heir.member).is_err());
+            if lost && cx.best_other().is_none() && cx.shutdown.is_none() {
+                // Nobody to wait for: the lease is ours still.
+                cx.epoch_ended(held.epoch);
+                let again = Primary::Initializing(Initializing::reopening());
+                return Next::to(again, Reason::CalledOff);
+            }
             let reason = heir.as_ref().map_or(Reason::HandOver, |heir| heir.reason);
             let yielding = Self::releasing(cx, held, proof, reason, heir.map(|heir| heir.member));
             return Next::stay(Primary::Yielding(yielding));

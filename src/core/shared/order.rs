@@ -2,7 +2,7 @@
 
 use super::Shared;
 use crate::core::candidate::{Candidate, Wanted};
-use crate::core::event::{Reason, State};
+use crate::core::event::{Process, Reason, State};
 use crate::core::ids::{Epoch, MemberId};
 use crate::core::order::{Answer, Order, Refusal, Wish};
 use crate::core::records::{Heartbeat, Lease};
@@ -102,7 +102,7 @@ impl Shared {
     }
 
     fn not_far_behind(&self, to: &MemberId, heartbeat: &Heartbeat) -> Result<(), Refusal> {
-        if !heartbeat.streaming {
+        if !heartbeat.streaming || self.is_detached(to) {
             return Err(Refusal::NotStreaming(to.clone()));
         }
         let (bytes, allowed) = (self.behind(to), self.policy.maximum_lag_on_failover);
@@ -110,6 +110,16 @@ impl Shared {
             return Err(Refusal::LagsBehind { member: to.clone(), bytes, allowed });
         }
         Ok(())
+    }
+
+    /// None of our senders serves the member: it may have died since it last said that it streams. One
+    /// that follows under another name than its own may be anybody.
+    fn is_detached(&self, member: &MemberId) -> bool {
+        let seen = self.database.as_ref().filter(|seen| seen.process == Process::RunningPrimary);
+        let known = |name: &String| self.view.heartbeats().any(|(it, _)| it.as_str() == name);
+        seen.is_some_and(|seen| {
+            seen.standbys.iter().all(|(name, _)| name != member.as_str() && known(name))
+        })
     }
 
     /// Bytes that a member has not flushed of what we have: by our own sender's word, else by its.

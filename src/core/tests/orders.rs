@@ -112,6 +112,11 @@ fn what_cannot_be_done_is_answered_and_over() {
         let strict = Policy { maximum_lag_on_failover: 100, ..policy() };
         let mut bench = Bench::healthy_with(strict);
         bench.store.put_heartbeat(&identity("b", 1), change);
+        bench.step(Event::Observed(Observation {
+            // One that follows under another name: only its heartbeat tells of it.
+            standbys: vec![("walreceiver".to_owned(), Lsn(1))],
+            ..seen(Process::RunningPrimary)
+        }));
         bench.read();
         bench.settle();
         give(&mut bench, |cluster| {
@@ -154,6 +159,43 @@ fn by_the_word_of_our_own_sender_the_target_is_near_enough() {
     bench.read();
     give(&mut bench, |cluster| cluster.order = Some(to_b()));
     assert_eq!(bench.became(), Some((State::PrimaryYielding, Reason::Switchover)));
+}
+
+#[test]
+fn a_target_that_no_sender_serves_is_refused_although_it_said_that_it_streams() {
+    for (attached, refused) in [(vec!["c"], true), (vec![], true), (vec!["walreceiver"], false)] {
+        let mut bench = Bench::healthy();
+        let standbys = attached.iter().map(|name| ((*name).to_owned(), Lsn(5_000))).collect();
+        bench.step(Event::Observed(Observation { standbys, ..seen(Process::RunningPrimary) }));
+        for name in ["b", "c"] {
+            bench.store.put_heartbeat(&identity(name, 1), |_| {});
+        }
+        bench.read();
+        bench.settle();
+        bench.read();
+        give(&mut bench, |cluster| cluster.order = Some(to_b()));
+        let stays = bench.agent.state() == State::PrimaryHealthy;
+        assert_eq!(stays, refused, "attached: {attached:?}");
+        assert!(!refused || answer(&mut bench).text.contains("does not stream"));
+    }
+}
+
+/// The lease is held, so there is nothing to wait for.
+#[test]
+fn a_target_lost_while_the_database_was_stopped_has_it_opened_again_at_once() {
+    let mut bench = ordered(to_b(), |_| {});
+    bench.acted(done());
+    bench.store.put_heartbeat(&identity("b", 1), |b| b.status = State::ReplicaFailed);
+    bench.step(Event::Changed);
+    bench.read();
+    bench.acted(fenced());
+    assert_eq!(bench.became(), Some((State::PrimaryInitializing, Reason::CalledOff)));
+    bench.observe(Process::StoppedPrimary);
+    if bench.lease_written().is_none() {
+        bench.read();
+    }
+    bench.apply(&Key::Lease);
+    assert_eq!(bench.actions(), [Action::StartPrimary]);
 }
 
 #[test]
