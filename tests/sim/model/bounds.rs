@@ -29,12 +29,34 @@ const STOPS: &[Kind] = &[
     Kind::StoreDown,
 ];
 
+/// What goes wrong by itself.
+const ANY: &[Kind] = Kind::ALL.split_at(Kind::ALL.len() - Kind::OF_OPERATOR).0;
+/// What a person does.
+const ASKED: &[Kind] = Kind::ALL.split_at(Kind::ALL.len() - Kind::OF_OPERATOR).1;
+
+/// What a person does, and what may come between.
+const ASKED_AND_STOPS: &[Kind] = &[
+    Kind::OrderSwitchover,
+    Kind::OrderFailover,
+    Kind::OrderFailback,
+    Kind::Rehearse,
+    Kind::Withdraw,
+    Kind::Pause,
+    Kind::Resume,
+    Kind::KillAgent,
+    Kind::PowerOff,
+    Kind::KillDb,
+    Kind::Lag,
+    Kind::Stubborn,
+    Kind::CutFromStore,
+];
+
 /// One fault of any kind, at every quarter of a heartbeat interval.
 const ONE: Search = Search {
     name: "two members, one fault of any kind",
     start: PLAIN,
     faults: 1,
-    kinds: &Kind::ALL,
+    kinds: ANY,
     lasts: &[1, 2, 6, EVER],
     fates: Fates::All,
     layers: 4,
@@ -121,6 +143,26 @@ pub(crate) const CI: &[Search] = &[
         horizon: 8,
         ..ONE
     },
+    Search {
+        name: "three members, a person asks for something once",
+        start: Start { members: 3, paces: BOTH_PACES, ..PLAIN },
+        kinds: ASKED,
+        layers: 2,
+        ..ONE
+    },
+    Search {
+        name: "two members, a person asks for something, and one fault or another wish",
+        kinds: ASKED_AND_STOPS,
+        lasts: &[7],
+        ..TWO
+    },
+    Search {
+        name: "two members, one preferred, one fault",
+        start: Start { failback: true, ..PLAIN },
+        kinds: STOPS,
+        layers: 2,
+        ..ONE
+    },
     TWO,
     Search {
         name: "three members, two faults",
@@ -139,12 +181,7 @@ pub(crate) const MORE: &[Search] = &[
         layers: 8,
         ..ONE
     },
-    Search {
-        name: "two members, two faults of any kind",
-        kinds: &Kind::ALL,
-        fates: Fates::All,
-        ..TWO
-    },
+    Search { name: "two members, two faults of any kind", kinds: ANY, fates: Fates::All, ..TWO },
     Search { name: "two members, two faults, halves of a heartbeat", layers: 2, ..TWO },
     Search {
         name: "two members, everything slow, two faults",
@@ -232,6 +269,16 @@ const LOSES: Search = Search {
     ..ONE
 };
 
+/// A person asks for something, and something comes between.
+const PERSON: Search =
+    Search { kinds: ASKED_AND_STOPS, lasts: &[7], faults: 2, fates: Fates::None, layers: 1, ..ONE };
+const THREE_AND_PERSON: Search = Search {
+    start: Start { members: 3, ..PLAIN },
+    kinds: &[Kind::OrderSwitchover],
+    faults: 1,
+    ..PERSON
+};
+
 const fn claim(mutant: Mutant, invariant: &'static str, search: Search) -> Claim {
     Claim { mutant, invariant, search }
 }
@@ -267,6 +314,9 @@ pub(crate) const CLAIMS: &[Claim] = &[
     claim(Mutant::BadDataObeyed, "bad_data_promotes_nobody", SPOILT),
     claim(Mutant::BadDataCrashes, "never_panics", SPOILT),
     claim(Mutant::FloorForgotten, "floors_only_grow", LOSES),
+    claim(Mutant::PauseIgnored, "pause_is_kept", PERSON),
+    claim(Mutant::OrderOfAnyEpoch, "orders_are_of_their_epoch", THREE_AND_PERSON),
+    claim(Mutant::LossAccepted, "failover_by_hand_loses_only_what_it_may", PERSON),
 ];
 
 /// What is not, and why.
