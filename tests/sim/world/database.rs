@@ -315,10 +315,11 @@ impl World {
     }
 
     /// Senders of a server that stops go on until the standby has everything.
-    fn hears_goodbye(&self, standby: usize, m: usize) -> bool {
+    pub(crate) fn hears_goodbye(&self, standby: usize, m: usize) -> bool {
         let (own, source) = (&self.machines[standby], &self.machines[m]);
         let (Some(data), Some(theirs)) = (&own.db.data, &source.db.data) else { return false };
-        matches!(own.db.server, Server::Up { standby: true })
+        matches!(source.db.server, Server::Stopping { standby: false })
+            && matches!(own.db.server, Server::Up { standby: true })
             && own.on
             && !own.suspended
             && !self.fault_on(standby, Kind::HangDb)
