@@ -113,6 +113,10 @@ impl Mutant {
         setup.synchronous |= self == Self::AnyStandby;
         setup.policy.promises |= self == Self::PromiseInvented;
         setup.twin |= self == Self::CopiedStateDir;
+        if self == Self::LossAccepted {
+            // Nobody else to take over from a primary that is gone.
+            (setup.members, setup.twin, setup.late) = (2, false, false);
+        }
         setup
     }
 }

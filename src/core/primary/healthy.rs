@@ -77,13 +77,15 @@ impl Healthy {
             return self.shut_down(cx, shutdown.mode, &signal);
         }
         let answer = match self.verdict(cx) {
+            // What was cancelled when a hand-over was called off has to be over first.
+            Some(Verdict::HandOver(..)) if cx.busy() => None,
             Some(Verdict::HandOver(member, reason)) => {
                 return self.hand_over(cx, Heir { member, reason, ordered: true });
             }
             Some(Verdict::Answer(answer)) => Some(answer),
             None => None,
         };
-        if let Some(member) = self.preferred_for_long(cx) {
+        if let Some(member) = self.preferred_for_long(cx).filter(|_| !cx.busy()) {
             return self.hand_over(cx, Heir { member, reason: Reason::Failback, ordered: false });
         }
         self.publish(cx, answer);
@@ -204,6 +206,10 @@ impl Healthy {
 
     fn shut_down(mut self, cx: &mut Shared, mode: ShutdownMode, signal: &Signal) -> Next {
         match mode {
+            ShutdownMode::HandOver if cx.busy() => {
+                cx.drive_renewal(&mut self.held, State::PrimaryHealthy);
+                Next::stay(Primary::Healthy(self))
+            }
             ShutdownMode::HandOver => {
                 let yielding = Yielding::handing_over(cx, self.held, None);
                 Next::to(Primary::Yielding(yielding), Reason::Shutdown)
@@ -219,7 +225,7 @@ impl Healthy {
                 if self.renewed && cx.is_armed_as_told() {
                     return Next::exit(Primary::Healthy(self));
                 }
-                if cx.hand_over_instead() {
+                if !cx.busy() && cx.hand_over_instead() {
                     // Nothing would end the database after the lease: it is not left running.
                     let yielding = Yielding::handing_over(cx, self.held, None);
                     return Next::to(Primary::Yielding(yielding), Reason::Shutdown);

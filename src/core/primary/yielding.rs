@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fenced::After;
-use super::{Failed, Healthy, Initializing, Primary, Standing, superseded, wake};
+use super::{Failed, Fenced, Healthy, Initializing, Primary, Standing, superseded, wake};
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{
     Action, ActionOutcome, Alarm, Done, FenceProof, Ladder, Reason, State, Upstream,
@@ -151,12 +151,21 @@ impl Yielding {
     /// As long as the database works for its clients, a hand-over that has lost its sense is called off.
     fn called_off(held: &Held, heir: &Heir, cx: &Shared) -> bool {
         let withdrawn = heir.ordered && cx.withdrawn(held.epoch);
-        cx.shutdown.is_none() && (withdrawn || cx.could_succeed(&heir.member).is_err())
+        let senseless =
+            withdrawn || cx.paused_for(held.epoch) || cx.could_succeed(&heir.member).is_err();
+        cx.shutdown.is_none() && senseless
     }
 
     fn stopping(mut held: Held, heir: Option<Heir>, cx: &mut Shared, signal: Signal) -> Next {
         if let Signal::Acted(_, ActionOutcome::Applied(Done::Fenced(proof))) = &signal {
             cx.unguard();
+            let planned = heir.is_some() && cx.shutdown.is_none();
+            if planned && !proof.clean && !cx.loss_accepted(held.epoch) {
+                // Nobody can tell whether the heir has all of it: only this member surely does.
+                cx.epoch_ended(held.epoch);
+                let fenced = Fenced::new(Some(held), proof.clone(), After::Reopen, cx.now);
+                return Next::to(Primary::Fenced(fenced), Reason::CalledOff);
+            }
             let reason = heir.as_ref().map_or(Reason::HandOver, |heir| heir.reason);
             let yielding = Self::releasing(cx, held, proof, reason, heir.map(|heir| heir.member));
             return Next::stay(Primary::Yielding(yielding));

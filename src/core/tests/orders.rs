@@ -387,3 +387,73 @@ fn a_shutdown_during_a_switchover_keeps_its_target() {
     bench.acted(fenced());
     assert_eq!(bench.lease_written().unwrap().released.unwrap().to, Some(member("b")));
 }
+
+#[test]
+fn what_was_answered_stays_answered_until_it_is_in_the_store() {
+    let strict = Policy { maximum_lag_on_failover: 100, ..policy() };
+    let mut bench = ordered_with(strict, to_b(), |b| b.database.lsn = Lsn(1));
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    // It catches up while the answer is on its way.
+    bench.store.put_heartbeat(&identity("b", 1), |_| {});
+    bench.step(Event::Changed);
+    bench.read();
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    assert!(!answer(&mut bench).done);
+}
+
+#[test]
+fn nothing_begins_before_the_drain_that_was_called_off_is_over() {
+    let mut bench = ordered(to_b(), |_| {});
+    assert_eq!(bench.actions(), [Action::Checkpoint]);
+    give(&mut bench, |cluster| cluster.order = None);
+    assert_eq!(bench.became(), Some((State::PrimaryHealthy, Reason::CalledOff)));
+    bench.step(Event::Shutdown(ShutdownMode::HandOver));
+    give(&mut bench, |cluster| cluster.order = Some(Order { id: "order-2".to_owned(), ..to_b() }));
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    bench.acted(done());
+    assert_eq!(bench.became(), Some((State::PrimaryYielding, Reason::Shutdown)));
+}
+
+#[test]
+fn a_pause_calls_off_what_a_pause_would_not_have_begun() {
+    for (wish, off) in [(Wish::Switchover, true), (Wish::Failover { accept_loss: false }, false)] {
+        let mut bench = ordered(order(wish, Some("b")), |_| {});
+        give(&mut bench, |cluster| {
+            cluster.order = Some(order(wish, Some("b")));
+            cluster.paused = Some(pause("x"));
+        });
+        let state = if off { State::PrimaryHealthy } else { State::PrimaryYielding };
+        assert_eq!(bench.agent.state(), state, "{wish:?}");
+    }
+}
+
+#[test]
+fn after_a_stop_that_was_not_clean_nobody_is_handed_what_he_may_lack() {
+    let wishes = [Wish::Switchover, Wish::Failback, Wish::Failover { accept_loss: false }];
+    for wish in wishes.into_iter().chain([Wish::Failover { accept_loss: true }]) {
+        let mut bench = ordered(order(wish, Some("b")), |_| {});
+        bench.acted(done());
+        assert!(bench.fences());
+        bench.acted(fenced_by_kill());
+        let accepted = wish == Wish::Failover { accept_loss: true };
+        assert_eq!(bench.lease_written().is_some_and(|it| it.released.is_some()), accepted);
+        let fenced = Some((State::PrimaryFenced, Reason::CalledOff));
+        assert_eq!(bench.became() == fenced, !accepted, "{wish:?}");
+    }
+}
+
+#[test]
+fn in_a_pause_a_target_that_never_takes_over_is_refused_too() {
+    let failover = order(Wish::Failover { accept_loss: false }, Some("b"));
+    for (why, handed) in [("automatic transitions are paused: x", true), ("priority is 0", false)] {
+        let mut bench = Bench::healthy();
+        bench.store.put_heartbeat(&identity("b", 1), |b| b.ineligible = Some(why.to_owned()));
+        bench.read();
+        bench.settle();
+        give(&mut bench, |cluster| {
+            cluster.order = Some(failover.clone());
+            cluster.paused = Some(pause("x"));
+        });
+        assert_eq!(bench.agent.state() == State::PrimaryYielding, handed, "{why}");
+    }
+}

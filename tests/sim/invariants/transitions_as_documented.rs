@@ -82,7 +82,7 @@ fn reasons(from: State, to: State) -> Vec<Reason> {
         (S::PrimaryFenced, S::PrimaryYielding) => vec![R::Deposed, R::HandOver, R::Shutdown],
         (S::PrimaryFenced, S::PrimaryInitializing) => vec![R::LeaseKept],
         (S::PrimaryYielding, S::PrimaryFailed) => lost(&[R::DatabaseDied, R::HandOver]),
-        (S::PrimaryYielding, S::PrimaryHealthy) => vec![R::CalledOff],
+        (S::PrimaryYielding, S::PrimaryHealthy | S::PrimaryFenced) => vec![R::CalledOff],
         (S::PrimaryYielding, S::PrimaryInitializing) => vec![R::TakenBack],
         (S::PrimaryYielding, S::ReplicaInitializing) => vec![R::Following, R::UpstreamChanged],
         (_, _) => Vec::new(),

@@ -157,6 +157,16 @@ pub(crate) const CI: &[Search] = &[
         ..TWO
     },
     Search {
+        name: "two members, a person asks for something twice",
+        start: Start { paces: BOTH_PACES, ..PLAIN },
+        faults: 2,
+        kinds: ASKED,
+        lasts: &[2, 7],
+        fates: Fates::Lease,
+        layers: 2,
+        ..ONE
+    },
+    Search {
         name: "two members, one preferred, one fault",
         start: Start { failback: true, ..PLAIN },
         kinds: STOPS,
@@ -222,6 +232,13 @@ pub(crate) const MORE: &[Search] = &[
         start: Start { founding: true, ..PLAIN },
         first: 3,
         horizon: 9,
+        ..TWO
+    },
+    Search {
+        name: "three members, a person asks for something, and one fault or another wish",
+        start: Start { members: 3, ..PLAIN },
+        kinds: ASKED_AND_STOPS,
+        lasts: &[7],
         ..TWO
     },
     Search {
