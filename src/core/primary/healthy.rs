@@ -80,13 +80,14 @@ impl Healthy {
             // What was cancelled when a hand-over was called off has to be over first.
             Some(Verdict::HandOver(..)) if cx.busy() => None,
             Some(Verdict::HandOver(member, reason)) => {
-                return self.hand_over(cx, Heir { member, reason, ordered: true });
+                let order = cx.view.order(self.held.epoch).map(|order| order.id.clone());
+                return self.hand_over(cx, Heir { member, reason, order });
             }
             Some(Verdict::Answer(answer)) => Some(answer),
             None => None,
         };
         if let Some(member) = self.preferred_for_long(cx).filter(|_| !cx.busy()) {
-            return self.hand_over(cx, Heir { member, reason: Reason::Failback, ordered: false });
+            return self.hand_over(cx, Heir { member, reason: Reason::Failback, order: None });
         }
         self.publish(cx, answer);
         cx.drive_renewal(&mut self.held, State::PrimaryHealthy);

@@ -43,8 +43,8 @@ pub(super) struct Heir {
     pub(super) member: MemberId,
     /// Why.
     pub(super) reason: Reason,
-    /// A person asked for it, and may call it off.
-    pub(super) ordered: bool,
+    /// The order of the person who asked for it, and may call it off.
+    pub(super) order: Option<String>,
 }
 
 impl Yielding {
@@ -150,7 +150,7 @@ impl Yielding {
 
     /// As long as the database works for its clients, a hand-over that has lost its sense is called off.
     fn called_off(held: &Held, heir: &Heir, cx: &Shared) -> bool {
-        let withdrawn = heir.ordered && cx.withdrawn(held.epoch);
+        let withdrawn = heir.order.as_ref().is_some_and(|id| cx.withdrawn(held.epoch, id));
         let senseless =
             withdrawn || cx.paused_for(held.epoch) || cx.could_succeed(&heir.member).is_err();
         cx.shutdown.is_none() && senseless

@@ -38,14 +38,15 @@ impl Shared {
         }
     }
 
-    /// An order was withdrawn: the store shows no such order any more.
-    pub(in crate::core) fn withdrawn(&self, epoch: Epoch) -> bool {
-        self.view_is_fresh() && self.view.obeyed() && self.view.order(epoch).is_none()
+    /// An order was withdrawn: the store shows no such order any more, or another one.
+    pub(in crate::core) fn withdrawn(&self, epoch: Epoch, id: &str) -> bool {
+        let stands = self.view.order(epoch).is_some_and(|order| order.id == id);
+        self.view_is_fresh() && self.view.obeyed() && !stands
     }
 
     /// A person wants the holder of `epoch` replaced in spite of a pause: whether at any loss.
     fn failover(&self, epoch: Epoch) -> Option<bool> {
-        match self.view.order(epoch)?.wish {
+        match self.view.order(epoch).filter(|order| !order.rehearsal)?.wish {
             Wish::Failover { accept_loss } => Some(accept_loss),
             Wish::Switchover | Wish::Failback => None,
         }

@@ -213,6 +213,22 @@ fn an_order_is_called_off_as_long_as_clients_are_served() {
 }
 
 #[test]
+fn another_order_takes_the_place_of_the_one_that_is_being_prepared() {
+    let mut bench = ordered(to_b(), |_| {});
+    bench.store.put_heartbeat(&identity("c", 1), |_| {});
+    give(&mut bench, |cluster| {
+        let order = order(Wish::Switchover, Some("c"));
+        cluster.order = Some(Order { id: "order-2".to_owned(), ..order });
+    });
+    assert_eq!(bench.became(), Some((State::PrimaryHealthy, Reason::CalledOff)));
+    bench.acted(done());
+    assert_eq!(bench.became(), Some((State::PrimaryYielding, Reason::Switchover)));
+    bench.acted(done());
+    bench.acted(fenced());
+    assert_eq!(bench.lease_written().unwrap().released.unwrap().to, Some(member("c")));
+}
+
+#[test]
 fn once_the_database_is_being_stopped_nothing_calls_it_back() {
     let mut bench = ordered(to_b(), |_| {});
     bench.acted(done());

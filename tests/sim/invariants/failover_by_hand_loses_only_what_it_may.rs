@@ -22,7 +22,7 @@ impl Invariant for FailoverByHandLosesOnlyWhatItMay {
     }
 
     fn source(&self) -> &'static str {
-        "section 8 (orders)"
+        "section 7 (orders)"
     }
 
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {

@@ -24,7 +24,7 @@ impl Invariant for LagIsBounded {
     }
 
     fn source(&self) -> &'static str {
-        "sections 7 and 8"
+        "section 7"
     }
 
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {

@@ -20,7 +20,7 @@ impl Invariant for PauseIsKept {
     }
 
     fn source(&self) -> &'static str {
-        "section 8 (pause)"
+        "section 7 (pauses)"
     }
 
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {

@@ -157,14 +157,11 @@ pub(crate) const CI: &[Search] = &[
         ..TWO
     },
     Search {
-        name: "two members, a person asks for something twice",
-        start: Start { paces: BOTH_PACES, ..PLAIN },
-        faults: 2,
+        name: "two members, everything slow, a person asks for something twice",
+        start: Start { paces: &[Pace::Slow], ..PLAIN },
         kinds: ASKED,
-        lasts: &[2, 7],
-        fates: Fates::Lease,
-        layers: 2,
-        ..ONE
+        lasts: &[7],
+        ..TWO
     },
     Search {
         name: "two members, one preferred, one fault",

@@ -13,6 +13,8 @@ pub(crate) struct Told {
     holder: Option<(MemberId, InstanceId, Epoch)>,
     pause: Option<Pause>,
     order: Option<Order>,
+    /// The newest epoch of whose lease a person said that it may be lost with whatever was written.
+    any_loss: Option<Epoch>,
     /// The newest time on any record.
     now: Option<StoreTime>,
 }
@@ -31,6 +33,10 @@ impl Told {
             // A pause that was read lasts while the record is bad; an order may have been withdrawn.
             Slot::Invalid { .. } => self.order = None,
         }
+        let any_loss =
+            |order: &&Order| order.wish == Wish::Failover { accept_loss: true } && !order.rehearsal;
+        let epoch = self.order.as_ref().filter(any_loss).map(|order| order.epoch);
+        self.any_loss = self.any_loss.max(epoch);
         let heartbeats = snapshot.heartbeats.values().filter_map(created);
         let others = [created(&snapshot.lease), created(&snapshot.cluster)];
         self.now = heartbeats.chain(others.into_iter().flatten()).max();
@@ -40,6 +46,11 @@ impl Told {
     pub(crate) fn paused(&self) -> bool {
         let over = |until: StoreTime| self.now.is_some_and(|now| now >= until);
         self.pause.as_ref().is_some_and(|pause| !pause.until.is_some_and(over))
+    }
+
+    /// A person said that this lease may go at any loss.
+    pub(crate) fn loss_accepted(&self, epoch: Epoch) -> bool {
+        self.any_loss == Some(epoch)
     }
 
     /// The order that is to be carried out in this epoch.
