@@ -159,14 +159,15 @@ impl Yielding {
     fn stopping(mut held: Held, heir: Option<Heir>, cx: &mut Shared, signal: Signal) -> Next {
         if let Signal::Acted(_, ActionOutcome::Applied(Done::Fenced(proof))) = &signal {
             cx.unguard();
-            let planned = heir.is_some() && cx.shutdown.is_none();
-            if planned && !proof.clean && !cx.loss_accepted(held.epoch) {
+            let unsure = heir.is_some() && !proof.clean && !cx.loss_accepted(held.epoch);
+            if unsure && cx.shutdown.is_none() {
                 // Nobody can tell whether the heir has all of it: only this member surely does.
                 cx.epoch_ended(held.epoch);
                 let fenced = Fenced::new(Some(held), proof.clone(), After::Reopen, cx.now);
                 return Next::to(Primary::Fenced(fenced), Reason::CalledOff);
             }
-            let reason = heir.as_ref().map_or(Reason::HandOver, |heir| heir.reason);
+            let planned = heir.as_ref().filter(|_| !unsure);
+            let reason = planned.map_or(Reason::HandOver, |heir| heir.reason);
             let yielding = Self::releasing(cx, held, proof, reason, heir.map(|heir| heir.member));
             return Next::stay(Primary::Yielding(yielding));
         }
