@@ -135,7 +135,7 @@ impl World {
 
     /// Who paused resumes, unless the pause was to end by itself.
     pub(crate) fn pause_is_over(&mut self, fault: Fault) {
-        if fault.detail % 2 == 0 && self.may_operate(Kind::Resume) {
+        if fault.detail.is_multiple_of(2) && self.may_operate(Kind::Resume) {
             self.operate(Fault { kind: Kind::Resume, ..fault });
         }
     }
