@@ -1,5 +1,5 @@
 //! What a person asked for through `cluster_state`: a pause, or another primary (`docs/protocol.md`,
-//! section 8).
+//! section 7).
 
 use std::fmt;
 

@@ -50,7 +50,7 @@ impl Chaos {
             false => **liked.get(self.rng.index(liked.len()))?,
         };
         // What befalls a primary is of more interest.
-        if !primary(choice.1) && self.rng.chance(40) {
+        if !primary(choice.1) && !choice.0.is_of_operator() && self.rng.chance(40) {
             let same = actions.iter().find(|(kind, m)| *kind == choice.0 && primary(*m));
             choice = same.copied().unwrap_or(choice);
         }

@@ -58,6 +58,12 @@ pub(crate) enum Mutant {
     BadDataObeyed,
     /// What reads a lease that is not to be obeyed falls over.
     BadDataCrashes,
+    /// Nobody hears of a pause.
+    PauseIgnored,
+    /// An order counts in whatever epoch it is read.
+    OrderOfAnyEpoch,
+    /// A failover by hand may lose whatever it takes.
+    LossAccepted,
 }
 
 impl Mutant {
@@ -94,6 +100,9 @@ impl Mutant {
         (Self::BadDataObeyed, "bad_data_promotes_nobody"),
         (Self::BadDataCrashes, "never_panics"),
         (Self::FloorForgotten, "floors_only_grow"),
+        (Self::PauseIgnored, "pause_is_kept"),
+        (Self::OrderOfAnyEpoch, "orders_are_of_their_epoch"),
+        (Self::LossAccepted, "failover_by_hand_loses_only_what_it_may"),
     ];
 
     /// The world of a seed with this guard removed, made so that the guard is needed in it.
@@ -104,6 +113,10 @@ impl Mutant {
         setup.synchronous |= self == Self::AnyStandby;
         setup.policy.promises |= self == Self::PromiseInvented;
         setup.twin |= self == Self::CopiedStateDir;
+        if self == Self::LossAccepted {
+            // Nobody else to take over from a primary that is gone.
+            (setup.members, setup.twin, setup.late) = (2, false, false);
+        }
         setup
     }
 }

@@ -17,6 +17,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use harmony_agent::core::policy::{Reaction, WatchdogMode};
 
@@ -35,6 +36,7 @@ fn directory() -> PathBuf {
 /// - `profile=fast`; `watchdog=off`, `watchdog=automatic`; `promises=off`
 /// - `twin`: one more machine, whose agent is called a; `late`: the last member is added by `Join`
 /// - `synchronous`: PostgreSQL waits for all standbys; `on_hung=fail_over`, `on_disk_full=fail_over`; `lag=small`
+/// - `prefer=b`: its priority is 5, the others' 1; `failback=10s`: by itself, once it has been fit for so long
 /// - `store-loses`: what an operator has to mend may happen; `from-start`: the log begins with the machines
 fn setup(words: &str) -> Setup {
     let has = |word: &str| words.split_whitespace().any(|found| found == word);
@@ -56,6 +58,12 @@ fn setup(words: &str) -> Setup {
     if has("lag=small") {
         policy.maximum_lag_on_failover = 2 << 10;
     }
+    let members_named = || words.split_whitespace().filter(|word| word.len() == 1);
+    let named = |prefix: &str| words.split_whitespace().find_map(|word| word.strip_prefix(prefix));
+    let preferred = named("prefer=");
+    let priority = |member: &str| if Some(member) == preferred { 5 } else { 1 };
+    let priorities = members_named().map(priority).collect();
+    policy.failback_after = named("failback=").map(|word| Duration::from_nanos(time(word)));
     Setup {
         seed: 0,
         profile,
@@ -64,6 +72,7 @@ fn setup(words: &str) -> Setup {
         late: has("late"),
         synchronous: has("synchronous"),
         policy,
+        priorities,
         store_loses: has("store-loses"),
         early: true,
         mutant: None,

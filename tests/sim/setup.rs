@@ -33,6 +33,8 @@ pub(crate) struct Setup {
     /// `synchronous_standby_names` with all of them, everywhere.
     pub(crate) synchronous: bool,
     pub(crate) policy: Policy,
+    /// Preferences by machine, for those that have another one than the policy says.
+    pub(crate) priorities: Vec<u8>,
     /// The store may lose data (rolled back, made anew, records damaged): what an operator has to
     /// mend is not expected to converge by itself.
     pub(crate) store_loses: bool,
@@ -75,6 +77,12 @@ impl Setup {
         let late = rng.chance(20);
         // PostgreSQL knows standbys by name: two of one name count for each other.
         let synchronous = rng.chance(30) && !twin;
+        let preferring = rng.chance(40);
+        let drawn = |rng: &mut Rng| u8::try_from(rng.range(1, 3)).unwrap_or(1);
+        let priorities = (0..members).map(|_| drawn(&mut rng)).filter(|_| preferring).collect();
+        let failback = Duration::from_millis(rng.range(2_000, 30_000));
+        let failback = if profile == Profile::Fast { failback / 10 } else { failback };
+        policy.failback_after = (preferring && rng.chance(60)).then_some(failback);
         Self {
             seed,
             profile,
@@ -83,12 +91,19 @@ impl Setup {
             late,
             synchronous,
             policy,
+            priorities,
             store_loses,
             early,
             mutant: None,
             only: None,
             terms: None,
         }
+    }
+
+    /// The settings of a machine's agent.
+    pub(crate) fn policy_of(&self, m: usize) -> Policy {
+        let priority = self.priorities.get(m).copied().unwrap_or(self.policy.priority);
+        Policy { priority, ..self.policy.clone() }
     }
 
     /// Milliseconds of something that is quicker in a quicker profile, in nanoseconds.

@@ -29,13 +29,24 @@ pub(in crate::core) struct Healthy {
     /// The member that is preferred over this one, and since when it has been fit to take over.
     #[serde(default)]
     preferred: Option<(MemberId, Instant)>,
+    /// What was said of the order that is open: it stands, whatever changes before it is in the store.
+    #[serde(default)]
+    answered: Option<Answer>,
 }
 
 impl Healthy {
     pub(in crate::core) fn new(cx: &mut Shared, held: Held) -> Self {
         cx.guard(&held);
         let since = cx.now;
-        Self { held, since, unguarded_since: None, leaving: false, renewed: false, preferred: None }
+        Self {
+            held,
+            since,
+            unguarded_since: None,
+            leaving: false,
+            renewed: false,
+            preferred: None,
+            answered: None,
+        }
     }
 
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
@@ -65,15 +76,18 @@ impl Healthy {
         if let Some(shutdown) = cx.shutdown {
             return self.shut_down(cx, shutdown.mode, &signal);
         }
-        let answer = match cx.verdict(self.held.epoch) {
+        let answer = match self.verdict(cx) {
+            // What was cancelled when a hand-over was called off has to be over first.
+            Some(Verdict::HandOver(..)) if cx.busy() => None,
             Some(Verdict::HandOver(member, reason)) => {
-                return self.hand_over(cx, Heir { member, reason, ordered: true });
+                let order = cx.view.order(self.held.epoch).map(|order| order.id.clone());
+                return self.hand_over(cx, Heir { member, reason, order });
             }
             Some(Verdict::Answer(answer)) => Some(answer),
             None => None,
         };
-        if let Some(member) = self.preferred_for_long(cx) {
-            return self.hand_over(cx, Heir { member, reason: Reason::Failback, ordered: false });
+        if let Some(member) = self.preferred_for_long(cx).filter(|_| !cx.busy()) {
+            return self.hand_over(cx, Heir { member, reason: Reason::Failback, order: None });
         }
         self.publish(cx, answer);
         cx.drive_renewal(&mut self.held, State::PrimaryHealthy);
@@ -81,6 +95,21 @@ impl Healthy {
         let away = self.held.failures >= cx.policy.failure_threshold;
         cx.set_alarm(Alarm::HeldByPromises, away && self.held.is_promised());
         Next::stay(Primary::Healthy(self))
+    }
+
+    /// What is to be done about the order that is open.
+    fn verdict(&mut self, cx: &Shared) -> Option<Verdict> {
+        let open = cx.view.order(self.held.epoch);
+        let said = self.answered.take();
+        self.answered = said.filter(|said| open.is_some_and(|order| order.id == said.id));
+        if let Some(said) = &self.answered {
+            return Some(Verdict::Answer(said.clone()));
+        }
+        let verdict = cx.verdict(self.held.epoch)?;
+        if let Verdict::Answer(answer) = &verdict {
+            self.answered = Some(answer.clone());
+        }
+        Some(verdict)
     }
 
     fn fail(self, cx: &mut Shared, reason: Reason) -> Next {
@@ -178,6 +207,10 @@ impl Healthy {
 
     fn shut_down(mut self, cx: &mut Shared, mode: ShutdownMode, signal: &Signal) -> Next {
         match mode {
+            ShutdownMode::HandOver if cx.busy() => {
+                cx.drive_renewal(&mut self.held, State::PrimaryHealthy);
+                Next::stay(Primary::Healthy(self))
+            }
             ShutdownMode::HandOver => {
                 let yielding = Yielding::handing_over(cx, self.held, None);
                 Next::to(Primary::Yielding(yielding), Reason::Shutdown)
@@ -193,7 +226,7 @@ impl Healthy {
                 if self.renewed && cx.is_armed_as_told() {
                     return Next::exit(Primary::Healthy(self));
                 }
-                if cx.hand_over_instead() {
+                if !cx.busy() && cx.hand_over_instead() {
                     // Nothing would end the database after the lease: it is not left running.
                     let yielding = Yielding::handing_over(cx, self.held, None);
                     return Next::to(Primary::Yielding(yielding), Reason::Shutdown);

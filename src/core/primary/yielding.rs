@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fenced::After;
-use super::{Failed, Healthy, Initializing, Primary, Standing, superseded, wake};
+use super::{Failed, Fenced, Healthy, Initializing, Primary, Standing, superseded, wake};
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{
     Action, ActionOutcome, Alarm, Done, FenceProof, Ladder, Reason, State, Upstream,
@@ -43,8 +43,8 @@ pub(super) struct Heir {
     pub(super) member: MemberId,
     /// Why.
     pub(super) reason: Reason,
-    /// A person asked for it, and may call it off.
-    pub(super) ordered: bool,
+    /// The order of the person who asked for it, and may call it off.
+    pub(super) order: Option<String>,
 }
 
 impl Yielding {
@@ -150,21 +150,27 @@ impl Yielding {
 
     /// As long as the database works for its clients, a hand-over that has lost its sense is called off.
     fn called_off(held: &Held, heir: &Heir, cx: &Shared) -> bool {
-        let withdrawn = heir.ordered && cx.withdrawn(held.epoch);
-        cx.shutdown.is_none() && (withdrawn || cx.could_succeed(&heir.member).is_err())
+        let withdrawn = heir.order.as_ref().is_some_and(|id| cx.withdrawn(held.epoch, id));
+        let senseless =
+            withdrawn || cx.paused_for(held.epoch) || cx.could_succeed(&heir.member).is_err();
+        cx.shutdown.is_none() && senseless
     }
 
     fn stopping(mut held: Held, heir: Option<Heir>, cx: &mut Shared, signal: Signal) -> Next {
         if let Signal::Acted(_, ActionOutcome::Applied(Done::Fenced(proof))) = &signal {
             cx.unguard();
-            let lost = heir.as_ref().is_some_and(|heir| cx.could_succeed(&heir.member).is_err());
-            if lost && cx.best_other().is_none() && cx.shutdown.is_none() {
-                // Nobody to wait for: the lease is ours still.
+            let unsure = heir.is_some() && !proof.clean && !cx.loss_accepted(held.epoch);
+            let lost = heir.as_ref().is_some_and(|heir| cx.could_succeed(&heir.member).is_err())
+                && cx.best_other().is_none();
+            if (unsure || lost) && cx.shutdown.is_none() {
+                // Nobody is there to take it, or nobody can tell whether the heir has all of it: only this
+                // member surely does.
                 cx.epoch_ended(held.epoch);
-                let again = Primary::Initializing(Initializing::reopening());
-                return Next::to(again, Reason::CalledOff);
+                let fenced = Fenced::new(Some(held), proof.clone(), After::Reopen, cx.now);
+                return Next::to(Primary::Fenced(fenced), Reason::CalledOff);
             }
-            let reason = heir.as_ref().map_or(Reason::HandOver, |heir| heir.reason);
+            let planned = heir.as_ref().filter(|_| !unsure);
+            let reason = planned.map_or(Reason::HandOver, |heir| heir.reason);
             let yielding = Self::releasing(cx, held, proof, reason, heir.map(|heir| heir.member));
             return Next::stay(Primary::Yielding(yielding));
         }

@@ -1,7 +1,7 @@
 //! What a person asked for, as the primary and the replicas act on it.
 
 use super::Shared;
-use crate::core::candidate::{Candidate, Wanted};
+use crate::core::candidate::{Candidate, Wanted, WhyNot};
 use crate::core::event::{Process, Reason, State};
 use crate::core::ids::{Epoch, MemberId};
 use crate::core::order::{Answer, Order, Refusal, Wish};
@@ -38,9 +38,28 @@ impl Shared {
         }
     }
 
-    /// An order was withdrawn: the store shows no such order any more.
-    pub(in crate::core) fn withdrawn(&self, epoch: Epoch) -> bool {
-        self.view_is_fresh() && self.view.obeyed() && self.view.order(epoch).is_none()
+    /// An order was withdrawn: the store shows no such order any more, or another one.
+    pub(in crate::core) fn withdrawn(&self, epoch: Epoch, id: &str) -> bool {
+        let stands = self.view.order(epoch).is_some_and(|order| order.id == id);
+        self.view_is_fresh() && self.view.obeyed() && !stands
+    }
+
+    /// A person wants the holder of `epoch` replaced in spite of a pause: whether at any loss.
+    fn failover(&self, epoch: Epoch) -> Option<bool> {
+        match self.view.order(epoch).filter(|order| !order.rehearsal)?.wish {
+            Wish::Failover { accept_loss } => Some(accept_loss),
+            Wish::Switchover | Wish::Failback => None,
+        }
+    }
+
+    /// Transitions are paused, for the holder of `epoch` too.
+    pub(in crate::core) fn paused_for(&self, epoch: Epoch) -> bool {
+        self.view.paused().is_some() && self.failover(epoch).is_none()
+    }
+
+    /// The holder of `epoch` is to be replaced whatever is lost by it.
+    pub(in crate::core) fn loss_accepted(&self, epoch: Epoch) -> bool {
+        self.failover(epoch) == Some(true)
     }
 
     /// What is to be said of an order that was open in an epoch before ours.
@@ -95,7 +114,9 @@ impl Shared {
             return Err(Refusal::NotWatching(to.clone(), heartbeat.status));
         }
         // A member that reports a pause would take over from who hands over in spite of one.
-        if let Some(why) = heartbeat.ineligible.as_ref().filter(|_| self.view.paused().is_none()) {
+        let paused = self.view.paused().map(|why| WhyNot::Paused(why.to_owned()).to_string());
+        if let Some(why) = heartbeat.ineligible.as_ref().filter(|why| Some(*why) != paused.as_ref())
+        {
             return Err(Refusal::Ineligible(to.clone(), why.clone()));
         }
         self.not_far_behind(to, heartbeat)

@@ -26,11 +26,7 @@ fn to_b() -> Order {
 
 /// A healthy primary beside `b`, given `order`.
 fn ordered(order: Order, b: impl FnOnce(&mut Heartbeat)) -> Bench {
-    ordered_with(policy(), order, b)
-}
-
-fn ordered_with(policy: Policy, order: Order, b: impl FnOnce(&mut Heartbeat)) -> Bench {
-    let mut bench = Bench::healthy_with(policy);
+    let mut bench = Bench::healthy();
     bench.store.put_heartbeat(&identity("b", 1), b);
     bench.read();
     bench.settle();
@@ -189,7 +185,9 @@ fn a_target_lost_while_the_database_was_stopped_has_it_opened_again_at_once() {
     bench.step(Event::Changed);
     bench.read();
     bench.acted(fenced());
-    assert_eq!(bench.became(), Some((State::PrimaryInitializing, Reason::CalledOff)));
+    assert_eq!(bench.became(), Some((State::PrimaryFenced, Reason::CalledOff)));
+    bench.step(Event::Tick);
+    assert_eq!(bench.became(), Some((State::PrimaryInitializing, Reason::LeaseKept)));
     bench.observe(Process::StoppedPrimary);
     if bench.lease_written().is_none() {
         bench.read();
@@ -252,6 +250,22 @@ fn an_order_is_called_off_as_long_as_clients_are_served() {
         assert_eq!(bench.agent.state(), State::PrimaryHealthy);
         assert!(!bench.fences());
     }
+}
+
+#[test]
+fn another_order_takes_the_place_of_the_one_that_is_being_prepared() {
+    let mut bench = ordered(to_b(), |_| {});
+    bench.store.put_heartbeat(&identity("c", 1), |_| {});
+    give(&mut bench, |cluster| {
+        let order = order(Wish::Switchover, Some("c"));
+        cluster.order = Some(Order { id: "order-2".to_owned(), ..order });
+    });
+    assert_eq!(bench.became(), Some((State::PrimaryHealthy, Reason::CalledOff)));
+    bench.acted(done());
+    assert_eq!(bench.became(), Some((State::PrimaryYielding, Reason::Switchover)));
+    bench.acted(done());
+    bench.acted(fenced());
+    assert_eq!(bench.lease_written().unwrap().released.unwrap().to, Some(member("c")));
 }
 
 #[test]
@@ -428,4 +442,73 @@ fn a_shutdown_during_a_switchover_keeps_its_target() {
     bench.acted(done());
     bench.acted(fenced());
     assert_eq!(bench.lease_written().unwrap().released.unwrap().to, Some(member("b")));
+}
+
+#[test]
+fn what_was_answered_stays_answered_until_it_is_in_the_store() {
+    let mut bench = ordered(to_b(), |b| b.streaming = false);
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    // It streams while the answer is on its way.
+    bench.store.put_heartbeat(&identity("b", 1), |_| {});
+    bench.step(Event::Changed);
+    bench.read();
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    assert!(!answer(&mut bench).done);
+}
+
+#[test]
+fn nothing_begins_before_the_drain_that_was_called_off_is_over() {
+    let mut bench = ordered(to_b(), |_| {});
+    assert_eq!(bench.actions(), [Action::Checkpoint]);
+    give(&mut bench, |cluster| cluster.order = None);
+    assert_eq!(bench.became(), Some((State::PrimaryHealthy, Reason::CalledOff)));
+    bench.step(Event::Shutdown(ShutdownMode::HandOver));
+    give(&mut bench, |cluster| cluster.order = Some(Order { id: "order-2".to_owned(), ..to_b() }));
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    bench.acted(done());
+    assert_eq!(bench.became(), Some((State::PrimaryYielding, Reason::Shutdown)));
+}
+
+#[test]
+fn a_pause_calls_off_what_a_pause_would_not_have_begun() {
+    for (wish, off) in [(Wish::Switchover, true), (Wish::Failover { accept_loss: false }, false)] {
+        let mut bench = ordered(order(wish, Some("b")), |_| {});
+        give(&mut bench, |cluster| {
+            cluster.order = Some(order(wish, Some("b")));
+            cluster.paused = Some(pause("x"));
+        });
+        let state = if off { State::PrimaryHealthy } else { State::PrimaryYielding };
+        assert_eq!(bench.agent.state(), state, "{wish:?}");
+    }
+}
+
+#[test]
+fn after_a_stop_that_was_not_clean_nobody_is_handed_what_he_may_lack() {
+    let wishes = [Wish::Switchover, Wish::Failback, Wish::Failover { accept_loss: false }];
+    for wish in wishes.into_iter().chain([Wish::Failover { accept_loss: true }]) {
+        let mut bench = ordered(order(wish, Some("b")), |_| {});
+        bench.acted(done());
+        assert!(bench.fences());
+        bench.acted(fenced_by_kill());
+        let accepted = wish == Wish::Failover { accept_loss: true };
+        assert_eq!(bench.lease_written().is_some_and(|it| it.released.is_some()), accepted);
+        let fenced = Some((State::PrimaryFenced, Reason::CalledOff));
+        assert_eq!(bench.became() == fenced, !accepted, "{wish:?}");
+    }
+}
+
+#[test]
+fn in_a_pause_a_target_that_never_takes_over_is_refused_too() {
+    let failover = order(Wish::Failover { accept_loss: false }, Some("b"));
+    for (why, handed) in [("automatic transitions are paused: x", true), ("priority is 0", false)] {
+        let mut bench = Bench::healthy();
+        bench.store.put_heartbeat(&identity("b", 1), |b| b.ineligible = Some(why.to_owned()));
+        bench.read();
+        bench.settle();
+        give(&mut bench, |cluster| {
+            cluster.order = Some(failover.clone());
+            cluster.paused = Some(pause("x"));
+        });
+        assert_eq!(bench.agent.state() == State::PrimaryYielding, handed, "{why}");
+    }
 }

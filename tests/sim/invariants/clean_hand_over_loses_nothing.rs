@@ -1,6 +1,8 @@
 //! A planned change of primary costs no commit.
 
+use harmony_agent::core::event::Reason;
 use harmony_agent::core::ids::Lsn;
+use harmony_agent::core::records::Lease;
 
 use super::Invariant;
 use crate::sim::world::{Fact, World};
@@ -19,17 +21,20 @@ impl Invariant for CleanHandOverLosesNothing {
     }
 
     fn sentence(&self) -> &'static str {
-        "Whoever acquires a lease within hand_over_timeout of its release after a clean stop has all that the old primary wrote."
+        "Whoever acquires a lease within hand_over_timeout of its release after a clean stop has all that the old primary wrote; and for a switchover or failback nobody releases after another stop, unless a person accepted any loss."
     }
 
     fn source(&self) -> &'static str {
-        "section 4 (release)"
+        "section 4 (release), section 7 (orders)"
     }
 
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
         if let Fact::StoreLost = fact {
             // The release may be gone with what else was lost.
             self.released = None;
+        }
+        if let Fact::LeaseAsked(m, lease) = fact {
+            return said_where_it_ends(world, *m, lease);
         }
         let Fact::LeaseWritten(written) = fact else { return Ok(()) };
         let before = self.released.take();
@@ -54,4 +59,16 @@ impl Invariant for CleanHandOverLosesNothing {
         }
         Ok(())
     }
+}
+
+/// A release for a planned change says where the log ended.
+fn said_where_it_ends(world: &World, m: usize, lease: &Lease) -> Result<(), String> {
+    let Some(release) = &lease.released else { return Ok(()) };
+    let planned = [Reason::Switchover, Reason::Failback].map(Reason::name);
+    let told = world.machines[m].agent.as_ref().map(|agent| &agent.told);
+    let accepted = told.is_some_and(|told| told.loss_accepted(lease.epoch));
+    if planned.contains(&release.reason.as_str()) && release.lsn.is_none() && !accepted {
+        return Err(format!("{} hands over after a stop that was not clean", world.name(m)));
+    }
+    Ok(())
 }

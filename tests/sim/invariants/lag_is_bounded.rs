@@ -1,5 +1,7 @@
 //! Who lacks too much does not take over.
 
+use std::collections::BTreeMap;
+
 use harmony_agent::core::ids::TimelineId;
 
 use super::Invariant;
@@ -7,7 +9,10 @@ use crate::sim::world::{Fact, World};
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, Hash)]
-pub(crate) struct LagIsBounded;
+pub(crate) struct LagIsBounded {
+    /// By machine: a person had accepted any loss when it last decided to take over.
+    accepted: BTreeMap<usize, bool>,
+}
 
 impl Invariant for LagIsBounded {
     fn name(&self) -> &'static str {
@@ -15,7 +20,7 @@ impl Invariant for LagIsBounded {
     }
 
     fn sentence(&self) -> &'static str {
-        "Whoever acquires another member's lease lacks at most maximum_lag_on_failover of what that had last published, and is on no older timeline."
+        "Whoever acquires another member's lease is on no older timeline and lacks at most maximum_lag_on_failover of what that had last published, unless a person named it and accepted any loss."
     }
 
     fn source(&self) -> &'static str {
@@ -23,6 +28,9 @@ impl Invariant for LagIsBounded {
     }
 
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
+        if let Fact::Acquires(m) = fact {
+            self.accepted.insert(*m, world.failover_ordered(*m) == Some(true));
+        }
         let Fact::LeaseWritten(written) = fact else { return Ok(()) };
         let Some(before) = &written.before else { return Ok(()) };
         let own = world.machines[written.by].db.data.as_ref().map(|data| data.place);
@@ -33,7 +41,8 @@ impl Invariant for LagIsBounded {
         let published = published.unwrap_or(before.database.lsn).max(before.database.lsn);
         let lacks = published.0.saturating_sub(own.lsn);
         let behind = TimelineId(world.branches.get(own.branch).number) < before.database.timeline;
-        if lacks > world.setup.policy.maximum_lag_on_failover || behind {
+        let accepted = self.accepted.get(&written.by) == Some(&true);
+        if lacks > world.setup.policy.maximum_lag_on_failover && !accepted || behind {
             return Err(format!(
                 "{} takes over from {} and lacks {lacks} bytes",
                 world.name(written.by),

@@ -4,6 +4,7 @@
 mod bad_data_promotes_nobody;
 mod clean_hand_over_loses_nothing;
 mod epoch_grows;
+mod failover_by_hand_loses_only_what_it_may;
 mod fenced_before_takeover;
 mod floor_before_promotion;
 mod floors_only_grow;
@@ -18,6 +19,8 @@ mod no_renewal_while_fencing;
 mod one_name_one_holder;
 mod one_transition_a_step;
 mod one_writer;
+mod orders_are_of_their_epoch;
+mod pause_is_kept;
 mod released_is_fenced;
 mod stale_decisions_change_nothing;
 mod synchronous_commits_survive;
@@ -97,6 +100,9 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<stale_decisions_change_nothing::StaleDecisionsChangeNothing>::default(),
         Box::<synchronous_commits_survive::SynchronousCommitsSurvive>::default(),
         Box::<tasks_belong_to_their_epoch::TasksBelongToTheirEpoch>::default(),
+        Box::<pause_is_kept::PauseIsKept>::default(),
+        Box::<orders_are_of_their_epoch::OrdersAreOfTheirEpoch>::default(),
+        Box::<failover_by_hand_loses_only_what_it_may::FailoverByHandLosesOnlyWhatItMay>::default(),
         Box::<no_circles::NoCircles>::default(),
     ]
 }

@@ -28,7 +28,7 @@ impl Invariant for StaleDecisionsChangeNothing {
         }
         Err(format!(
             "{} writes {} on revision {:?}, and {before:?} became {after}",
-            world.name(written.by),
+            written.by.map_or("the operator".to_owned(), |by| world.name(by)),
             written.key,
             written.expected
         ))

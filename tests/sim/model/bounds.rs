@@ -29,12 +29,34 @@ const STOPS: &[Kind] = &[
     Kind::StoreDown,
 ];
 
+/// What goes wrong by itself.
+const ANY: &[Kind] = Kind::ALL.split_at(Kind::ALL.len() - Kind::OF_OPERATOR).0;
+/// What a person does.
+const ASKED: &[Kind] = Kind::ALL.split_at(Kind::ALL.len() - Kind::OF_OPERATOR).1;
+
+/// What a person does, and what may come between.
+const ASKED_AND_STOPS: &[Kind] = &[
+    Kind::OrderSwitchover,
+    Kind::OrderFailover,
+    Kind::OrderFailback,
+    Kind::Rehearse,
+    Kind::Withdraw,
+    Kind::Pause,
+    Kind::Resume,
+    Kind::KillAgent,
+    Kind::PowerOff,
+    Kind::KillDb,
+    Kind::Lag,
+    Kind::Stubborn,
+    Kind::CutFromStore,
+];
+
 /// One fault of any kind, at every quarter of a heartbeat interval.
 const ONE: Search = Search {
     name: "two members, one fault of any kind",
     start: PLAIN,
     faults: 1,
-    kinds: &Kind::ALL,
+    kinds: ANY,
     lasts: &[1, 2, 6, EVER],
     fates: Fates::All,
     layers: 4,
@@ -121,6 +143,33 @@ pub(crate) const CI: &[Search] = &[
         horizon: 8,
         ..ONE
     },
+    Search {
+        name: "three members, a person asks for something once",
+        start: Start { members: 3, paces: BOTH_PACES, ..PLAIN },
+        kinds: ASKED,
+        layers: 2,
+        ..ONE
+    },
+    Search {
+        name: "two members, a person asks for something, and one fault or another wish",
+        kinds: ASKED_AND_STOPS,
+        lasts: &[7],
+        ..TWO
+    },
+    Search {
+        name: "two members, everything slow, a person asks for something twice",
+        start: Start { paces: &[Pace::Slow], ..PLAIN },
+        kinds: ASKED,
+        lasts: &[7],
+        ..TWO
+    },
+    Search {
+        name: "two members, one preferred, one fault",
+        start: Start { failback: true, ..PLAIN },
+        kinds: STOPS,
+        layers: 2,
+        ..ONE
+    },
     TWO,
     Search {
         name: "three members, two faults",
@@ -139,12 +188,7 @@ pub(crate) const MORE: &[Search] = &[
         layers: 8,
         ..ONE
     },
-    Search {
-        name: "two members, two faults of any kind",
-        kinds: &Kind::ALL,
-        fates: Fates::All,
-        ..TWO
-    },
+    Search { name: "two members, two faults of any kind", kinds: ANY, fates: Fates::All, ..TWO },
     Search { name: "two members, two faults, halves of a heartbeat", layers: 2, ..TWO },
     Search {
         name: "two members, everything slow, two faults",
@@ -188,6 +232,13 @@ pub(crate) const MORE: &[Search] = &[
         ..TWO
     },
     Search {
+        name: "three members, a person asks for something, and one fault or another wish",
+        start: Start { members: 3, ..PLAIN },
+        kinds: ASKED_AND_STOPS,
+        lasts: &[7],
+        ..TWO
+    },
+    Search {
         name: "three members, two faults, farther",
         start: Start { members: 3, ..PLAIN },
         ..TWO
@@ -204,7 +255,6 @@ pub(crate) struct Claim {
 
 /// Part of the bounds of CI: what is found in it is found there.
 pub(crate) const SMALL: Search = Search { name: "small", lasts: &[6, EVER], layers: 2, ..ONE };
-const SLOW: Search = Search { start: Start { paces: &[Pace::Slow], ..PLAIN }, ..SMALL };
 const FOUNDING: Search =
     Search { start: Start { founding: true, ..PLAIN }, lasts: &[6, EVER], first: 4, ..SMALL };
 const TWIN: Search =
@@ -232,6 +282,27 @@ const LOSES: Search = Search {
     ..ONE
 };
 
+/// A person asks for something, and something comes between.
+const PERSON: Search =
+    Search { kinds: ASKED_AND_STOPS, lasts: &[7], faults: 2, fates: Fates::None, layers: 1, ..ONE };
+/// An order, and its epoch ends without it.
+const RESTARTED: Search =
+    Search { kinds: &[Kind::OrderSwitchover, Kind::KillAgent], lasts: &[2], ..PERSON };
+/// A standby that lacks something is to be the primary.
+const LAGGING: Search = Search {
+    kinds: &[Kind::Lag, Kind::StopAgent, Kind::PowerOff, Kind::KillDb],
+    lasts: &[7, EVER],
+    ..PERSON
+};
+/// The same after a failover by hand: three faults.
+const BY_HAND: Search = Search {
+    kinds: &[Kind::Lag, Kind::PowerOff, Kind::OrderFailover],
+    lasts: &[7],
+    faults: 3,
+    horizon: 10,
+    ..PERSON
+};
+
 const fn claim(mutant: Mutant, invariant: &'static str, search: Search) -> Claim {
     Claim { mutant, invariant, search }
 }
@@ -244,14 +315,14 @@ pub(crate) const CLAIMS: &[Claim] = &[
     claim(Mutant::ClockTooSlow, "lease_covers_writes", SMALL),
     claim(Mutant::TimeoutIsSuccess, "lease_before_opening", FOUNDING),
     claim(Mutant::FenceLies, "released_is_fenced", SMALL),
-    claim(Mutant::LagHidden, "clean_hand_over_loses_nothing", SMALL),
+    claim(Mutant::LagHidden, "clean_hand_over_loses_nothing", LAGGING),
     claim(Mutant::DogAsleep, "lease_covers_writes", SMALL),
     claim(Mutant::DogInvented, "guarded_before_opening", SMALL),
     claim(Mutant::FloorUnwritten, "floor_before_promotion", SMALL),
     claim(Mutant::FloorForgotten, "lost_store_not_obeyed", LOSES),
     claim(Mutant::EpochReused, "epoch_grows", SMALL),
     claim(Mutant::CopiedStateDir, "one_name_one_holder", TWIN),
-    claim(Mutant::LagHidden, "lag_is_bounded", SLOW),
+    claim(Mutant::LagHidden, "lag_is_bounded", LAGGING),
     claim(Mutant::NoLastLook, "lease_before_opening", FOUNDING),
     claim(Mutant::RenewsWhileFencing, "no_renewal_while_fencing", SMALL),
     claim(Mutant::WrongReason, "transitions_as_documented", SMALL),
@@ -267,6 +338,9 @@ pub(crate) const CLAIMS: &[Claim] = &[
     claim(Mutant::BadDataObeyed, "bad_data_promotes_nobody", SPOILT),
     claim(Mutant::BadDataCrashes, "never_panics", SPOILT),
     claim(Mutant::FloorForgotten, "floors_only_grow", LOSES),
+    claim(Mutant::PauseIgnored, "pause_is_kept", PERSON),
+    claim(Mutant::OrderOfAnyEpoch, "orders_are_of_their_epoch", RESTARTED),
+    claim(Mutant::LossAccepted, "failover_by_hand_loses_only_what_it_may", BY_HAND),
 ];
 
 /// What is not, and why.

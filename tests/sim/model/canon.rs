@@ -81,7 +81,7 @@ fn world(world: &World, into: &mut Wide) {
         // Told and looked at before a layer ends, or for people.
         acknowledged: _, latest: _, facts: _, steps: _, log: _, brief: _, recordings: _,
         // Numbers handed out; and chance and choices, which have no part between layers.
-        next_fault: _, next_item: _, rng: _, choices: _,
+        next_fault: _, next_item: _, next_order: _, rng: _, choices: _,
     } = world;
     (now, store, net, branches, usurped, lost, spoilt, rolled_back).hash(into);
     faults.iter().for_each(|fault| fault.hash(into));
@@ -113,11 +113,13 @@ fn machine(world: &World, of: &Machine, into: &mut Wide) {
 fn process(world: &World, of: &Process, into: &mut Wide) {
     let Process {
         life, core, frozen, deferred, store, open, saving, actions, epoch_of_tasks, lock, keeper, look,
-        mourned, known, silent_since, wake, ticks, restart_after,
+        mourned, known, silent_since, wake, ticks, restart_after, told,
+        // No write but a newer one, or one that was asked for before, comes after it.
+        asked: _,
     } = of;
     (life, core, frozen, deferred, store, open, saving).hash(into);
     (actions, epoch_of_tasks, lock, keeper, mourned, known, silent_since).hash(into);
-    (wake.1, restart_after).hash(into);
+    (wake.1, restart_after, told).hash(into);
     // Ticks count within a tenth of a second.
     let many = if ticks.0 == world.now / (100 * MS) { ticks.1 } else { 0 };
     many.hash(into);
@@ -180,6 +182,7 @@ fn is_spent(world: &World, at: u64, item: &Item) -> bool {
         | Item::Client(_)
         | Item::Stream(_)
         | Item::StartAgent(_)
+        | Item::Operator(_)
         | Item::BackUp => false,
     }
 }

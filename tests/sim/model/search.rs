@@ -350,6 +350,12 @@ impl Searching<'_> {
             Kind::Reconfigure => vec![0, 59],
             Kind::SlowStore => vec![self.unit / 8, self.unit / 3],
             Kind::Stumble => vec![6 * self.unit],
+            // To whom it names, and to nobody in particular.
+            Kind::OrderSwitchover => vec![0, 5],
+            // Without loss, and at any.
+            Kind::OrderFailover => vec![0, 8],
+            // Without an end of its own, and with one.
+            Kind::Pause => vec![0, 1],
             _ => vec![0],
         }
     }

@@ -60,6 +60,8 @@ pub(crate) struct Start {
     pub(crate) late: bool,
     /// Commits wait for every other member's standby.
     pub(crate) synchronous: bool,
+    /// The last member is preferred, and gets the lease back by itself after two heartbeat intervals.
+    pub(crate) failback: bool,
     /// By how many quarters of a heartbeat interval each member is started after the one before it.
     pub(crate) phases: &'static [u64],
     pub(crate) paces: &'static [Pace],
@@ -77,6 +79,7 @@ pub(crate) const PLAIN: Start = Start {
     twin: false,
     late: false,
     synchronous: false,
+    failback: false,
     phases: &[0],
     paces: &[Pace::Quick],
     drifts: &[true],
@@ -157,6 +160,10 @@ impl Search {
         policy.on_disk_full = Reaction::FailOver;
         // Two commits of the model's clients.
         policy.maximum_lag_on_failover = 128;
+        policy.failback_after = start.failback.then(|| policy.heartbeat_interval * 2);
+        let preferred = |m: usize| start.failback && m + 1 == start.members;
+        let priority = |m: usize| if preferred(m) { 5 } else { 1 };
+        let priorities = (0..start.members).map(priority).collect();
         let quarter = unit(&policy) / 4;
         let begins = (0..start.members as u64).map(|m| m * phase * quarter).collect();
         Setup {
@@ -167,6 +174,7 @@ impl Search {
             late: start.late,
             synchronous: start.synchronous,
             policy,
+            priorities,
             store_loses: start.store_loses,
             early: start.founding,
             mutant: mutant.map(|(mutant, _)| mutant),

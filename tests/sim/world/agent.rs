@@ -8,12 +8,13 @@ use harmony_agent::core::event::{
 };
 use harmony_agent::core::ids::{Epoch, Incarnation, OpId};
 use harmony_agent::core::policy::WatchdogMode;
-use harmony_agent::core::records::Record;
+use harmony_agent::core::records::{ClusterState, Record};
 use harmony_agent::core::time::Instant;
 use harmony_agent::core::{Agent, Identity, header};
 
 use super::acting::Acting;
 use super::network::{MOMENT, Reply, Request, What};
+use super::told::Told;
 use super::watchdog::Keeper;
 use super::{Fact, Item, World};
 use crate::sim::mutant::Mutant;
@@ -57,6 +58,10 @@ pub(crate) struct Process {
     pub(crate) wake: (u64, Option<u64>),
     /// Ticks within one instant.
     pub(crate) ticks: (u64, u32),
+    /// What it has read of what a person wants.
+    pub(crate) told: Told,
+    /// The newest write with which it asked for a lease.
+    pub(crate) asked: u64,
     /// How it is to be started again once it has stopped as asked.
     pub(crate) restart_after: u64,
 }
@@ -72,7 +77,7 @@ impl World {
             return;
         }
         let now = self.local(m);
-        let policy = self.setup.policy.clone();
+        let policy = self.setup.policy_of(m);
         let machine = &mut self.machines[m];
         machine.lives += 1;
         let life = machine.lives;
@@ -108,6 +113,8 @@ impl World {
             silent_since: None,
             wake: (0, None),
             ticks: (0, 0),
+            told: Told::default(),
+            asked: 0,
             restart_after: 100 * MS,
         });
         let name = self.name(m);
@@ -291,9 +298,23 @@ impl World {
                 lease.epoch = Epoch(lease.epoch.0.saturating_sub(1).max(1));
             }
             let lease = Box::new(lease.clone());
+            let acquires = lease.seq == 0 && lease.released.is_none();
             self.fact(Fact::LeaseAsked(m, lease));
+            self.decided(m, acquires, write.number);
+        }
+        if let Record::ClusterState(ClusterState { answer: Some(answer), .. }) = &write.record {
+            self.fact(Fact::Answers(m, answer.id.clone()));
         }
         self.ask(m, op, What::Write(write, header), limit);
+    }
+
+    /// A write that asks for a lease is decided on when it is sent first.
+    fn decided(&mut self, m: usize, acquires: bool, number: u64) {
+        let Some(agent) = &mut self.machines[m].agent else { return };
+        if acquires && number > agent.asked {
+            agent.asked = number;
+            self.fact(Fact::Acquires(m));
+        }
     }
 
     fn ask(&mut self, m: usize, op: OpId, what: What, limit: u64) {

@@ -122,6 +122,9 @@ impl World {
             self.machines[m].db.streaming = None;
             return;
         };
+        if self.machines[m].db.streaming == Some(source) && self.hears_goodbye(m, source) {
+            return;
+        }
         let streams = self.streams_from(m, source);
         let full = self.fault_on(m, Kind::FillDisk);
         if full || !matches!(streams, Some(Streams::Yes | Streams::Unnoticed)) {

@@ -305,12 +305,27 @@ impl World {
         let place = data.place;
         for standby in 0..self.machines.len() {
             if self.machines[standby].db.streaming == Some(m)
-                && self.streams_from(standby, m) == Some(Streams::Yes)
+                && !self.fault_on(standby, Kind::Lag)
+                && self.hears_goodbye(standby, m)
                 && let Some(data) = &mut self.machines[standby].db.data
             {
                 data.place = place;
             }
         }
+    }
+
+    /// Senders of a server that stops go on until the standby has everything.
+    pub(crate) fn hears_goodbye(&self, standby: usize, m: usize) -> bool {
+        let (own, source) = (&self.machines[standby], &self.machines[m]);
+        let (Some(data), Some(theirs)) = (&own.db.data, &source.db.data) else { return false };
+        matches!(source.db.server, Server::Stopping { standby: false })
+            && matches!(own.db.server, Server::Up { standby: true })
+            && own.on
+            && !own.suspended
+            && !self.fault_on(standby, Kind::HangDb)
+            && !self.fault_on(standby, Kind::FillDisk)
+            && self.net.connected(standby, m)
+            && self.branches.streams(data.place, theirs.place) == Streams::Yes
     }
 
     // ---- replication

@@ -39,6 +39,9 @@ impl World {
             // A machine that knows nothing beside a store that knows nothing founds a cluster.
             return self.newcomer().is_some() && !self.lost;
         }
+        if kind.is_of_operator() {
+            return !again && self.may_operate(kind);
+        }
         if again || !up {
             return false;
         }
@@ -155,7 +158,7 @@ impl World {
             }
             Kind::SpuriousHint => self.feed(m, Event::Changed),
             Kind::Reconfigure => {
-                let mut policy = self.setup.policy.clone();
+                let mut policy = self.setup.policy_of(m);
                 policy.lease_duration = policy.lease_duration
                     * u32::try_from(100 + fault.detail % 60).unwrap_or(100)
                     / 100;
@@ -176,6 +179,7 @@ impl World {
             Kind::CrashDb => self.crash_server(m),
             Kind::KillDb => self.kill_server(m),
             Kind::Join => self.join(fault.detail),
+            kind if kind.is_of_operator() => self.operate(fault),
             _ => {}
         }
     }
@@ -283,7 +287,7 @@ impl World {
                 self.later(100 * MS, Item::StartAgent(m));
             }
             Kind::Reconfigure => {
-                let policy = self.setup.policy.clone();
+                let policy = self.setup.policy_of(m);
                 if self.machines[m].agent.as_ref().is_some_and(|agent| !agent.frozen) {
                     self.feed(m, Event::Reconfigured(policy));
                 }
@@ -299,6 +303,7 @@ impl World {
             Kind::StartTwin => self.end_agent(self.machines.len() - 1),
             Kind::Stubborn | Kind::HangDb if self.machines[m].on => self.stop_goes_on(m),
             Kind::Suspend => self.resume(m),
+            Kind::Pause => self.pause_is_over(fault),
             Kind::PowerOff => {
                 let now = self.now;
                 self.machines[m].on = true;

@@ -12,6 +12,7 @@ impl World {
         for number in numbers {
             self.end_fault(number);
         }
+        self.lift_pause();
         self.join(1);
         for m in 0..self.machines.len() {
             if m >= self.setup.members {
@@ -21,7 +22,7 @@ impl World {
                 self.machines[m].held = true;
                 continue;
             }
-            let policy = self.setup.policy.clone();
+            let policy = self.setup.policy_of(m);
             if self.machines[m].agent.is_some() {
                 self.feed(m, Event::Reconfigured(policy));
             } else {

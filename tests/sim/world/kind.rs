@@ -60,6 +60,20 @@ pub(crate) enum Kind {
     RollBack,
     Wipe,
     Damage,
+    // a person, or what acts for one (`world::operator`)
+    /// Another primary: the member named, anyone, or somebody unknown; at times not before a time.
+    OrderSwitchover,
+    /// The same in spite of a pause, at times whatever is lost.
+    OrderFailover,
+    /// The preferred member as the primary.
+    OrderFailback,
+    /// What would happen.
+    Rehearse,
+    /// The order that is open is taken back.
+    Withdraw,
+    /// No automatic transition, until it is over; at times it ends by itself.
+    Pause,
+    Resume,
 }
 
 /// A fault: of what kind, where, for how long (nanoseconds), and a number that means something to
@@ -74,7 +88,7 @@ pub(crate) struct Fault {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 44] = [
+    pub(crate) const ALL: [Self; 51] = [
         Self::FreezeAgent,
         Self::Stumble,
         Self::KillAgent,
@@ -119,7 +133,22 @@ impl Kind {
         Self::RollBack,
         Self::Wipe,
         Self::Damage,
+        Self::OrderSwitchover,
+        Self::OrderFailover,
+        Self::OrderFailback,
+        Self::Rehearse,
+        Self::Withdraw,
+        Self::Pause,
+        Self::Resume,
     ];
+
+    /// Those that a person is the cause of, the last of all.
+    pub(crate) const OF_OPERATOR: usize = 7;
+
+    /// A person is the cause of it.
+    pub(crate) fn is_of_operator(self) -> bool {
+        Self::ALL[Self::ALL.len() - Self::OF_OPERATOR..].contains(&self)
+    }
 
     /// It befalls the store, or nobody's machine in particular.
     pub(crate) fn is_common(self) -> bool {
@@ -132,6 +161,10 @@ impl Kind {
                 | Self::Damage
                 | Self::StartTwin
                 | Self::Join
+                | Self::OrderFailback
+                | Self::Withdraw
+                | Self::Pause
+                | Self::Resume
         )
     }
 
@@ -148,6 +181,12 @@ impl Kind {
                 | Self::RollBack
                 | Self::Wipe
                 | Self::Damage
+                | Self::OrderSwitchover
+                | Self::OrderFailover
+                | Self::OrderFailback
+                | Self::Rehearse
+                | Self::Withdraw
+                | Self::Resume
         )
     }
 }

@@ -6,6 +6,7 @@ use harmony_agent::core::ids::{Lsn, TimelineId};
 use super::agent::nanos;
 use super::database::{Data, Server};
 use super::fault::Kind;
+use super::machine::Machine;
 use super::{Item, World};
 use crate::sim::mutant::Mutant;
 use crate::sim::setup::MS;
@@ -118,8 +119,19 @@ impl World {
             replayed: lsn,
             streaming: standby && db.streaming.is_some(),
             upstream: data.upstream.filter(|_| standby).map(|up| (self.name(up), 5432)),
+            standbys: if standby { Vec::new() } else { self.attached(m) },
             ..blank(process, condition)
         }
+    }
+
+    /// What a primary's senders say of the standbys that are there.
+    fn attached(&self, m: usize) -> Vec<(String, Lsn)> {
+        let there = self.machines.iter().filter(|machine| machine.db.streaming == Some(m));
+        let flushed = |machine: &Machine| {
+            let data = machine.db.data.as_ref()?;
+            Some((machine.member.to_string(), self.seen_lsn(data.place.lsn, true)))
+        };
+        there.filter_map(flushed).collect()
     }
 
     /// Why the agent gets no connection, when it gets none.

@@ -24,8 +24,10 @@ pub(crate) mod look;
 pub(crate) mod machine;
 pub(crate) mod messages;
 pub(crate) mod network;
+pub(crate) mod operator;
 pub(crate) mod steps;
 pub(crate) mod store;
+pub(crate) mod told;
 pub(crate) mod watchdog;
 
 use std::collections::BTreeMap;
@@ -46,6 +48,7 @@ use fault::Fault;
 use history::{Branches, Place};
 use machine::Machine;
 use network::{Answer, MOMENT, Network, Request};
+use operator::Wanted;
 use store::Store;
 use watchdog::{Hears, Order};
 
@@ -80,6 +83,8 @@ pub(crate) enum Item {
     StartAgent(usize),
     StartDog(usize, u32),
     BackUp,
+    /// What an operator writes arrives at the store.
+    Operator(Box<Wanted>),
     End(u64),
 }
 
@@ -94,6 +99,10 @@ pub(crate) enum Fact {
     LeaseWritten(Box<LeaseWritten>),
     /// The agent asked for a write to the lease.
     LeaseAsked(usize, Box<Lease>),
+    /// The agent decided to ask for the lease: when it asks anew, not when it asks again.
+    Acquires(usize),
+    /// It asked for an answer to an order, by its id, to be written.
+    Answers(usize, String),
     /// A write to any record was applied.
     Written(Box<Written>),
     /// What makes a database writable is about to be done to it.
@@ -134,7 +143,8 @@ pub(crate) struct Asks {
 /// An applied write to any record.
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
-    pub(crate) by: usize,
+    /// The machine, or else the operator.
+    pub(crate) by: Option<usize>,
     pub(crate) key: Key,
     /// The revision it was decided on.
     pub(crate) expected: Option<Revision>,
@@ -188,6 +198,8 @@ pub(crate) struct World {
     /// Faults that have not ended.
     pub(crate) faults: BTreeMap<u64, Fault>,
     pub(crate) next_fault: u64,
+    /// What an operator has written so far.
+    pub(crate) next_order: u64,
     /// The agent with another's name held the lease: which of the two goes is for an operator to say.
     pub(crate) usurped: bool,
     /// The store lost something that it had acknowledged.
@@ -233,9 +245,12 @@ impl Item {
             | Self::Flushed(m, ..)
             | Self::StartAgent(m)
             | Self::StartDog(m, _) => Target::Machine(*m),
-            Self::Request(_) | Self::Client(_) | Self::Stream(_) | Self::BackUp | Self::End(_) => {
-                Target::World
-            }
+            Self::Request(_)
+            | Self::Client(_)
+            | Self::Stream(_)
+            | Self::BackUp
+            | Self::Operator(_)
+            | Self::End(_) => Target::World,
         }
     }
 }
@@ -264,6 +279,7 @@ impl World {
             brief: false,
             faults: BTreeMap::new(),
             next_fault: 0,
+            next_order: 0,
             usurped: false,
             lost: false,
             spoilt: false,
@@ -380,6 +396,7 @@ impl World {
                 let pause = self.some(2_000, 2_000);
                 self.later(pause, Item::BackUp);
             }
+            Item::Operator(wanted) => self.operator_writes(*wanted),
             Item::End(number) => self.end_fault(number),
         }
     }

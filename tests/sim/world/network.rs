@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use harmony_agent::core::event::{Event, ReadFailure, StoreWrite, WriteOutcome};
 use harmony_agent::core::ids::{Incarnation, OpId};
+use harmony_agent::core::order::Wish;
 use harmony_agent::core::records::{Header, Key, Lease, Record, Release, Slot, Snapshot};
 use harmony_agent::core::time::Instant;
 
@@ -160,6 +161,7 @@ impl World {
     fn apply_write(&mut self, request: &Request, write: &StoreWrite, by: &Header) -> WriteOutcome {
         let is_lease = write.key == Key::Lease;
         let before = self.store.lease().filter(|_| is_lease).map(|(lease, ..)| lease.clone());
+        let before_cluster = self.store.cluster().and_then(|cluster| cluster.answer.clone());
         let bad = if write.key == Key::Lease { self.store.bad_lease() } else { None };
         let found = self.store.revision(&write.key);
         let blind = (self.setup.mutant == Some(Mutant::BlindWrites))
@@ -168,7 +170,8 @@ impl World {
         let WriteOutcome::Applied(revision) = outcome else { return outcome };
         let again = found == Some(revision);
         if !again {
-            let (by, key, revisions) = (request.from, write.key.clone(), (found, revision));
+            let (by, key) = (Some(request.from), write.key.clone());
+            let revisions = (found, revision);
             let written = Written { by, key, expected: write.expected, revisions };
             self.fact(Fact::Written(Box::new(written)));
         }
@@ -191,13 +194,14 @@ impl World {
             self.fact(Fact::LeaseWritten(Box::new(written)));
         }
         if !again {
+            self.say_answer(&write.record, before_cluster.as_ref());
             self.hint();
         }
         outcome
     }
 
     /// Tells everybody that something changed.
-    fn hint(&mut self) {
+    pub(crate) fn hint(&mut self) {
         for m in 0..self.machines.len() {
             let way = &self.net.ways[m];
             let deaf = way.hints_lost || way.cut_from || self.machines[m].suspended;
@@ -249,6 +253,9 @@ impl World {
         if agent.open.remove(&op).is_none() {
             return;
         }
+        if let Answer::Read(Ok(snapshot)) = &answer {
+            agent.told.read(snapshot);
+        }
         let event = match answer {
             Answer::Read(answer) => Event::Read(op, self.tampered(m, answer)),
             Answer::Written(outcome) => Event::Written(op, outcome),
@@ -274,6 +281,9 @@ impl World {
                 snapshot
             }
             Mutant::BadDataObeyed => self.obeying(snapshot),
+            Mutant::PauseIgnored | Mutant::OrderOfAnyEpoch | Mutant::LossAccepted => {
+                asked_otherwise(mutant, snapshot)
+            }
             Mutant::BadDataCrashes => {
                 assert!(!matches!(snapshot.lease, Slot::Invalid { .. }), "unexpected lease");
                 snapshot
@@ -312,6 +322,27 @@ impl World {
         };
         self.feed(m, event);
     }
+}
+
+/// What a person asked for, with a guard of it removed.
+fn asked_otherwise(mutant: Mutant, mut snapshot: Snapshot) -> Snapshot {
+    let epoch = snapshot.lease.record().map(|lease| lease.epoch);
+    let Slot::Valid { record, .. } = &mut snapshot.cluster else { return snapshot };
+    if mutant == Mutant::PauseIgnored {
+        record.paused = None;
+    }
+    if let (Some(order), Some(epoch)) = (&mut record.order, epoch) {
+        match mutant {
+            Mutant::OrderOfAnyEpoch => order.epoch = epoch,
+            Mutant::LossAccepted => {
+                if let Wish::Failover { accept_loss } = &mut order.wish {
+                    *accept_loss = true;
+                }
+            }
+            _ => {}
+        }
+    }
+    snapshot
 }
 
 /// A lease for people.

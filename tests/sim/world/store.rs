@@ -83,7 +83,8 @@ impl Store {
         true
     }
 
-    fn stamp(&self, now: u64) -> StoreTime {
+    /// A time by its clock.
+    pub(crate) fn stamp(&self, now: u64) -> StoreTime {
         StoreTime(i64::try_from(now).unwrap_or(i64::MAX).saturating_add(self.clock))
     }
 
@@ -162,6 +163,16 @@ impl Store {
     pub(crate) fn cluster(&self) -> Option<&ClusterState> {
         match self.now.slots.get(&Key::ClusterState) {
             Some(Value { content: Ok((Record::ClusterState(cluster), _)), .. }) => Some(cluster),
+            _ => None,
+        }
+    }
+
+    /// The same, with who wrote it and its revision.
+    pub(crate) fn cluster_slot(&self) -> Option<(&ClusterState, &Header, Revision)> {
+        match self.now.slots.get(&Key::ClusterState) {
+            Some(Value {
+                content: Ok((Record::ClusterState(cluster), header)), revision, ..
+            }) => Some((cluster, header, *revision)),
             _ => None,
         }
     }

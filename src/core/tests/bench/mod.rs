@@ -93,6 +93,12 @@ pub(super) fn fenced() -> ActionOutcome {
     ActionOutcome::Applied(Done::Fenced(FenceProof { clean: true, lsn, timeline, rung: "fast" }))
 }
 
+/// Proof of a stop that was not clean.
+pub(super) fn fenced_by_kill() -> ActionOutcome {
+    let (lsn, timeline) = (Lsn(5_000), TimelineId(1));
+    ActionOutcome::Applied(Done::Fenced(FenceProof { clean: false, lsn, timeline, rung: "kill" }))
+}
+
 /// A pause without an end.
 pub(super) fn pause(reason: &str) -> Pause {
     Pause { reason: reason.to_owned(), by: "somebody".to_owned(), until: None }

@@ -1,0 +1,182 @@
+//! A person, or what acts for one: reads the store, and writes an order or a pause by one compare-and-set
+//! on what was read, which comes too late at times.
+
+use harmony_agent::core::event::{StoreWrite, WriteOutcome};
+use harmony_agent::core::ids::{Epoch, MemberId, Revision};
+use harmony_agent::core::order::{Answer, Order, Pause, Wish};
+use harmony_agent::core::records::{ClusterState, Header, Key, Record};
+use harmony_agent::core::time::StoreTime;
+
+use super::fault::{Fault, Kind};
+use super::{Fact, Item, World, Written};
+
+/// A write of an operator on its way.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Wanted {
+    write: StoreWrite,
+    header: Header,
+}
+
+/// What an operator reads: the epoch of the lease, the cluster's description and its revision.
+struct Described {
+    epoch: Epoch,
+    cluster: ClusterState,
+    revision: Revision,
+}
+
+impl World {
+    /// What there is to read.
+    fn described(&self) -> Option<Described> {
+        let (lease, ..) = self.store.lease().filter(|_| self.store.up)?;
+        let (cluster, header, revision) = self.store.cluster_slot()?;
+        let epoch = lease.epoch;
+        (header.incarnation == self.store.incarnation).then(|| Described {
+            epoch,
+            cluster: cluster.clone(),
+            revision,
+        })
+    }
+
+    /// Whether there is anything to write about.
+    pub(crate) fn may_operate(&self, kind: Kind) -> bool {
+        self.described().is_some_and(|Described { cluster, .. }| match kind {
+            Kind::Withdraw => cluster.order.is_some(),
+            Kind::Resume => cluster.paused.is_some(),
+            _ => true,
+        })
+    }
+
+    /// An operator reads, decides and writes.
+    pub(crate) fn operate(&mut self, fault: Fault) {
+        let Some(Described { epoch, mut cluster, revision }) = self.described() else { return };
+        self.next_order += 1;
+        match fault.kind {
+            Kind::Pause => cluster.paused = Some(self.pause(&fault)),
+            Kind::Resume => cluster.paused = None,
+            Kind::Withdraw => cluster.order = None,
+            _ => {
+                let order = self.order(&fault, epoch);
+                self.say(format_args!("operator: {}", describe(&order)));
+                cluster.order = Some(order);
+            }
+        }
+        let wanted = self.wanted(cluster, revision);
+        let delay = self.some(1, 1_500);
+        self.later(delay, Item::Operator(Box::new(wanted)));
+    }
+
+    fn wanted(&self, cluster: ClusterState, revision: Revision) -> Wanted {
+        let header = Header {
+            incarnation: self.store.incarnation.clone(),
+            operation: format!("operator-{}", self.next_order),
+            member: "operator".parse().unwrap(),
+            boot: "operator".parse().unwrap(),
+        };
+        let (key, expected) = (Key::ClusterState, Some(revision));
+        let record = Record::ClusterState(cluster);
+        Wanted { write: StoreWrite { key, expected, record, number: self.next_order }, header }
+    }
+
+    fn pause(&self, fault: &Fault) -> Pause {
+        let lasts = i64::try_from(fault.lasts).unwrap_or(0);
+        let end = StoreTime(self.store.stamp(self.now).0.saturating_add(lasts));
+        let until = (fault.detail % 2 == 1).then_some(end);
+        Pause { reason: "work on it".to_owned(), by: "operator".to_owned(), until }
+    }
+
+    fn order(&self, fault: &Fault, epoch: Epoch) -> Order {
+        let named = Some(self.machines[fault.machine].member.clone());
+        let unknown: Option<MemberId> = "nobody".parse().ok();
+        let (eighth, detail) = (fault.detail % 8, fault.detail / 8);
+        let (wish, to) = match (fault.kind, eighth) {
+            (Kind::OrderFailover, _) => {
+                let wish = Wish::Failover { accept_loss: detail % 2 == 1 };
+                (wish, named.filter(|_| eighth < 6))
+            }
+            (Kind::OrderFailback, _) => (Wish::Failback, None),
+            (_, 0..5) => (Wish::Switchover, named),
+            (_, 5 | 6) => (Wish::Switchover, None),
+            (_, _) => (Wish::Switchover, unknown),
+        };
+        let later = detail / 2 % 4 == 3;
+        let wait = i64::try_from(detail / 8 % self.setup.scaled(10_000)).unwrap_or(0);
+        let at = StoreTime(self.store.stamp(self.now).0.saturating_add(wait));
+        Order {
+            id: format!("order-{}", self.next_order),
+            wish,
+            epoch,
+            to,
+            by: "operator".to_owned(),
+            not_before: later.then_some(at),
+            rehearsal: fault.kind == Kind::Rehearse,
+        }
+    }
+
+    /// What an operator wrote arrives.
+    pub(crate) fn operator_writes(&mut self, wanted: Wanted) {
+        let Wanted { write, header } = wanted;
+        if !self.store.up || header.incarnation != self.store.incarnation {
+            self.say(format_args!("operator: the store does not take it"));
+            return;
+        }
+        let before = self.store.revision(&write.key);
+        match self.store.write(self.now, &write, &header) {
+            WriteOutcome::Applied(revision) => {
+                self.say(format_args!("store: the operator's write is in it"));
+                let revisions = (before, revision);
+                let written =
+                    Written { by: None, key: write.key, expected: write.expected, revisions };
+                self.fact(Fact::Written(Box::new(written)));
+                self.hint();
+            }
+            _ => self.say(format_args!("operator: refused, cluster_state has changed meanwhile")),
+        }
+    }
+
+    /// Who paused resumes, unless the pause was to end by itself.
+    pub(crate) fn pause_is_over(&mut self, fault: Fault) {
+        if fault.detail.is_multiple_of(2) && self.may_operate(Kind::Resume) {
+            self.operate(Fault { kind: Kind::Resume, ..fault });
+        }
+    }
+
+    /// Operators have gone home, and nothing is left paused.
+    pub(crate) fn lift_pause(&mut self) {
+        self.queue.retain(|_, item| !matches!(item, Item::Operator(_)));
+        if self.may_operate(Kind::Resume)
+            && let Some(Described { mut cluster, revision, .. }) = self.described()
+        {
+            cluster.paused = None;
+            self.next_order += 1;
+            let wanted = self.wanted(cluster, revision);
+            self.operator_writes(wanted);
+        }
+    }
+
+    /// Tells of an answer to an order, when there is a new one.
+    pub(crate) fn say_answer(&mut self, record: &Record, before: Option<&Answer>) {
+        let Record::ClusterState(cluster) = record else { return };
+        if let Some(answer) = cluster.answer.as_ref().filter(|answer| Some(*answer) != before) {
+            let word = if answer.done { "done" } else { "not done" };
+            self.say(format_args!("store: {} is {word}: {}", answer.id, answer.text));
+        }
+    }
+}
+
+/// An order for people.
+fn describe(order: &Order) -> String {
+    let mut words = format!("{}, {}", order.id, order.wish.name());
+    if let Some(to) = &order.to {
+        words.push_str(&format!(" to {to}"));
+    }
+    if order.wish == (Wish::Failover { accept_loss: true }) {
+        words.push_str(", at any loss");
+    }
+    if order.rehearsal {
+        words.push_str(", a rehearsal");
+    }
+    if order.not_before.is_some() {
+        words.push_str(", later");
+    }
+    format!("{words}, in epoch {}", order.epoch)
+}
