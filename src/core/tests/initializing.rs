@@ -384,6 +384,47 @@ fn the_last_holder_writes_a_damaged_lease_again_after_a_failover_time() {
     panic!("no exit from {:?}", bench.agent.state());
 }
 
+/// A former holder whose database is down, and a lease that was damaged before it could take it again.
+fn damaged_beside_a_stopped_primary(mut bench: Bench) -> Bench {
+    bench.step(Event::Died);
+    bench.acted(fenced());
+    bench.step(Event::Tick);
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+    bench.store.damage(Key::Lease);
+    bench.read();
+    bench.observe(Process::StoppedPrimary);
+    bench
+}
+
+/// Somebody else may have held it meanwhile, and writes it again.
+#[test]
+fn a_damaged_lease_is_left_alone_for_a_failover_time() {
+    let mut bench = Bench::healthy();
+    bench.read();
+    let mut bench = damaged_beside_a_stopped_primary(bench);
+    let seen = bench.now;
+    while bench.writing(&Key::Lease).is_none() {
+        assert!(bench.now.since(seen) < seconds(80), "nobody writes it again");
+        bench.quiet_seconds(1);
+        bench.observe(Process::StoppedPrimary);
+    }
+    assert!(bench.now.since(seen) >= seconds(16), "{:?}", bench.now.since(seen));
+}
+
+/// The last lease that was read is of an epoch before its floor's: what was there since, nobody has seen.
+#[test]
+fn a_damaged_lease_is_not_written_again_on_a_read_older_than_the_floor() {
+    let mut bench = Bench::healthy();
+    // Nor does the cluster's description tell of the epoch.
+    while bench.writing(&Key::ClusterState).is_some() {}
+    let mut bench = damaged_beside_a_stopped_primary(bench);
+    for _ in 0..80 {
+        bench.quiet_seconds(1);
+        bench.observe(Process::StoppedPrimary);
+        assert!(bench.writing(&Key::Lease).is_none());
+    }
+}
+
 /// A former agent counted on a longer lease than we publish: the watchdog has to kill by the shorter
 /// one before a candidate may count by it.
 #[test]
