@@ -85,7 +85,7 @@ fn every_mutant_is_claimed_or_said_to_be_beyond() {
 
 /// Checked before the figures are believed.
 #[test]
-fn the_result_does_not_depend_on_threads() {
+fn a_result_does_not_depend_on_threads() {
     for mutant in [None, Some((Mutant::ImpatientCandidate, "one_writer"))] {
         let [one, two] = [1, 2].map(|threads| explore(&SMALL, mutant, threads));
         assert_eq!(one.found, two.found);
