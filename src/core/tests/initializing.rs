@@ -280,6 +280,48 @@ fn after_a_failed_start(holder: TimelineId) -> Action {
     panic!("it is not tried again");
 }
 
+/// A standby that stays at its start, because its upstream's history ends before what it needs.
+#[test]
+fn a_standby_that_never_comes_up_is_made_to_rejoin() {
+    let starting = || {
+        Event::Observed(crate::core::event::Observation {
+            condition: Condition::Starting,
+            ..seen(Process::Running)
+        })
+    };
+    let mut store = Store::new();
+    let b = identity("b", 1);
+    store.put_lease(&b, |_| {});
+    store.put_cluster(&b, |_| {});
+    // Started by us: once the start was given up.
+    let mut bench = Bench::start(store.clone());
+    bench.observe(Process::StoppedStandby);
+    bench.read();
+    assert!(matches!(bench.actions()[..], [Action::Follow { .. }]));
+    bench.acted(ActionOutcome::Unknown("follow was cancelled".to_owned()));
+    rejoins(&mut bench, starting, 10);
+    // Found so by a new agent: after as long as a start may take.
+    let mut bench = Bench::start(store);
+    bench.step(starting());
+    bench.read();
+    let found = bench.now;
+    rejoins(&mut bench, starting, 100);
+    assert!(bench.now.since(found) >= policy().start_timeout, "{:?}", bench.now.since(found));
+}
+
+fn rejoins(bench: &mut Bench, observed: impl Fn() -> Event, within: u64) {
+    for _ in 0..within {
+        bench.store.put_lease(&identity("b", 1), |_| {});
+        bench.quiet_seconds(1);
+        bench.step(observed());
+        let mut open = bench.open.iter();
+        if open.any(|it| matches!(it, Effect::Act(_, Action::Rejoin { .. }, ..))) {
+            return;
+        }
+    }
+    panic!("no rejoin in {within} s: {:?}", bench.agent.state());
+}
+
 #[test]
 fn a_standby_that_was_further_than_its_upstreams_history_is_rewound_or_copied() {
     assert!(matches!(after_a_failed_start(TimelineId(2)), Action::Rejoin { .. }));
