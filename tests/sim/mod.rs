@@ -24,6 +24,8 @@ mod scenarios;
 mod setup;
 mod shrink;
 mod tests;
+mod times;
+mod told;
 mod world;
 
 pub(crate) use rng::Rng;

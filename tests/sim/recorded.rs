@@ -44,6 +44,7 @@ fn every_agents_recording_replays() {
     let (mut steps, mut copies) = (0, 0);
     for seed in 0..12 {
         let (outcome, recordings) = recorded(&Setup::of(seed));
+        assert_eq!(outcome.violation, None, "seed {seed}");
         let mut replayed = 0;
         for (m, recording) in recordings.iter().enumerate() {
             let mut replay = Replay::new();

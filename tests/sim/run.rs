@@ -1,13 +1,15 @@
 //! One run: a cluster comes up, chaos, then everything heals and has to converge.
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use harmony_agent::core::event::State;
 
 use super::chaos::Chaos;
-use super::invariants::{self, Invariant};
+use super::invariants::{self, Converges, Invariant, NeverPanics};
 use super::recorded::Recording;
 use super::setup::Setup;
+use super::times::Times;
 use super::world::World;
 use super::world::fault::Fault;
 
@@ -29,6 +31,8 @@ pub(crate) struct Outcome {
     pub(crate) violation: Option<Violation>,
     pub(crate) steps: u64,
     pub(crate) story: Story,
+    /// Why it was not expected to converge, when it was not.
+    pub(crate) unjudged: Option<&'static str>,
     pub(crate) log: Vec<String>,
 }
 
@@ -38,46 +42,44 @@ pub(crate) struct Run {
     pub(crate) world: World,
     pub(crate) invariants: Vec<Box<dyn Invariant>>,
     pub(crate) violation: Option<Violation>,
+    /// When somebody wants to know.
+    times: Option<Times>,
 }
 
-/// Runs the world of a setup: with random faults, or with those of a story. A core that panics violates
-/// `never_panics`; what led to it is in the log of `SIM_SEED`, not in the story.
+/// Runs the world of a setup: with random faults, or with those of a story.
 pub(crate) fn run(setup: &Setup, story: Option<&Story>, logged: bool) -> Outcome {
-    let caught = std::panic::catch_unwind(|| go(World::new(setup.clone(), logged), story).0);
-    caught.unwrap_or_else(|cause| {
-        let violation = Some(panicked(&*cause));
-        let story = story.cloned().unwrap_or_default();
-        Outcome { violation, steps: 0, story, log: Vec::new() }
-    })
+    go(Run::new(World::new(setup.clone(), logged)), story).0
 }
 
-/// What a panic violates.
-pub(crate) fn panicked(cause: &(dyn Any + Send)) -> Violation {
+/// Runs the world of a setup with random faults; for how long somebody could write in it.
+pub(crate) fn timed(setup: &Setup) -> Times {
+    let mut run = Run::new(World::new(setup.clone(), false));
+    run.times = Some(Times::default());
+    go(run, None).1.times.unwrap_or_default()
+}
+
+/// What a panic says.
+fn said(cause: &(dyn Any + Send)) -> String {
     let text = cause.downcast_ref::<String>().cloned();
     let text = text.or(cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-    Violation {
-        invariant: "never_panics",
-        sentence: "Whatever reaches it, the core does not panic.",
-        text: text.unwrap_or_default(),
-        at: 0,
-    }
+    text.unwrap_or_default()
 }
 
 /// Runs the world of a setup with random faults; gives the recording of every machine's agents, too.
 pub(crate) fn recorded(setup: &Setup) -> (Outcome, Vec<Vec<u8>>) {
     let mut world = World::new(setup.clone(), false);
     world.recordings = Some(vec![Recording::default(); world.machines.len()]);
-    let (outcome, world) = go(world, None);
-    let recordings = world.recordings.unwrap_or_default();
+    let (outcome, run) = go(Run::new(world), None);
+    let recordings = run.world.recordings.unwrap_or_default();
     (outcome, recordings.into_iter().map(|recording| recording.bytes).collect())
 }
 
-fn go(world: World, story: Option<&Story>) -> (Outcome, World) {
-    let setup = world.setup.clone();
+fn go(mut run: Run, story: Option<&Story>) -> (Outcome, Run) {
+    let setup = run.world.setup.clone();
     let setup = &setup;
-    let mut run = Run::new(world);
     if !setup.early {
-        run.until_converged(setup.scaled(200_000), "the cluster did not come up");
+        let bound = setup.scaled(200_000);
+        run.caught(|run| _ = run.until_converged(bound, "the cluster did not come up"));
     }
     let mut chaos = Chaos::new(setup);
     let end = run.world.now + chaos.lasts;
@@ -85,30 +87,34 @@ fn go(world: World, story: Option<&Story>) -> (Outcome, World) {
     match story {
         Some(story) => {
             for (at, fault) in story {
-                run.until(*at);
-                if run.world.apply(*fault) {
+                if run.befalls(*at, *fault) {
                     told.push((*at, *fault));
                 }
-                run.check();
             }
         }
         None => {
             while run.world.now < end && run.violation.is_none() {
                 let at = run.world.now + chaos.pause();
-                run.until(at);
+                run.caught(|run| run.until(at));
                 let Some(fault) = chaos.choose(&run.world) else { continue };
-                if run.world.apply(fault) {
+                if run.befalls(at, fault) {
                     told.push((at, fault));
                 }
-                run.check();
             }
         }
     }
-    run.until(end);
-    run.heal();
+    run.caught(|run| run.until(end));
+    let mut unjudged = None;
+    run.caught(|run| unjudged = run.heal());
     let log = run.world.log.take().unwrap_or_default();
-    let outcome = Outcome { violation: run.violation, steps: run.world.steps, story: told, log };
-    (outcome, run.world)
+    let outcome = Outcome {
+        violation: run.violation.take(),
+        steps: run.world.steps,
+        story: told,
+        unjudged,
+        log,
+    };
+    (outcome, run)
 }
 
 impl Run {
@@ -117,16 +123,48 @@ impl Run {
         let mut invariants = invariants::all();
         let only = world.setup.only;
         invariants.retain(|invariant| only.is_none_or(|only| only == invariant.name()));
-        Self { world, invariants, violation: None }
+        Self { world, invariants, violation: None, times: None }
+    }
+
+    /// A core that panics violates `never_panics`; the world, its log and the story so far stay.
+    pub(crate) fn caught(&mut self, what: impl FnOnce(&mut Self)) {
+        if let Err(cause) = catch_unwind(AssertUnwindSafe(|| what(self))) {
+            // Whatever else was looked for: nothing more can be, in a world that fell over.
+            self.world.setup.only = None;
+            self.violate(&NeverPanics, said(&*cause));
+        }
+    }
+
+    /// A fault happens at its time, if nothing was violated before, and if it can.
+    fn befalls(&mut self, at: u64, fault: Fault) -> bool {
+        self.caught(|run| run.until(at));
+        if self.violation.is_some() {
+            return false;
+        }
+        // One that the core falls over at has happened.
+        let mut happened = true;
+        self.caught(|run| {
+            happened = run.world.apply(fault);
+            run.check();
+        });
+        happened
     }
 
     /// Everything up to a time happens.
     pub(crate) fn until(&mut self, at: u64) {
         while self.violation.is_none() && self.world.next_at().is_some_and(|next| next <= at) {
+            self.time_passes(self.world.next_at().unwrap_or(at));
             self.world.advance();
             self.check();
         }
+        self.time_passes(at);
         self.world.now = self.world.now.max(at);
+    }
+
+    fn time_passes(&mut self, until: u64) {
+        if let Some(times) = &mut self.times {
+            times.pass(&self.world, until.saturating_sub(self.world.now));
+        }
     }
 
     pub(crate) fn check(&mut self) {
@@ -140,17 +178,17 @@ impl Run {
             }
             result = result.and_then(|()| invariant.instant(&self.world));
             if let Err(text) = result {
-                let (name, sentence) = (invariant.name(), invariant.sentence());
-                found = Some((name, sentence, text));
+                found = Some((invariant.copy(), text));
                 break;
             }
         }
-        if let Some((invariant, sentence, text)) = found {
-            self.violate(invariant, sentence, text);
+        if let Some((invariant, text)) = found {
+            self.violate(&*invariant, text);
         }
     }
 
-    fn violate(&mut self, invariant: &'static str, sentence: &'static str, text: String) {
+    fn violate(&mut self, of: &dyn Invariant, text: String) {
+        let (invariant, sentence) = (of.name(), of.sentence());
         let counts = self.world.setup.only.is_none_or(|only| only == invariant);
         if self.violation.is_some() || !counts {
             return;
@@ -160,109 +198,45 @@ impl Run {
         self.violation = Some(Violation { invariant, sentence, text, at });
     }
 
-    /// All faults end, everybody who is down comes back, the operator does what is his.
-    fn heal(&mut self) {
+    /// All faults end, everybody who is down comes back, and they converge, unless that is an operator's
+    /// to mend: then it is said why.
+    fn heal(&mut self) -> Option<&'static str> {
         if self.violation.is_some() {
-            return;
+            return None;
         }
         self.world.say(format_args!("!! everything heals"));
         self.world.heal();
         self.check();
-        if self.world.needs_operator() {
+        let unjudged = self.world.needs_operator();
+        if unjudged.is_some() {
             // What he does is in the runbooks, and tried with real processes.
-            return;
+            return unjudged;
         }
         let policy = &self.world.setup.policy;
         let bound = policy.start_timeout + policy.cool_down * 2 + policy.hand_over_timeout * 4;
         let bound = super::world::agent::nanos(bound) + self.world.setup.scaled(120_000);
-        self.until_converged(bound, "not converged");
+        self.until_converged(bound, "not converged")
     }
 
-    pub(crate) fn until_converged(&mut self, bound: u64, what: &str) {
+    /// Until there is one primary that everybody follows; says why, if that turns out not to be expected.
+    pub(crate) fn until_converged(&mut self, bound: u64, what: &str) -> Option<&'static str> {
         let end = self.world.now + bound;
         let mut in_a_row = 0;
         while self.violation.is_none() && in_a_row < 4 {
             // Two founders may show only now: who could not start what it founded has to give way.
-            if self.world.now > end && self.world.needs_operator() {
-                return;
-            }
             if self.world.now > end {
-                let text = format!("{what}: {}", self.world.picture());
-                let sentence = "Once everything works again, there is one primary, and every other \
-                                member follows it, within the bound.";
-                self.violate("converges", sentence, text);
-                return;
+                let unjudged = self.world.needs_operator();
+                if unjudged.is_none() {
+                    let text = format!("{what}: {}", self.world.picture());
+                    self.violate(&Converges, text);
+                }
+                return unjudged;
             }
             let next = self.world.now + self.world.setup.scaled(1_000);
             self.until(next);
             in_a_row = if self.world.is_converged() { in_a_row + 1 } else { 0 };
         }
-    }
-}
-
-/// A run whose faults somebody tells one by one.
-pub(crate) struct Told(Run);
-
-impl Told {
-    pub(crate) fn new(setup: &Setup) -> Self {
-        let mut world = World::new(setup.clone(), true);
-        world.brief = true;
-        Self(Run { world, invariants: invariants::all(), violation: None })
-    }
-
-    pub(crate) fn world(&self) -> &World {
-        &self.0.world
-    }
-
-    /// Time passes.
-    pub(crate) fn pass(&mut self, nanoseconds: u64) {
-        let until = self.0.world.now + nanoseconds;
-        self.0.until(until);
-    }
-
-    /// Time passes until there is a primary that everybody follows.
-    pub(crate) fn converge(&mut self) {
-        let bound = self.0.world.setup.scaled(400_000);
-        self.0.until_converged(bound, "not converged");
-        self.show();
-    }
-
-    /// What was told so far is not worth telling.
-    pub(crate) fn forget(&mut self) {
-        self.0.world.log = Some(Vec::new());
-    }
-
-    /// A fault happens, if it can.
-    pub(crate) fn happens(&mut self, fault: Fault) -> bool {
-        let happened = self.0.world.apply(fault);
-        self.0.check();
-        happened
-    }
-
-    /// Says where everybody is.
-    pub(crate) fn show(&mut self) {
-        for m in 0..self.0.world.machines.len() {
-            let (name, state) = (self.0.world.name(m), self.0.world.state(m));
-            let state = state.map_or("no agent", |state| state.name());
-            let waits = self.0.world.machines[m].db.waiting.len();
-            let writes = match (self.0.world.can_acknowledge(m), waits) {
-                (false, _) => String::new(),
-                (true, 0) => ", writable".to_owned(),
-                (true, waits) => format!(", writable, {waits} commits wait for standbys"),
-            };
-            let from = self.0.world.machines[m].db.streaming.map(|from| self.0.world.name(from));
-            let follows = from.map_or(String::new(), |from| format!(", follows {from}"));
-            self.0.world.say(format_args!("== {name}: {state}{writes}{follows}"));
-        }
-    }
-
-    /// The log.
-    pub(crate) fn end(mut self) -> String {
-        if let Some(violation) = &self.0.violation {
-            let log = self.0.world.log.take().unwrap_or_default().join("\n");
-            panic!("{violation:?}\n{log}");
-        }
-        self.0.world.log.take().unwrap_or_default().join("\n")
+        None
     }
 }
 

@@ -7,6 +7,8 @@
 //! run 20s                                               time passes
 //! KillDb primary                                        a fault (`world::kind::Kind`), on whom, how long,
 //!                                                       and a time or number that means something to it
+//! lose-state a                                          the agent's state directory is gone
+//! lose-lease                                            somebody deletes the lease from the store
 //! status                                                where everybody is
 //! converge                                              one primary, everybody follows, clients commit
 //! ----
@@ -21,8 +23,8 @@ use std::time::Duration;
 
 use harmony_agent::core::policy::{Reaction, WatchdogMode};
 
-use super::run::Told;
 use super::setup::{MS, Profile, Setup, policy};
+use super::told::Told;
 use super::world::World;
 use super::world::fault::{Fault, Kind};
 
@@ -38,6 +40,7 @@ fn directory() -> PathBuf {
 /// - `synchronous`: PostgreSQL waits for all standbys; `on_hung=fail_over`, `on_disk_full=fail_over`; `lag=small`
 /// - `prefer=b`: its priority is 5, the others' 1; `failback=10s`: by itself, once it has been fit for so long
 /// - `store-loses`: what an operator has to mend may happen; `from-start`: the log begins with the machines
+/// - `at-once`: so do the commands, before there is a cluster; `running`: a's PostgreSQL does, without one
 fn setup(words: &str) -> Setup {
     let has = |word: &str| words.split_whitespace().any(|found| found == word);
     let members = words.split_whitespace().filter(|word| word.len() == 1).count();
@@ -121,6 +124,8 @@ fn obey(told: &mut Told, line: &str) {
         ["run", how_long] => told.pass(time(how_long)),
         ["converge"] => told.converge(),
         ["status"] => told.show(),
+        ["lose-lease"] => told.lose_lease(),
+        ["lose-state", whom] => told.lose_state(machine(told.world(), whom)),
         [what, whom, rest @ ..] => {
             let lasts = rest.first().map_or(0, |word| time(word));
             let detail = rest.get(1).map_or(0, |word| time(word));
@@ -138,8 +143,13 @@ fn tell(commands: &str) -> String {
     let first = lines.next().unwrap_or_default();
     let words = first.strip_prefix("cluster ").unwrap_or_else(|| panic!("first: cluster a b …"));
     let mut told = Told::new(&setup(words));
-    told.converge();
-    if !words.contains("from-start") {
+    if words.contains("running") {
+        told.runs_already();
+    }
+    if !words.contains("at-once") {
+        told.converge();
+    }
+    if !words.contains("from-start") && !words.contains("at-once") {
         told.forget();
         told.show();
     }

@@ -1,5 +1,8 @@
 //! The searches.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,38 +20,48 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Runs seeds on two threads until one violates something that `counts`; gives it, and the steps.
+/// What a search came to.
+#[derive(Default)]
+struct Searched {
+    found: Option<(u64, Outcome)>,
+    steps: u64,
+    /// How many runs were not expected to converge, by why.
+    unjudged: BTreeMap<&'static str, u64>,
+}
+
+/// Runs seeds on two threads until one violates something that `counts`.
 fn search(
     seeds: std::ops::Range<u64>,
     setup: impl Fn(u64) -> Setup + Sync,
     counts: impl Fn(u64, &Violation) -> bool + Sync,
-) -> (Option<(u64, Outcome)>, u64) {
+) -> Searched {
     let next = AtomicU64::new(seeds.start);
-    let steps = AtomicU64::new(0);
-    let found: Mutex<Option<(u64, Outcome)>> = Mutex::new(None);
+    let all = Mutex::new(Searched::default());
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let stop =
-                        found.lock().unwrap().as_ref().is_some_and(|(first, _)| *first < seed);
-                    if seed >= seeds.end || stop {
+                    let earlier = all.lock().unwrap().found.as_ref().map(|(first, _)| *first);
+                    if seed >= seeds.end || earlier.is_some_and(|first| first < seed) {
                         return;
                     }
                     let outcome = run(&setup(seed), None, false);
-                    steps.fetch_add(outcome.steps, Ordering::Relaxed);
-                    if outcome.violation.as_ref().is_some_and(|found| counts(seed, found)) {
-                        let mut found = found.lock().unwrap();
-                        if found.as_ref().is_none_or(|(first, _)| seed < *first) {
-                            *found = Some((seed, outcome));
-                        }
+                    let mut all = all.lock().unwrap();
+                    all.steps += outcome.steps;
+                    if let Some(why) = outcome.unjudged {
+                        *all.unjudged.entry(why).or_default() += 1;
+                    }
+                    let violates =
+                        outcome.violation.as_ref().is_some_and(|found| counts(seed, found));
+                    if violates && all.found.as_ref().is_none_or(|(first, _)| seed < *first) {
+                        all.found = Some((seed, outcome));
                     }
                 }
             });
         }
     });
-    (found.into_inner().unwrap(), steps.into_inner())
+    all.into_inner().unwrap()
 }
 
 /// What to read about a violation.
@@ -59,7 +72,8 @@ fn explain(setup: &Setup, outcome: &Outcome) -> String {
     let text = told.violation.map_or(String::new(), |violation| violation.text);
     let from = told.log.len().saturating_sub(250);
     format!(
-        "seed {seed} violates {name}: {sentence}\n{text}\n{setup:?}\nreplay: just sim {seed}\n\
+        "seed {seed} violates {name}: {sentence}\n{text}\n{setup:?}\nreplay: just sim {seed}, which is\n\
+         SIM_SEED={seed} cargo test --locked --profile proof --test integration sim::tests::seeds -- --nocapture\n\
          shrunk from {all} faults to {few}:\n{log}\n",
         seed = setup.seed,
         name = violation.invariant,
@@ -87,8 +101,8 @@ fn a_same_seed_gives_the_same_log() {
 /// What nothing leads to is not searched.
 #[test]
 fn chaos_reaches_every_state_and_every_fault() {
-    let mut states = std::collections::BTreeSet::new();
-    let mut kinds = std::collections::BTreeSet::new();
+    let mut states = BTreeSet::new();
+    let mut kinds = BTreeSet::new();
     for seed in 0..150 {
         let outcome = run(&Setup::of(seed), None, true);
         kinds.extend(outcome.story.iter().map(|(_, fault)| format!("{:?}", fault.kind)));
@@ -107,12 +121,49 @@ fn chaos_reaches_every_state_and_every_fault() {
 
 #[test]
 fn every_invariant_has_a_sentence_a_source_and_a_mutant() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let (protocol, proof) = (read("docs/protocol.md"), read("docs/proof.md"));
+    let mut names = BTreeSet::from(["mod".to_owned()]);
     for invariant in invariants::all() {
-        assert!(invariant.sentence().ends_with('.'), "{}", invariant.name());
-        assert!(invariant.source().contains("section") || invariant.source().contains("src/"));
-        let has = Mutant::ALL.iter().any(|(_, name)| *name == invariant.name());
-        assert!(has, "{} has no mutant", invariant.name());
+        let (name, source) = (invariant.name(), invariant.source());
+        assert!(invariant.sentence().ends_with('.'), "{name}");
+        let has = Mutant::ALL.iter().any(|(_, violated)| *violated == name);
+        assert!(has, "{name} has no mutant");
+        assert!(proof.contains(&format!("`{name}`")), "docs/proof.md does not list {name}");
+        let mut found = 0;
+        for section in source.split("section ").skip(1) {
+            let number: String = section.chars().take_while(char::is_ascii_digit).collect();
+            let head = format!("## {number}. ");
+            let exists = protocol.lines().any(|line| line.starts_with(&head));
+            assert!(exists, "{name}: docs/protocol.md has no section {number:?}");
+            found += 1;
+        }
+        for path in source.split([' ', ',']).filter(|word| word.contains('/')) {
+            assert!(root.join(path).is_file(), "{name}: there is no {path}");
+            found += 1;
+        }
+        assert!(found > 0, "{name} has no source");
+        names.insert(name.to_owned());
     }
+    let files = fs::read_dir(root.join("tests/sim/invariants")).unwrap();
+    let files = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let files: BTreeSet<_> = files.map(|file| file.trim_end_matches(".rs").to_owned()).collect();
+    assert_eq!(names, files, "one file each");
+}
+
+/// A core that falls over tells what led to it as any other violation does.
+#[test]
+fn a_panic_is_told_as_a_short_story() {
+    let mutant = Mutant::BadDataCrashes;
+    let setup = |seed| Setup { only: Some("never_panics"), ..mutant.setup(seed) };
+    let (seed, outcome) = search(0..1_000, setup, |_, _| true).found.unwrap();
+    let text = outcome.violation.clone().unwrap().text;
+    assert_eq!(text, "unexpected lease");
+    let told = explain(&setup(seed), &outcome);
+    let faults = told.lines().filter(|line| line.contains(" !! ") && !line.contains("over:"));
+    assert!((1..=3).contains(&faults.count()), "{told}");
+    assert!(told.contains(&format!("VIOLATED never_panics: {text}")), "{told}");
 }
 
 /// Every seed that violates something, for whoever has to mend more than one thing.
@@ -123,7 +174,7 @@ fn list(seeds: std::ops::Range<u64>) {
         found.fetch_add(1, Ordering::Relaxed);
         false
     };
-    let (_, steps) = search(seeds, Setup::of, tell);
+    let steps = search(seeds, Setup::of, tell).steps;
     println!("{steps} steps");
     assert_eq!(found.into_inner(), 0, "seeds that violate something");
 }
@@ -144,10 +195,12 @@ fn seeds_violate_nothing() {
     if number("SIM_ALL").is_some() {
         return list(from..from + count);
     }
-    let (found, steps) = search(from..from + count, Setup::of, |_, _| true);
+    let Searched { found, steps, unjudged } = search(from..from + count, Setup::of, |_, _| true);
     if let Some((seed, outcome)) = found {
         panic!("{}", explain(&Setup::of(seed), &outcome));
     }
+    let judged = count - unjudged.values().sum::<u64>();
+    println!("convergence was judged in {judged} of {count} seeds; not judged: {unjudged:?}");
     let speed = u128::from(steps) * 1_000 / began.elapsed().as_millis().max(1);
     println!("sim: {count} seeds, {steps} steps, {speed} steps/s, 0 violations");
 }
@@ -157,7 +210,8 @@ fn every_mutant_is_found() {
     let mut missed = Vec::new();
     for (mutant, invariant) in Mutant::ALL {
         let setup = |seed| Setup { only: Some(invariant), ..mutant.setup(seed) };
-        let (found, steps) = search(0..1_000, setup, |_, _| true);
+        let is_it = |_, violation: &Violation| violation.invariant == *invariant;
+        let Searched { found, steps, .. } = search(0..1_000, setup, is_it);
         match found {
             Some((seed, outcome)) => {
                 let text = outcome.violation.map_or(String::new(), |violation| violation.text);

@@ -229,8 +229,20 @@ fn plan(cx: &Shared, since: Instant) -> Plan {
         Process::Running if matches!(seen.condition, Condition::Broken(_)) => {
             Plan::Unfit(Alarm::DatabaseBroken)
         }
-        Process::Running => Plan::Wait,
+        Process::Running => match upstream {
+            Some(upstream) if never_comes_up(cx, seen, since) => {
+                Plan::Act(Action::Rejoin { upstream })
+            }
+            Some(_) | None => Plan::Wait,
+        },
     }
+}
+
+/// It has been starting for too long: what it needs to be consistent may be in nobody's history. A
+/// rejoin leaves alone what gets anywhere.
+fn never_comes_up(cx: &Shared, seen: &Observation, since: Instant) -> bool {
+    let starting = seen.condition == Condition::Starting;
+    starting && (cx.follow_failed || cx.now >= since + cx.policy.start_timeout)
 }
 
 /// The lease is ours (also when what is left of it can only be mended by us), or nobody has ever held

@@ -48,7 +48,9 @@ impl Watching {
 
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
         if self.acquiring.is_some() {
-            return cx.renewal_due(None).map(|at| Deadline::at(at, "acquisition retry"));
+            let again = cx.renewal_due(None).map(|at| Deadline::at(at, "acquisition retry"));
+            let give_up = patience(cx).map(|at| Deadline::at(at, "acquisition given up"));
+            return Deadline::earliest([again, give_up]);
         }
         match takeover(cx) {
             Takeover::At(at, _) if at > cx.now => Some(Deadline::at(at, "takeover due")),
@@ -64,7 +66,12 @@ impl Watching {
 
     pub(super) fn advance(mut self, cx: &mut Shared, signal: Signal) -> Next {
         if self.acquiring.is_some() {
-            return self.acquiring(cx, &signal);
+            if patience(cx).is_none_or(|until| cx.now < until) {
+                return self.acquiring(cx, &signal);
+            }
+            // If it lands after all, the others wait that lease out.
+            cx.forget_pending();
+            self.acquiring = None;
         }
         if cx.shutdown.is_some() {
             let stay = Workflow::Replica(Replica::Watching(self));
@@ -192,6 +199,13 @@ impl Watching {
         }
         Next::stay(Workflow::Replica(Replica::Watching(self)))
     }
+}
+
+/// When an agent that is to stop no longer waits for the outcome of its acquisition: a store that was
+/// lost never tells.
+fn patience(cx: &Shared) -> Option<Instant> {
+    let asked = cx.shutdown?.by - cx.policy.shutdown_timeout;
+    Some(asked + cx.policy.heartbeat_timeout * 4)
 }
 
 /// From when on our own heartbeat can witness that the store's clock has passed the lease's end.

@@ -110,6 +110,23 @@ fn an_unknown_renewal_is_resolved_by_a_read() {
     assert_eq!(until, sent + Duration::from_millis(14_850));
 }
 
+/// What moved the key may have been an earlier sending of our own.
+#[test]
+fn a_renewal_refused_on_a_later_sending_is_settled_by_a_read() {
+    let mut bench = Bench::healthy();
+    bench.advance_ms(1_000);
+    let sent = bench.now;
+    let (op, write) = bench.writing(&Key::Lease).unwrap();
+    bench.store.write(&bench.agent.identity().clone(), &write);
+    bench.step(Event::Written(op, unknown()));
+    bench.advance_ms(1_000);
+    bench.answer(&Key::Lease, WriteOutcome::Refused);
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    bench.read();
+    let until = bench.agent.status().writable_until.unwrap();
+    assert_eq!(until, sent + Duration::from_millis(14_850));
+}
+
 #[test]
 fn a_lease_without_answers_is_fenced_before_it_ends() {
     let mut bench = Bench::healthy();

@@ -280,6 +280,48 @@ fn after_a_failed_start(holder: TimelineId) -> Action {
     panic!("it is not tried again");
 }
 
+/// A standby that stays at its start, because its upstream's history ends before what it needs.
+#[test]
+fn a_standby_that_never_comes_up_is_made_to_rejoin() {
+    let starting = || {
+        Event::Observed(crate::core::event::Observation {
+            condition: Condition::Starting,
+            ..seen(Process::Running)
+        })
+    };
+    let mut store = Store::new();
+    let b = identity("b", 1);
+    store.put_lease(&b, |_| {});
+    store.put_cluster(&b, |_| {});
+    // Started by us: once the start was given up.
+    let mut bench = Bench::start(store.clone());
+    bench.observe(Process::StoppedStandby);
+    bench.read();
+    assert!(matches!(bench.actions()[..], [Action::Follow { .. }]));
+    bench.acted(ActionOutcome::Unknown("follow was cancelled".to_owned()));
+    rejoins(&mut bench, starting, 10);
+    // Found so by a new agent: after as long as a start may take.
+    let mut bench = Bench::start(store);
+    bench.step(starting());
+    bench.read();
+    let found = bench.now;
+    rejoins(&mut bench, starting, 100);
+    assert!(bench.now.since(found) >= policy().start_timeout, "{:?}", bench.now.since(found));
+}
+
+fn rejoins(bench: &mut Bench, observed: impl Fn() -> Event, within: u64) {
+    for _ in 0..within {
+        bench.store.put_lease(&identity("b", 1), |_| {});
+        bench.quiet_seconds(1);
+        bench.step(observed());
+        let mut open = bench.open.iter();
+        if open.any(|it| matches!(it, Effect::Act(_, Action::Rejoin { .. }, ..))) {
+            return;
+        }
+    }
+    panic!("no rejoin in {within} s: {:?}", bench.agent.state());
+}
+
 #[test]
 fn a_standby_that_was_further_than_its_upstreams_history_is_rewound_or_copied() {
     assert!(matches!(after_a_failed_start(TimelineId(2)), Action::Rejoin { .. }));
@@ -382,6 +424,47 @@ fn the_last_holder_writes_a_damaged_lease_again_after_a_failover_time() {
         }
     }
     panic!("no exit from {:?}", bench.agent.state());
+}
+
+/// A former holder whose database is down, and a lease that was damaged before it could take it again.
+fn damaged_beside_a_stopped_primary(mut bench: Bench) -> Bench {
+    bench.step(Event::Died);
+    bench.acted(fenced());
+    bench.step(Event::Tick);
+    assert_eq!(bench.agent.state(), State::PrimaryInitializing);
+    bench.store.damage(Key::Lease);
+    bench.read();
+    bench.observe(Process::StoppedPrimary);
+    bench
+}
+
+/// Somebody else may have held it meanwhile, and writes it again.
+#[test]
+fn a_damaged_lease_is_left_alone_for_a_failover_time() {
+    let mut bench = Bench::healthy();
+    bench.read();
+    let mut bench = damaged_beside_a_stopped_primary(bench);
+    let seen = bench.now;
+    while bench.writing(&Key::Lease).is_none() {
+        assert!(bench.now.since(seen) < seconds(80), "nobody writes it again");
+        bench.quiet_seconds(1);
+        bench.observe(Process::StoppedPrimary);
+    }
+    assert!(bench.now.since(seen) >= seconds(16), "{:?}", bench.now.since(seen));
+}
+
+/// The last lease that was read is of an epoch before its floor's: what was there since, nobody has seen.
+#[test]
+fn a_damaged_lease_is_not_written_again_on_a_read_older_than_the_floor() {
+    let mut bench = Bench::healthy();
+    // Nor does the cluster's description tell of the epoch.
+    while bench.writing(&Key::ClusterState).is_some() {}
+    let mut bench = damaged_beside_a_stopped_primary(bench);
+    for _ in 0..80 {
+        bench.quiet_seconds(1);
+        bench.observe(Process::StoppedPrimary);
+        assert!(bench.writing(&Key::Lease).is_none());
+    }
 }
 
 /// A former agent counted on a longer lease than we publish: the watchdog has to kill by the shorter

@@ -1,7 +1,7 @@
 use super::bench::*;
 use crate::core::event::{
-    Action, ActionOutcome, Effect, Event, Exit, Process, Reason, ShutdownMode, State,
-    WatchdogStatus,
+    Action, ActionOutcome, Effect, Event, Exit, Process, ReadFailure, Reason, ShutdownMode, State,
+    WatchdogStatus, WriteOutcome,
 };
 use crate::core::records::Key;
 
@@ -98,6 +98,38 @@ fn a_replica_stops_its_database_once() {
     assert!(bench.actions().is_empty());
 }
 
+/// A store that was lost rejects it for ever.
+#[test]
+fn an_acquisition_without_an_outcome_does_not_keep_a_replica_from_stopping() {
+    let mut bench = Bench::watching();
+    let rejected = WriteOutcome::Rejected("the bucket is gone".to_owned());
+    for _ in 0..40 {
+        bench.quiet_seconds(1);
+        if bench.open.iter().any(|it| matches!(it, Effect::Write(_, w, _) if w.key == Key::Lease)) {
+            break;
+        }
+    }
+    bench.answer(&Key::Lease, rejected.clone());
+    bench.step(Event::Shutdown(ShutdownMode::HandOver));
+    let end = bench.now + bench.agent.shutdown_limit() / 2;
+    loop {
+        let due = bench.agent.deadline().expect("a deadline").at;
+        assert!(due < end, "it still waits for its acquisition");
+        bench.now = due.max(bench.now);
+        bench.step(Event::Tick);
+        if bench.fences() {
+            break;
+        }
+        if let Some((op, _)) = bench.writing(&Key::Lease) {
+            bench.step(Event::Written(op, rejected.clone()));
+        }
+        bench.settle();
+        bench.read_as(Err(ReadFailure::Rejected("the bucket is gone".to_owned())));
+    }
+    bench.acted(fenced());
+    assert!(bench.exits());
+}
+
 #[test]
 fn a_replica_that_cannot_be_stopped_goes_all_the_same() {
     let mut bench = Bench::watching();
@@ -137,7 +169,7 @@ fn every_shutdown_ends_in_time() {
     proven.acted(fenced());
     let mut waiting = Bench::healthy();
     waiting.advance_ms(1_000);
-    waiting.answer(&Key::Lease, crate::core::event::WriteOutcome::Refused);
+    waiting.answer(&Key::Lease, WriteOutcome::Refused);
     waiting.acted(fenced());
     waiting.step(Event::Tick);
     let fresh = Bench::start(Store::new());

@@ -77,6 +77,20 @@ fn a_frozen_replica_starts_its_window_again() {
     assert!(bench.lease_written().is_none(), "what it reads now begins a window");
 }
 
+/// The store's clock and a heartbeat of our own would allow it, but nobody looked meanwhile.
+#[test]
+fn a_gap_between_two_reads_starts_the_window_again() {
+    let mut bench = Bench::watching();
+    silent_for(&mut bench, 12_000);
+    bench.advance_ms(5_000);
+    bench.read();
+    bench.settle();
+    silent_for(&mut bench, 15_900);
+    assert!(bench.lease_written().is_none());
+    silent_for(&mut bench, 1_100);
+    assert!(bench.lease_written().is_some());
+}
+
 #[test]
 fn the_published_duration_counts_not_our_own() {
     let long = |store: &mut Store| {
@@ -183,6 +197,21 @@ fn a_refused_acquisition_promotes_nothing_and_reads_again() {
     assert_eq!(bench.agent.state(), State::ReplicaWatching);
     bench.step(Event::Tick);
     assert!(bench.lease_written().is_none(), "not on the view that was refused");
+}
+
+/// What moved the key may have been an earlier sending of our own.
+#[test]
+fn an_acquisition_refused_on_a_later_sending_is_settled_by_a_read() {
+    let mut bench = Bench::watching();
+    release(&mut bench, None, 5_000);
+    let (op, write) = bench.writing(&Key::Lease).unwrap();
+    bench.store.write(&bench.agent.identity().clone(), &write);
+    bench.step(Event::Written(op, unknown()));
+    bench.advance_ms(1_000);
+    bench.answer(&Key::Lease, WriteOutcome::Refused);
+    assert_eq!(bench.agent.state(), State::ReplicaWatching);
+    bench.read();
+    assert_eq!(bench.agent.state(), State::ReplicaPromoting, "it was won by the first sending");
 }
 
 #[test]

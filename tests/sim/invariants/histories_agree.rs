@@ -17,7 +17,7 @@ impl Invariant for HistoriesAgree {
     }
 
     fn source(&self) -> &'static str {
-        "section 5 of src/database (rejoin), section 7 (timelines)"
+        "src/database/local/rejoin.rs, section 7 (timelines)"
     }
 
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {

@@ -3,6 +3,7 @@
 
 mod bad_data_promotes_nobody;
 mod clean_hand_over_loses_nothing;
+mod converges;
 mod epoch_grows;
 mod failover_by_hand_loses_only_what_it_may;
 mod fenced_before_takeover;
@@ -14,6 +15,7 @@ mod lag_is_bounded;
 mod lease_before_opening;
 mod lease_covers_writes;
 mod lost_store_not_obeyed;
+mod never_panics;
 mod no_circles;
 mod no_renewal_while_fencing;
 mod one_name_one_holder;
@@ -32,6 +34,8 @@ use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 
 use super::world::{Fact, World};
+pub(crate) use converges::Converges;
+pub(crate) use never_panics::NeverPanics;
 
 /// Something that has to be true.
 pub(crate) trait Invariant: Kept + Debug {
@@ -39,7 +43,7 @@ pub(crate) trait Invariant: Kept + Debug {
     fn name(&self) -> &'static str;
     /// What has to be true.
     fn sentence(&self) -> &'static str;
-    /// Where that is promised.
+    /// Where that is promised: sections of `docs/protocol.md`, or files.
     fn source(&self) -> &'static str;
     /// Something happened.
     fn fact(&mut self, _world: &World, _fact: &Fact) -> Result<(), String> {
@@ -104,6 +108,8 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<orders_are_of_their_epoch::OrdersAreOfTheirEpoch>::default(),
         Box::<failover_by_hand_loses_only_what_it_may::FailoverByHandLosesOnlyWhatItMay>::default(),
         Box::<no_circles::NoCircles>::default(),
+        Box::<NeverPanics>::default(),
+        Box::<Converges>::default(),
     ]
 }
 
@@ -111,7 +117,11 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
 /// it does not when neither agent nor watchdog could act (`World::excuse`), nor within the moment
 /// that they take to act after the whole machine stood still (`docs/protocol.md`, section 11).
 pub(crate) fn is_writer(world: &World, m: usize) -> bool {
-    let machine = &world.machines[m];
-    let waking = machine.resumed > 0 && world.now < machine.resumed + world.setup.scaled(150);
-    world.can_acknowledge(m) && !machine.excused && !waking
+    world.can_acknowledge(m) && !world.machines[m].excused && !is_waking(world, m)
+}
+
+/// This machine stood still as a whole until a moment ago.
+pub(crate) fn is_waking(world: &World, m: usize) -> bool {
+    let resumed = world.machines[m].resumed;
+    resumed > 0 && world.now < resumed + world.setup.scaled(150)
 }

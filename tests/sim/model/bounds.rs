@@ -78,13 +78,15 @@ const BOTH_PACES: &[Pace] = &[Pace::Quick, Pace::Slow];
 
 /// What `./tests/run model` goes through.
 pub(crate) const CI: &[Search] = &[
+    Search { start: Start { phases: &[0, 1, 3], paces: BOTH_PACES, ..PLAIN }, ..ONE },
     Search {
-        start: Start { phases: &[0, 1, 2, 3], paces: BOTH_PACES, drifts: &[false, true], ..PLAIN },
+        name: "two members whose clocks agree, one fault of any kind",
+        start: Start { drifts: &[false], ..PLAIN },
         ..ONE
     },
     Search {
         name: "three members, one fault of any kind",
-        start: Start { members: 3, phases: &[0, 1], paces: BOTH_PACES, ..PLAIN },
+        start: Start { members: 3, phases: &[1], paces: BOTH_PACES, ..PLAIN },
         layers: 2,
         ..ONE
     },
@@ -129,7 +131,7 @@ pub(crate) const CI: &[Search] = &[
     },
     Search {
         name: "two founders beside an empty store, one fault of any kind",
-        start: Start { founding: true, phases: &[0, 1, 4], paces: BOTH_PACES, ..PLAIN },
+        start: Start { founding: true, phases: &[0, 1], paces: BOTH_PACES, ..PLAIN },
         layers: 2,
         first: 6,
         horizon: 8,

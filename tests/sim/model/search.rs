@@ -12,7 +12,6 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,7 +21,7 @@ use super::canon::mark;
 use super::fate::Choices;
 use super::terms::{EVER, Search, unit};
 use crate::sim::mutant::Mutant;
-use crate::sim::run::{Run, Violation, panicked};
+use crate::sim::run::{Run, Violation};
 use crate::sim::setup::Setup;
 use crate::sim::world::World;
 use crate::sim::world::fault::{Fault, Kind};
@@ -182,7 +181,8 @@ impl Searching<'_> {
             let mut children = self.expand(&calm, layer, reached);
             let following = children.remove(0);
             for node in children {
-                if seen.insert((mark(&node.run, root as u64), node.left)) {
+                let violated = node.run.violation.is_some();
+                if seen.insert((mark(&node.run, root as u64), violated, node.left)) {
                     jobs.push(Job { root, layer: layer + 1, node });
                 }
             }
@@ -229,13 +229,15 @@ impl Searching<'_> {
         reached: &mut Reached,
     ) -> Vec<Node> {
         let mut nodes: Vec<Node> = Vec::new();
-        let mut places: HashMap<u128, usize> = HashMap::new();
+        // A violated state is never taken for a sound one, whatever else they have in common.
+        let mut places: HashMap<(u128, bool), usize> = HashMap::new();
         for node in frontier {
             for child in self.expand(node, layer, reached) {
                 let state = mark(&child.run, root as u64);
-                match places.get(&state) {
+                let place = (state, child.run.violation.is_some());
+                match places.get(&place) {
                     None => {
-                        places.insert(state, nodes.len());
+                        places.insert(place, nodes.len());
                         reached.states.push((layer, state));
                         nodes.push(child);
                     }
@@ -307,16 +309,13 @@ impl Searching<'_> {
         let length = self.unit / self.search.layers;
         let end = run.world.now + length;
         run.world.choices = Some(Choices::new(script, left, self.search.fates));
-        let went = catch_unwind(AssertUnwindSafe(|| {
+        run.caught(|run| {
             for fault in faults {
                 run.world.apply(*fault);
                 run.check();
             }
             run.until(end);
-        }));
-        if let Err(cause) = went {
-            run.violation = Some(panicked(&*cause));
-        }
+        });
         run.world.choices.take().unwrap_or_else(|| Choices::new(Vec::new(), 0, self.search.fates))
     }
 

@@ -31,8 +31,8 @@ impl World {
         }
     }
 
-    /// Something is as only an operator may mend it.
-    pub(crate) fn needs_operator(&self) -> bool {
+    /// What is as only an operator may mend it.
+    pub(crate) fn needs_operator(&self) -> Option<&'static str> {
         let mut systems: Vec<_> = self
             .machines
             .iter()
@@ -40,7 +40,12 @@ impl World {
             .collect();
         systems.sort_unstable();
         systems.dedup();
-        self.spoilt || self.usurped || systems.len() > 1
+        match (self.spoilt, self.usurped, systems.len()) {
+            (true, ..) => Some("a lost store or record"),
+            (false, true, _) => Some("a namesake held the lease"),
+            (false, false, 2..) => Some("two founders"),
+            (false, false, _) => None,
+        }
     }
 
     /// The store was restored within the time for which a lease lasts: a former holder that did not see

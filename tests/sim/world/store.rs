@@ -88,6 +88,12 @@ impl Store {
         StoreTime(i64::try_from(now).unwrap_or(i64::MAX).saturating_add(self.clock))
     }
 
+    /// Deletes a record. The counter of revisions goes on.
+    pub(crate) fn delete(&mut self, key: &Key) {
+        self.now.revision += 1;
+        self.now.slots.remove(key);
+    }
+
     /// Writes, whatever is there.
     pub(crate) fn put(&mut self, now: u64, key: Key, content: Content) -> Revision {
         self.now.revision += 1;
