@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::checks::{LONG, assert_fails, assert_sound, count, until_healed};
 use super::client::Pinned;
-use super::cluster::{Member, Place, found, until};
+use super::cluster::{Member, Place, found};
 
 /// Runs the agent's program as somebody beside `member` would.
 fn ask(member: &Member, arguments: &[&str]) -> Output {

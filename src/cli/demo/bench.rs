@@ -190,7 +190,7 @@ impl<'a> Bench<'a> {
 
     /// Asks for another primary; returns the moment right before.
     async fn switch(&self) -> anyhow::Result<Instant> {
-        let mut operator = Operator::open(&self.config).await?;
+        let mut operator = Operator::open(self.config).await?;
         let lease = operator.read().await?.lease.record().cloned().context("no lease")?;
         let order = Order {
             id: uuid::Uuid::new_v4().to_string(),
