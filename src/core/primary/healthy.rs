@@ -52,7 +52,7 @@ impl Healthy {
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
         let due = cx.promises_due(&self.held).filter(|_| cx.shutdown.is_none());
         let round = due.map(|at| Deadline::at(at, "promises due"));
-        let failback = self.preferred.as_ref().zip(cx.policy.failback_after);
+        let failback = self.preferred.as_ref().zip(cx.failback_wait());
         let failback = failback
             .map(|((_, since), wait)| Deadline::at(*since + wait, "failback due"))
             .filter(|due| due.at > cx.now && cx.shutdown.is_none());
@@ -87,6 +87,8 @@ impl Healthy {
             None => None,
         };
         if let Some(member) = self.preferred_for_long(cx).filter(|_| !cx.busy()) {
+            // Until it is taken.
+            cx.failbacks_missed = cx.failbacks_missed.saturating_add(1);
             return self.hand_over(cx, Heir { member, reason: Reason::Failback, order: None });
         }
         self.publish(cx, answer);
@@ -127,7 +129,7 @@ impl Healthy {
     /// The member that is preferred over this one, once it has been fit to take over for as long as the
     /// policy wants.
     fn preferred_for_long(&mut self, cx: &Shared) -> Option<MemberId> {
-        let wait = cx.policy.failback_after?;
+        let wait = cx.failback_wait()?;
         let fit = |member: &MemberId| cx.could_succeed(member).is_ok();
         let now = cx.preferred().filter(|it| cx.view.paused().is_none() && fit(it));
         if self.preferred.as_ref().map(|(member, _)| member) != now.as_ref() {

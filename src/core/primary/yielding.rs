@@ -82,6 +82,7 @@ impl Yielding {
     pub(in crate::core) fn deposed(cx: &mut Shared) -> Self {
         cx.forget_pending();
         cx.changed();
+        cx.failbacks_missed = 0;
         Self { step: Step::Rejoining { since: cx.now, retry: cx.now } }
     }
 

@@ -100,6 +100,9 @@ pub(super) struct Shared {
     /// A stopped standby could not be started to follow its upstream.
     #[serde(default)]
     pub(super) follow_failed: bool,
+    /// Hand-overs to the preferred member that it did not take, one after the other.
+    #[serde(default)]
+    pub(super) failbacks_missed: u32,
     /// The store rejected our latest write for a cause that an operator has to mend.
     writes_rejected: bool,
     /// Since when the watchdog has been told to guard.
@@ -143,6 +146,9 @@ pub(super) enum Signal {
     Acted(Action, ActionOutcome),
 }
 
+/// So many times at most the wait for a failback doubles.
+const FAILBACK_DOUBLINGS: u32 = 10;
+
 /// Time between two writes of the floor when only the lease's revision moved: a crash forgets at
 /// most this much of a rollback's evidence, while running agents forget none.
 const REMEMBER_INTERVAL: Duration = Duration::from_secs(30);
@@ -171,6 +177,7 @@ impl Shared {
             let_go: None,
             last_deadline: None,
             follow_failed: false,
+            failbacks_missed: 0,
             writes_rejected: false,
             guard_since: None,
             epoch_of_tasks: Epoch(0),
@@ -310,6 +317,13 @@ impl Shared {
     pub(super) fn guard_wait_over(&self) -> Option<Instant> {
         let over = self.guard_since? + self.policy.heartbeat_timeout;
         (!self.is_guarded() && self.policy.watchdog == WatchdogMode::Automatic).then_some(over)
+    }
+
+    /// How long a preferred member has to be fit before the lease goes back to it. Each hand-over it did
+    /// not take costs clients a wait, and doubles this one.
+    pub(super) fn failback_wait(&self) -> Option<Duration> {
+        let doubled = 1 << self.failbacks_missed.min(FAILBACK_DOUBLINGS);
+        self.policy.failback_after.map(|wait| wait.saturating_mul(doubled))
     }
 
     /// The watchdog is a condition of leadership and not there.

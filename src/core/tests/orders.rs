@@ -1,7 +1,9 @@
 //! What a person asks for: another primary, a pause.
 
 use super::bench::*;
-use crate::core::event::{Action, Alarm, Event, Observation, Process, Reason, ShutdownMode, State};
+use crate::core::event::{
+    Action, Alarm, Effect, Event, Observation, Process, Reason, ShutdownMode, State,
+};
 use crate::core::ids::{Epoch, Lsn};
 use crate::core::order::{Answer, Order, Pause, Wish};
 use crate::core::policy::Policy;
@@ -387,12 +389,17 @@ fn preferring(after: u64) -> Bench {
     bench
 }
 
+fn renew(bench: &mut Bench) {
+    let on_its_way = |it: &Effect| matches!(it, Effect::Write(_, w, _) if w.key == Key::Lease);
+    if bench.open.iter().any(on_its_way) {
+        bench.apply(&Key::Lease);
+    }
+}
+
 fn live(bench: &mut Bench, for_seconds: u64, b: impl Fn(&mut Heartbeat)) {
     for _ in 0..for_seconds {
         bench.advance_ms(1_000);
-        if bench.lease_written().is_some() {
-            bench.apply(&Key::Lease);
-        }
+        renew(bench);
         bench.store.put_heartbeat(&identity("b", 1), &b);
         bench.step(Event::Changed);
         bench.read();
@@ -414,6 +421,38 @@ fn the_preferred_member_gets_the_lease_back_once_it_has_been_fit_for_long_enough
     assert_eq!(bench.agent.state(), State::PrimaryHealthy);
     live(&mut bench, 4, |b| b.priority = 5);
     assert_eq!(bench.agent.status().last_transition.unwrap().0.reason, Reason::Failback);
+}
+
+/// Each try costs clients the time for which nobody takes the lease.
+#[test]
+fn a_failback_that_is_not_taken_is_tried_again_later_and_later() {
+    let mut bench = preferring(5);
+    let mut waited = Vec::new();
+    for _ in 0..3 {
+        let since = bench.now;
+        while bench.agent.state() == State::PrimaryHealthy {
+            live(&mut bench, 1, |b| b.priority = 5);
+            assert!(bench.now.since(since) < seconds(100), "no failback");
+        }
+        assert_eq!(bench.agent.status().last_transition.unwrap().0.reason, Reason::Failback);
+        waited.push(bench.now.since(since).as_secs());
+        bench.acted(done());
+        bench.acted(fenced());
+        // A renewal may have been on its way; then the release is, and at last the lease is taken back.
+        while bench.agent.state() != State::PrimaryInitializing
+            || !bench.open.iter().any(|it| matches!(it, Effect::Act(..)))
+        {
+            assert!(bench.now.since(since) < seconds(200), "{:?}", bench.agent.status());
+            renew(&mut bench);
+            bench.observe(Process::StoppedPrimary);
+            bench.quiet_seconds(1);
+        }
+        bench.acted(done());
+        bench.observe(Process::RunningPrimary);
+        assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    }
+    let [first, second, third] = waited[..] else { panic!("{waited:?}") };
+    assert!(first >= 5 && second >= 2 * first - 1 && third >= 2 * second - 1, "{waited:?}");
 }
 
 #[test]
