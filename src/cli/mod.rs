@@ -3,6 +3,7 @@
 pub mod config;
 pub mod demo;
 pub mod exit;
+pub mod explain;
 pub mod order;
 mod output;
 pub mod pause;
@@ -131,6 +132,8 @@ pub enum Command {
     Run(run::Arguments),
     /// Show the cluster as an agent sees it
     Status(status::Arguments),
+    /// Say why the cluster is as it is, and what would happen if its primary died now
+    Explain(explain::Arguments),
     /// Make another member the primary, losing nothing
     Switchover(order::Switchover),
     /// Make the member of the highest priority the primary again
@@ -180,6 +183,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Run(arguments) => run::run(arguments, &settings),
         Command::Status(arguments) => status::status(&arguments, &settings),
+        Command::Explain(arguments) => explain::explain(&arguments, &settings),
         Command::Switchover(arguments) => order::switchover(arguments, &settings),
         Command::Failback(arguments) => order::failback(&arguments, &settings),
         Command::Failover(arguments) => order::failover(arguments, &settings),

@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// # Errors
 /// No agent answers (69), an answer is not understood (65), or an address is wrong (64, 66, 78).
 pub fn status(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> {
-    let agents = agents(arguments, settings)?;
+    let agents = agents(&arguments.url, settings)?;
     super::runtime()?.block_on(async {
         let Some(seconds) = arguments.watch else {
             return output::print(&report(&agents, arguments.output).await?);
@@ -62,8 +62,16 @@ pub fn status(arguments: &Arguments, settings: &Settings) -> Result<(), Failure>
 /// Moves the terminal's cursor home and clears what is below.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
-fn agents(arguments: &Arguments, settings: &Settings) -> Result<Vec<String>, Failure> {
-    if arguments.url.is_empty() {
+/// What the first agent of `urls` that answers says, or the local one.
+///
+/// # Errors
+/// As [`status`].
+pub(super) async fn ask(urls: &[String], settings: &Settings) -> Result<View, Failure> {
+    view(&agents(urls, settings)?).await
+}
+
+fn agents(urls: &[String], settings: &Settings) -> Result<Vec<String>, Failure> {
+    if urls.is_empty() {
         let mut address = http_listen(&settings.sources())?;
         if address.ip().is_unspecified() {
             address.set_ip(match address {
@@ -73,7 +81,7 @@ fn agents(arguments: &Arguments, settings: &Settings) -> Result<Vec<String>, Fai
         }
         return Ok(vec![address.to_string()]);
     }
-    arguments.url.iter().map(|url| authority(url)).collect()
+    urls.iter().map(|url| authority(url)).collect()
 }
 
 fn authority(url: &str) -> Result<String, Failure> {
@@ -87,18 +95,22 @@ fn authority(url: &str) -> Result<String, Failure> {
 }
 
 async fn report(agents: &[String], format: Format) -> Result<String, Failure> {
+    let view = view(agents).await?;
+    match format {
+        Format::Table => Ok(page(&view)),
+        Format::Json => output::json(&view),
+        Format::Yaml => output::yaml(&view),
+    }
+}
+
+async fn view(agents: &[String]) -> Result<View, Failure> {
     let mut failures = Vec::new();
     for agent in agents {
         match client::get(agent, "/status", PATIENCE).await {
             Ok((StatusCode::OK, body)) => {
-                let view = decode(&body).map_err(|error| {
+                return decode(&body).map_err(|error| {
                     Failure::new(Code::Data, format!("http://{agent}/status: {error}"))
-                })?;
-                return match format {
-                    Format::Table => Ok(page(&view)),
-                    Format::Json => output::json(&view),
-                    Format::Yaml => output::yaml(&view),
-                };
+                });
             }
             Ok((status, _)) => failures.push(format!("http://{agent}/status: answered {status}")),
             Err(failure) => failures.push(failure),

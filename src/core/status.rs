@@ -42,6 +42,10 @@ pub struct Status {
     pub members: Vec<MemberStatus>,
     /// Who would take over if the primary died now, best first.
     pub line: Vec<Candidate>,
+    /// From the primary's last sign until the first of them may.
+    pub failover_timeout: Duration,
+    /// How much longer each further one waits.
+    pub takeover_step: Duration,
     /// Whether this member would take over, in a sentence.
     pub takeover: String,
     /// The pause, while it holds.
@@ -135,6 +139,10 @@ impl Agent {
             watchdog: cx.watchdog,
             members: self.members(),
             line: cx.line(),
+            failover_timeout: cx.policy.failover_timeout(
+                view.lease().map_or(cx.policy.lease_duration, |lease| lease.lease_duration),
+            ),
+            takeover_step: cx.policy.takeover_step,
             takeover: self.explain_takeover(),
             paused: cluster
                 .and_then(|it| it.paused.clone())

@@ -37,6 +37,15 @@ pub struct View {
     pub members: Vec<MemberView>,
     /// The last transition of this member.
     pub last_transition: Option<TransitionView>,
+    /// Who would take over if the primary died now, best first.
+    #[serde(default)]
+    pub line: Vec<MemberId>,
+    /// Seconds from the primary's last sign until the first in line may take over.
+    #[serde(default)]
+    pub failover_seconds: f64,
+    /// Seconds that each one further in line waits more.
+    #[serde(default)]
+    pub takeover_step_seconds: f64,
     /// If the primary died now: who takes over, when, what may be lost.
     pub takeover: String,
     /// Why automatic transitions are paused, while they are.

@@ -59,6 +59,9 @@ pub fn view(setting: &Setting, status: &Status, store: StoreView, now: Instant) 
             reason: transition.reason,
             seconds_ago: now.since(*at).as_secs_f64(),
         }),
+        line: status.line.iter().map(|candidate| candidate.member.clone()).collect(),
+        failover_seconds: status.failover_timeout.as_secs_f64(),
+        takeover_step_seconds: status.takeover_step.as_secs_f64(),
         takeover: status.takeover.clone(),
         paused: status.paused.as_ref().map(|pause| PauseView {
             reason: pause.reason.clone(),

@@ -39,6 +39,36 @@ async fn the_local_agent_is_asked_for_all_members() {
 }
 
 #[tokio::test]
+async fn an_explanation_says_who_would_take_over_when_and_why_not_the_others() {
+    let alone = Agent::start(primary_view()).await;
+    let said = output(&["--http-listen", &alone.address, "explain"]).await;
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said.stderr));
+    let said = text(&said.stdout);
+    for part in [
+        "a is the primary since epoch 7",
+        "promoted",
+        "If a died now:",
+        "nobody would take over",
+        "not b: lag",
+        "the alarm no_candidate stands",
+        "heartbeat.b, which is not obeyed: no JSON",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let mut view = primary_view();
+    view.line = vec!["b".parse().unwrap()];
+    view.members[1].ineligible = None;
+    (view.alarms, view.not_obeyed) = (Vec::new(), Vec::new());
+    let pair = Agent::start(view).await;
+    let said = output(&["--http-listen", &pair.address, "explain"]).await;
+    let said = text(&said.stdout);
+    for part in ["b would take over 1.10 s after its last sign, 2 KiB behind", "Nothing is missing"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn json_and_yaml_are_whole() {
     let agent = Agent::start(primary_view()).await;
     let url = format!("http://{}/", agent.address);
