@@ -55,6 +55,10 @@ fn a_switchover_and_back_lose_nothing_and_clone_nothing() {
     b.until_has_candidate();
     assert!(a.log().contains("\"by\":\"start\"") || a.log().contains("start\\\""), "{}", a.log());
     assert!(!a.log().contains("clone"), "{}", a.log());
+    b.until("its sender serves a", |status| {
+        let standbys = status["database"]["standbys"].as_array().cloned().unwrap_or_default();
+        standbys.iter().any(|standby| standby[0] == "a")
+    });
     done(&a, &["switchover", "--yes"]);
     clients.until_acknowledges(0);
     b.until_follows();
