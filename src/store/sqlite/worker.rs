@@ -4,7 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -164,13 +164,20 @@ impl Worker {
     pub(super) fn announcer(&self) -> impl Fn() + Send + Sync + 'static {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let pulse = Arc::clone(&self.pulse);
+        // However often it rings, one look is enough, and leaves the queue to those who wait for answers.
+        let waiting = Arc::new(AtomicBool::new(false));
         move || {
-            let told = Arc::clone(&pulse);
+            if waiting.swap(true, Ordering::SeqCst) {
+                return;
+            }
+            let (told, begun) = (Arc::clone(&pulse), Arc::clone(&waiting));
             let job: Job = Box::new(move |database| {
+                begun.swap(false, Ordering::SeqCst);
                 database.wait_for_locks(Instant::ZERO);
                 announce(database, &told);
             });
             if jobs.try_send(job).is_err() {
+                waiting.store(false, Ordering::SeqCst);
                 pulse.hint(Hint::Resync);
             }
         }
