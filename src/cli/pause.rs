@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::fmt::friendly;
 
 use super::exit::Failure;
-use super::order::{failure, store_now, whoever};
+use super::order::{failure, whoever};
 use super::{Settings, output, runtime};
 use crate::config::show_duration;
 use crate::core::order::Pause;
@@ -70,7 +70,7 @@ pub fn pause(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> 
 }
 
 fn ends(snapshot: &Snapshot, duration: Duration) -> Result<StoreTime, String> {
-    let now = store_now(snapshot).ok_or("the store shows no time; try again")?;
+    let now = snapshot.newest_time().ok_or("the store shows no time; try again")?;
     let nanoseconds = i64::try_from(duration.as_nanos()).map_err(|_| "that is too long")?;
     Ok(StoreTime(now.0.checked_add(nanoseconds).ok_or("that is too long")?))
 }

@@ -79,6 +79,17 @@ pub struct Order {
     pub rehearsal: bool,
 }
 
+impl Order {
+    /// It wants the holder replaced in spite of a pause, and even when the holder is gone: whether at
+    /// any loss.
+    pub fn failover(&self) -> Option<bool> {
+        match self.wish {
+            Wish::Failover { accept_loss } if !self.rehearsal => Some(accept_loss),
+            Wish::Failover { .. } | Wish::Switchover | Wish::Failback => None,
+        }
+    }
+}
+
 /// What became of the latest order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Answer {

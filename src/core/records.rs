@@ -276,6 +276,14 @@ impl<T> Slot<T> {
         }
     }
 
+    /// When a valid record was written, by the store's clock.
+    pub fn created(&self) -> Option<StoreTime> {
+        match self {
+            Self::Valid { created, .. } => Some(*created),
+            Self::Absent | Self::Invalid { .. } => None,
+        }
+    }
+
     /// The revision to compare against; `None` when the key was never written.
     pub fn revision(&self) -> Option<Revision> {
         match self {
@@ -296,6 +304,15 @@ pub struct Snapshot {
     pub cluster: Slot<ClusterState>,
     /// `heartbeat.*`.
     pub heartbeats: BTreeMap<MemberId, Slot<Heartbeat>>,
+}
+
+impl Snapshot {
+    /// The newest time the store has put on a record, by its clock: the lease's holder writes one every
+    /// heartbeat interval.
+    pub fn newest_time(&self) -> Option<StoreTime> {
+        let heartbeats = self.heartbeats.values().filter_map(Slot::created);
+        heartbeats.chain(self.lease.created()).chain(self.cluster.created()).max()
+    }
 }
 
 pub(super) mod millis {

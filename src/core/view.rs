@@ -220,9 +220,7 @@ impl View {
 
     /// The newest time the store has put on a record, by its clock.
     pub fn store_now(&self) -> Option<StoreTime> {
-        let lease = created(&self.snapshot.lease);
-        let cluster = created(&self.snapshot.cluster);
-        self.snapshot.heartbeats.values().filter_map(created).chain(lease).chain(cluster).max()
+        self.snapshot.newest_time()
     }
 
     /// Why automatic transitions are paused, when they are.
@@ -302,13 +300,6 @@ fn compare(
         Some(passed) if passed >= lease_duration => Witness::Agrees,
         None if my_revision > lease_revision => Witness::Void,
         Some(_) | None => Witness::Waits,
-    }
-}
-
-fn created<T>(slot: &Slot<T>) -> Option<StoreTime> {
-    match slot {
-        Slot::Valid { created, .. } => Some(*created),
-        Slot::Absent | Slot::Invalid { .. } => None,
     }
 }
 

@@ -1,7 +1,9 @@
 //! One run: a cluster comes up, chaos, then everything heals and has to converge.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
 
 use harmony_agent::core::event::State;
 
@@ -56,6 +58,31 @@ pub(crate) fn timed(setup: &Setup) -> Times {
     let mut run = Run::new(World::new(setup.clone(), false));
     run.times = Some(Times::default());
     go(run, None).1.times.unwrap_or_default()
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+    static WHERE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Does something that may panic, and says with what and where: a story tells it, not the terminal.
+fn caught(what: impl FnOnce()) -> Result<(), String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let loud = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if QUIET.get() {
+                let place = info.location().map(ToString::to_string).unwrap_or_default();
+                WHERE.replace(place);
+            } else {
+                loud(info);
+            }
+        }));
+    });
+    let before = QUIET.replace(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(what));
+    QUIET.set(before);
+    result.map_err(|cause| format!("{} ({})", said(&*cause), WHERE.take()))
 }
 
 /// What a panic says.
@@ -128,10 +155,10 @@ impl Run {
 
     /// A core that panics violates `never_panics`; the world, its log and the story so far stay.
     pub(crate) fn caught(&mut self, what: impl FnOnce(&mut Self)) {
-        if let Err(cause) = catch_unwind(AssertUnwindSafe(|| what(self))) {
+        if let Err(why) = caught(|| what(self)) {
             // Whatever else was looked for: nothing more can be, in a world that fell over.
             self.world.setup.only = None;
-            self.violate(&NeverPanics, said(&*cause));
+            self.violate(&NeverPanics, why);
         }
     }
 

@@ -13,7 +13,6 @@ use crate::config::Config;
 use crate::core::ids::{MemberId, Revision};
 use crate::core::order::{Order, Wish};
 use crate::core::records::{ClusterState, Lease, Snapshot};
-use crate::core::time::StoreTime;
 use crate::operator::{Operator, Trouble};
 use when::When;
 
@@ -154,7 +153,7 @@ fn place(
     }
     let mut order = order.clone();
     if let Some(when) = at {
-        let now = store_now(snapshot).ok_or("the store shows no time; try again")?;
+        let now = snapshot.newest_time().ok_or("the store shows no time; try again")?;
         order.not_before = Some(when.from(now)?);
     }
     cluster.order = Some(order);
@@ -182,20 +181,6 @@ fn leased(snapshot: &Snapshot) -> Result<(Revision, &Lease), Failure> {
             "the store shows no lease that could be obeyed; `harmony-agent status` says more";
         Failure::new(Code::Unavailable, text)
     })
-}
-
-/// The newest time on any record: the lease's holder writes one every heartbeat interval.
-pub(super) fn store_now(snapshot: &Snapshot) -> Option<StoreTime> {
-    use crate::core::records::Slot;
-    let lease = match &snapshot.lease {
-        Slot::Valid { created, .. } => Some(*created),
-        Slot::Absent | Slot::Invalid { .. } => None,
-    };
-    let heartbeats = snapshot.heartbeats.values().filter_map(|slot| match slot {
-        Slot::Valid { created, .. } => Some(*created),
-        Slot::Absent | Slot::Invalid { .. } => None,
-    });
-    heartbeats.chain(lease).max()
 }
 
 /// What is about to happen, for whoever is to say yes.

@@ -11,7 +11,6 @@ use crate::core::lease::{Held, LeaseAnswer, Purpose};
 use crate::core::order::Answer;
 use crate::core::policy::Reaction;
 use crate::core::primary::fenced::After;
-use crate::core::records::{ClusterState, MemberSettings};
 use crate::core::shared::{Shared, Signal, Verdict};
 use crate::core::time::Instant;
 
@@ -261,42 +260,7 @@ impl Healthy {
         let Some(database) = cx.database.clone().filter(|seen| seen.system.is_some()) else {
             return;
         };
-        let known = cx.view.cluster();
-        let mut members = known.map(|cluster| cluster.members.clone()).unwrap_or_default();
-        for (member, heartbeat) in cx.view.heartbeats() {
-            if heartbeat.database.system.is_none_or(|system| Some(system) == database.system) {
-                let settings = MemberSettings {
-                    instance: heartbeat.instance.clone(),
-                    address: heartbeat.address.clone(),
-                    priority: heartbeat.priority,
-                };
-                members.insert(member.clone(), settings);
-            }
-        }
-        let own = MemberSettings {
-            instance: cx.id.instance.clone(),
-            address: cx.id.address.clone(),
-            priority: cx.policy.priority,
-        };
-        members.insert(cx.id.member.clone(), own);
-        let order = known.and_then(|known| known.order.as_ref());
-        let pause = known.and_then(|known| known.paused.as_ref());
-        let open = cx.view.order(self.held.epoch).filter(|_| answer.is_none());
-        let outcome = order
-            .filter(|order| order.epoch < self.held.epoch)
-            .map(|order| cx.outcome(order, self.held.epoch));
-        let wanted = ClusterState {
-            epoch: self.held.epoch,
-            primary: cx.id.member.clone(),
-            system: database.system,
-            timeline: database.timeline,
-            members,
-            paused: pause.filter(|it| it.holds(cx.view.store_now())).cloned(),
-            order: open.cloned(),
-            answer: answer.or(outcome).or_else(|| known.and_then(|known| known.answer.clone())),
-            synchronous: known.map(|cluster| cluster.synchronous.clone()).unwrap_or_default(),
-            last_transition: format!("{} primary since epoch {}", cx.id.member, self.held.epoch),
-        };
+        let wanted = cx.describe(self.held.epoch, &database, answer);
         cx.publish_cluster(wanted);
     }
 }

@@ -2,6 +2,7 @@
 //! this step. A file per concern.
 
 mod database;
+mod describe;
 mod heartbeat;
 mod lease;
 mod members;

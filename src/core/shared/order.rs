@@ -46,10 +46,7 @@ impl Shared {
 
     /// A person wants the holder of `epoch` replaced in spite of a pause: whether at any loss.
     fn failover(&self, epoch: Epoch) -> Option<bool> {
-        match self.view.order(epoch).filter(|order| !order.rehearsal)?.wish {
-            Wish::Failover { accept_loss } => Some(accept_loss),
-            Wish::Switchover | Wish::Failback => None,
-        }
+        self.view.order(epoch)?.failover()
     }
 
     /// Transitions are paused, for the holder of `epoch` too.
@@ -170,21 +167,19 @@ impl Shared {
 
     /// A person wants this member to take over from the holder of `lease`.
     pub(super) fn ordered(&self, lease: &Lease) -> Option<Wanted> {
-        let order = self.view.order(lease.epoch).filter(|order| !order.rehearsal)?;
+        let order = self.view.order(lease.epoch)?;
+        let accept_loss = order.failover()?;
         let due = order.not_before <= self.view.store_now();
-        match order.wish {
-            Wish::Failover { accept_loss } if due && order.to.as_ref() == Some(&self.id.member) => {
-                Some(if accept_loss { Wanted::AtAnyLoss } else { Wanted::WithoutLoss })
-            }
-            Wish::Failover { .. } | Wish::Switchover | Wish::Failback => None,
+        if !due || order.to.as_ref() != Some(&self.id.member) {
+            return None;
         }
+        Some(if accept_loss { Wanted::AtAnyLoss } else { Wanted::WithoutLoss })
     }
 
     /// A person wants another member than this one to take over from the holder of `lease`.
     pub(in crate::core) fn another_is_wanted(&self, lease: &Lease) -> bool {
         self.view.order(lease.epoch).is_some_and(|order| {
-            let failover = matches!(order.wish, Wish::Failover { .. }) && !order.rehearsal;
-            failover && order.to.as_ref().is_some_and(|to| *to != self.id.member)
+            order.failover().is_some() && order.to.as_ref().is_some_and(|to| *to != self.id.member)
         })
     }
 }
