@@ -55,7 +55,8 @@ pub enum WhyNot {
     NoWatchdog,
     /// It has not heard from the store lately.
     StoreUnseen,
-    /// There is a description of the cluster that cannot be read.
+    /// There is a description of the cluster that cannot be read, or what was read is older than what
+    /// the holder knew.
     ClusterUnreadable,
 }
 
@@ -86,7 +87,9 @@ impl fmt::Display for WhyNot {
             Self::ForeignData => f.write_str("holds data of another cluster"),
             Self::NoWatchdog => f.write_str("watchdog required and not there"),
             Self::StoreUnseen => f.write_str("no fresh read of the store"),
-            Self::ClusterUnreadable => f.write_str("cluster_state cannot be read"),
+            Self::ClusterUnreadable => {
+                f.write_str("cluster_state cannot be read, or is older than the lease")
+            }
         }
     }
 }

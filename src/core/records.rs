@@ -123,6 +123,10 @@ pub struct Lease {
     pub database: Position,
     /// Where standbys and clients reach the holder.
     pub address: Address,
+    /// The revision of `cluster_state` that the holder knew. Whoever sees an older one does not know whom
+    /// the holder counts on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub described: Option<Revision>,
     /// Given back: the holder is fenced, anyone eligible may acquire.
     pub released: Option<Release>,
 }

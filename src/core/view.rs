@@ -37,7 +37,7 @@ pub struct View {
     /// The last lease that was valid and obeyed.
     last_lease: Option<Lease>,
     /// The last description of the cluster that was valid and obeyed.
-    last_cluster: Option<ClusterState>,
+    last_cluster: Option<(Revision, ClusterState)>,
 }
 
 /// Why nothing this store says is obeyed.
@@ -115,8 +115,10 @@ impl View {
         if let Some(lease) = self.lease() {
             self.last_lease = Some(lease.clone());
         }
-        if let Some(cluster) = self.snapshot.cluster.record().filter(|_| self.obeyed()) {
-            self.last_cluster = Some(cluster.clone());
+        if let Slot::Valid { record, revision, .. } = &self.snapshot.cluster
+            && self.obeyed()
+        {
+            self.last_cluster = Some((*revision, record.clone()));
         }
     }
 
@@ -151,9 +153,20 @@ impl View {
     /// The cluster's description, if there is one that may be obeyed: the one in the store, or while
     /// that is damaged the last one seen.
     pub fn cluster(&self) -> Option<&ClusterState> {
+        self.description().map(|(_, cluster)| cluster)
+    }
+
+    /// The revision of that description.
+    pub fn described(&self) -> Option<Revision> {
+        self.description().map(|(revision, _)| revision)
+    }
+
+    fn description(&self) -> Option<(Revision, &ClusterState)> {
         let found = match &self.snapshot.cluster {
-            Slot::Valid { record, .. } => Some(record),
-            Slot::Invalid { why: Invalid::Damaged(_), .. } => self.last_cluster.as_ref(),
+            Slot::Valid { record, revision, .. } => Some((*revision, record)),
+            Slot::Invalid { why: Invalid::Damaged(_), .. } => {
+                self.last_cluster.as_ref().map(|(revision, cluster)| (*revision, cluster))
+            }
             Slot::Invalid { why: Invalid::Schema(_) | Invalid::ForeignIncarnation(_), .. }
             | Slot::Absent => None,
         };

@@ -122,6 +122,7 @@ impl Shared {
             lease_duration: self.policy.lease_duration,
             database: self.position,
             address: self.id.address.clone(),
+            described: self.view.described(),
             released,
         }
     }

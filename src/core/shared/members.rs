@@ -26,9 +26,12 @@ impl Shared {
         candidate::eligible(&fitness, lease, self.view.cluster())
     }
 
-    /// The cluster's description is gone although there was one, or damaged and last read before this
-    /// lease: whom its holder has admitted is not known.
+    /// The cluster's description is gone although there was one, damaged and last read before this
+    /// lease, or older than the one its holder knew: whom the holder counts on is not known.
     fn cluster_outdated(&self, lease: &Lease) -> bool {
+        if self.view.described() < lease.described {
+            return true;
+        }
         match self.view.cluster_slot() {
             Slot::Valid { .. } => false,
             Slot::Absent => self.floor.as_ref().is_some_and(|floor| floor.system.is_some()),

@@ -1,7 +1,7 @@
 use super::bench::*;
 use crate::core::candidate::WhyNot;
 use crate::core::event::{Effect, Event, Process, Reason, State, WriteOutcome};
-use crate::core::ids::{Epoch, Lsn, TimelineId};
+use crate::core::ids::{Epoch, Lsn, Revision, TimelineId};
 use crate::core::policy::Policy;
 use crate::core::records::{Invalid, Key, Release};
 use std::time::Duration;
@@ -300,6 +300,27 @@ fn never_without_the_right_to() {
         silent_for(&mut bench, 60_000);
         assert!(bench.writing(&Key::Lease).is_none(), "{name}");
         assert_eq!(bench.agent.state(), State::ReplicaWatching, "{name}");
+    }
+}
+
+/// The keys of one read may be of different times: whom the holder counts on is in what it described.
+#[test]
+fn never_on_a_description_older_than_the_one_the_holder_knew() {
+    for newer in [false, true] {
+        let mut bench = Bench::watching();
+        let known = bench.store.snapshot().cluster.revision().unwrap();
+        let described = if newer { Revision(known.0 + 1_000) } else { known };
+        bench.store.put_lease(&identity("b", 1), |lease| {
+            lease.described = Some(described);
+            lease.released = Some(Release {
+                to: Some(member("a")),
+                reason: "hand_over".to_owned(),
+                lsn: Some(Lsn(5_000)),
+                timeline: TimelineId(1),
+            });
+        });
+        bench.read();
+        assert_eq!(bench.lease_written().is_none(), newer);
     }
 }
 

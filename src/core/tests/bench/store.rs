@@ -130,6 +130,7 @@ impl Store {
                 replayed: Lsn(5_000),
             },
             address: by.address.clone(),
+            described: None,
             released: None,
         };
         change(&mut lease);
