@@ -18,6 +18,7 @@ use super::{
 use crate::core::event::ShutdownMode;
 use crate::core::policy::{Policy, Reaction, WatchdogMode};
 use crate::core::records::Address;
+use crate::core::synchronous::SynchronousMode;
 use crate::{database, recording, store};
 
 pub(super) fn load(sources: &Sources) -> Result<Loaded, LoadError> {
@@ -169,6 +170,12 @@ impl Reader {
             maximum_lag_on_failover: self.whole("failover.maximum_lag_on_failover"),
             priority: u8::try_from(self.whole("failover.priority")).unwrap_or(u8::MAX),
             may_bootstrap: self.flag("failover.may_bootstrap"),
+            synchronous: match self.text("synchronous.mode").as_str() {
+                "on" => SynchronousMode::On,
+                "strict" => SynchronousMode::Strict,
+                _ => SynchronousMode::Off,
+            },
+            synchronous_standbys: u8::try_from(self.whole("synchronous.standbys")).unwrap_or(1),
             failback_after: Some(self.duration("failover.failback_after"))
                 .filter(|after| !after.is_zero()),
             cool_down: time("cool_down"),

@@ -10,6 +10,7 @@ use super::value::show_duration;
 use super::{Config, Database, Problem, Store};
 use crate::core::event::ShutdownMode;
 use crate::core::policy::{Policy, WatchdogMode};
+use crate::core::synchronous::SynchronousMode;
 use crate::{database, store};
 
 /// The rule that keeps a primary from writing when a replica may already have taken over.
@@ -190,6 +191,14 @@ pub(super) fn relations(config: &Config, problems: &mut Vec<Problem>, warnings: 
              when the lease does; use watchdog.mode = \"automatic\""
                 .to_owned(),
         );
+    }
+    let own = |name: &String| name.eq_ignore_ascii_case("synchronous_standby_names");
+    if config.policy.synchronous != SynchronousMode::Off && local.parameters.keys().any(own) {
+        broken.push(format!(
+            "synchronous.mode is {} and database.local.parameters sets synchronous_standby_names: the \
+             agent sets it itself; remove one of the two",
+            config.policy.synchronous.name()
+        ));
     }
     let mut questionable = doubts(config);
     match &config.store {

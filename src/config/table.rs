@@ -25,6 +25,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("database.local", "For kind = \"local\": a PostgreSQL instance on this machine."),
     ("failover", "Who takes over, and what counts as a reason."),
     (
+        "synchronous",
+        "Whether commits wait for standbys. Alike on all members: the primary's counts.",
+    ),
+    (
         "watchdog",
         "A small process beside the agent that kills PostgreSQL when the agent dies or freezes.",
     ),
@@ -158,6 +162,11 @@ pub const KEYS: &[Key] = &[
         "When the database hangs: alert only, or also hand over if a healthy candidate exists."),
     key("failover.on_disk_full", Choice(&["alert", "fail_over"]), Is("alert"),
         "When the database's disk is full: alert only, or also hand over if a healthy candidate exists."),
+
+    key("synchronous.mode", Choice(&["off", "on", "strict"]), Is("off"),
+        "off: a failover may lose commits that were acknowledged. on: commits wait for standbys while there are any.\nstrict: without a standby no commit is acknowledged. The primary's setting is the one that counts."),
+    key("synchronous.standbys", Whole(1, 16), Is("1"),
+        "For how many standbys commits wait, when there are so many. More: more machines may fail; slower commits."),
 
     key("watchdog.mode", Choice(&["off", "automatic", "required"]), Is("automatic"),
         "off: an agent that dies or freezes leaves a PostgreSQL that goes on writing beside its successor.\nautomatic: one is kept running. required: no leadership without one."),

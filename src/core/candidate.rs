@@ -160,7 +160,7 @@ pub fn eligible(
     if let Some(cluster) = cluster {
         admitted(fitness, cluster)?;
     }
-    let synchronous = cluster.map_or(&[] as &[MemberId], |cluster| &cluster.synchronous);
+    let synchronous = &lease.synchronous;
     let at_any_loss = fitness.ordered == Some(Wanted::AtAnyLoss);
     if !synchronous.is_empty() && !synchronous.contains(fitness.me) && !at_any_loss {
         return Err(WhyNot::NotSynchronous);
@@ -236,7 +236,8 @@ pub struct Candidate {
 /// Everybody computes it from the same published heartbeats; one that has not changed for
 /// `silent_after` does not count, because its member may be gone.
 pub fn line(view: &View, now: Instant, silent_after: Duration) -> Vec<Candidate> {
-    let synchronous = view.cluster().map_or(&[] as &[MemberId], |cluster| &cluster.synchronous);
+    let synchronous =
+        |member: &MemberId| view.lease().is_some_and(|it| it.synchronous.contains(member));
     let holder = view.lease().filter(|lease| lease.released.is_none()).map(|lease| &lease.holder);
     let alive =
         |member: &MemberId| view.heartbeat_age(member, now).is_some_and(|age| age <= silent_after);
@@ -247,7 +248,7 @@ pub fn line(view: &View, now: Instant, silent_after: Duration) -> Vec<Candidate>
             timeline: heartbeat.database.timeline,
             lsn: heartbeat.database.lsn,
             priority: heartbeat.priority,
-            synchronous: synchronous.contains(member),
+            synchronous: synchronous(member),
         })
     };
     let mut line: Vec<Candidate> = view.heartbeats().filter_map(candidate).collect();

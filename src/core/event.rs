@@ -9,6 +9,7 @@ use super::ids::{Epoch, Incarnation, Lsn, MemberId, OpId, Revision, SystemId, Ti
 use super::policy::Policy;
 use super::promise::{Bound, PromiseAnswer, PromiseRequest};
 use super::records::{Address, Key, Record, Snapshot};
+use super::synchronous::Requirement;
 use super::time::Instant;
 
 /// Where a member is in its workflow (`docs/protocol.md`, section 6).
@@ -189,6 +190,12 @@ pub enum Action {
     StartPrimary,
     /// Promote the running standby and wait until it accepts writes.
     Promote,
+    /// Have the server acknowledge no commit but by this requirement, from its start on when it is
+    /// stopped. Applied only when every process of the server goes by it.
+    Require {
+        /// What a commit has to wait for.
+        requirement: Requirement,
+    },
     /// Write dirty pages out while clients still work, so that the stop that follows is short.
     Checkpoint,
     /// Make sure that nothing of the instance is left that could commit: the ladder fast → immediate
@@ -209,6 +216,7 @@ impl Action {
             Self::Rejoin { .. } => "rejoin",
             Self::StartPrimary => "start_primary",
             Self::Promote => "promote",
+            Self::Require { .. } => "require",
             Self::Checkpoint => "checkpoint",
             Self::Fence { .. } => "fence",
         }
@@ -237,6 +245,12 @@ pub enum Done {
         /// The new timeline.
         timeline: TimelineId,
         /// Where it began.
+        lsn: Lsn,
+    },
+    /// Every commit acknowledged from now on is so by the requirement; what was acknowledged before ends
+    /// here.
+    Required {
+        /// End of what is on the server's own disk; 0 when it is stopped or a standby.
         lsn: Lsn,
     },
     /// No process of the instance is left, the socket refuses, control data read back.

@@ -1,11 +1,12 @@
 //! The holder's view of the lease: how long we may write, and what became of our writes to it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::event::StoreWrite;
-use super::ids::{Epoch, OpId, Revision};
+use super::ids::{Epoch, MemberId, OpId, Revision};
 use super::policy::Policy;
 use super::time::Instant;
 
@@ -27,6 +28,9 @@ pub(super) struct Held {
     promised: Option<Instant>,
     /// The shortest lease duration that candidates may have read.
     duration: Duration,
+    /// Whom the last applied write of it named as having every acknowledged commit.
+    #[serde(default)]
+    pub(super) synchronous: BTreeSet<MemberId>,
     /// When the next renewal is due.
     pub(super) next_renewal: Instant,
     /// Renewals in a row without a known outcome.
@@ -44,6 +48,7 @@ impl Held {
             proven: (landed.sent, landed.duration),
             promised: None,
             duration: landed.duration,
+            synchronous: landed.synchronous.clone(),
             next_renewal: landed.sent + policy.heartbeat_interval,
             failures: 0,
         }
@@ -56,6 +61,7 @@ impl Held {
         self.until = policy.lease_until(landed.sent, landed.duration);
         self.proven = (landed.sent, landed.duration);
         self.duration = landed.duration;
+        self.synchronous.clone_from(&landed.synchronous);
         self.next_renewal = landed.sent + policy.heartbeat_interval;
         self.failures = 0;
     }
@@ -148,7 +154,7 @@ pub(super) struct PendingLease {
 }
 
 /// A write to the lease that is in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Landed {
     /// What it was for.
     pub(super) purpose: Purpose,
@@ -160,6 +166,8 @@ pub(super) struct Landed {
     pub(super) sent: Instant,
     /// The lease duration it publishes.
     pub(super) duration: Duration,
+    /// Whom it names as having every acknowledged commit.
+    pub(super) synchronous: BTreeSet<MemberId>,
 }
 
 /// What became of a write to the lease.

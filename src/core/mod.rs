@@ -36,6 +36,7 @@ pub mod records;
 mod replica;
 mod shared;
 pub mod status;
+pub mod synchronous;
 pub mod time;
 mod view;
 

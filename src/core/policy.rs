@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::synchronous::SynchronousMode;
 use super::time::Instant;
 
 /// Whether a watchdog process is a condition of leadership.
@@ -75,12 +76,22 @@ pub struct Policy {
     pub promises: bool,
     /// Whether a watchdog is a condition.
     pub watchdog: WatchdogMode,
+    /// Whether commits wait for standbys.
+    #[serde(default)]
+    pub synchronous: SynchronousMode,
+    /// For how many, when there are so many.
+    #[serde(default = "one")]
+    pub synchronous_standbys: u8,
     /// What to do when the database hangs.
     pub on_hung: Reaction,
     /// What to do when its disk is full.
     pub on_disk_full: Reaction,
     /// Bound of the whole shutdown of the agent.
     pub shutdown_timeout: Duration,
+}
+
+fn one() -> u8 {
+    1
 }
 
 impl Policy {

@@ -132,6 +132,8 @@ named!(
         FloorNotWritten = "floor_not_written",
         /// No replica could take over now.
         NoCandidate = "no_candidate",
+        /// Commits are to wait for a standby, and there is none.
+        NoSynchronousStandby = "no_synchronous_standby",
         /// Another agent uses this member name.
         NameTaken = "name_taken",
     }

@@ -1,6 +1,6 @@
 //! The records of `docs/protocol.md` section 2, as values. How they become bytes is `store::codec`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -127,6 +127,10 @@ pub struct Lease {
     /// the holder counts on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub described: Option<Revision>,
+    /// Members that have every commit the holder acknowledged: nobody else takes over. Empty: commits
+    /// wait for nobody.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub synchronous: BTreeSet<MemberId>,
     /// Given back: the holder is fenced, anyone eligible may acquire.
     pub released: Option<Release>,
 }
@@ -204,7 +208,7 @@ pub struct ClusterState {
     /// What became of the latest one.
     #[serde(default)]
     pub answer: Option<Answer>,
-    /// Members that must have a commit before it is acknowledged.
+    /// Whom the lease named when this was written, for people: the lease is what counts.
     pub synchronous: Vec<MemberId>,
     /// The last change of primary, for people.
     pub last_transition: String,

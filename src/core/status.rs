@@ -9,6 +9,7 @@ use super::ids::{Epoch, Incarnation, MemberId, Revision, SystemId};
 use super::order::{Answer, Order, Pause};
 use super::records::{Address, Position};
 use super::replica::{Takeover, takeover};
+use super::synchronous::{Requirement, SynchronousMode};
 use super::time::Instant;
 
 /// See the module's documentation.
@@ -48,6 +49,8 @@ pub struct Status {
     pub takeover_step: Duration,
     /// Whether this member would take over, in a sentence.
     pub takeover: String,
+    /// Synchronous replication.
+    pub synchronous: SynchronousStatus,
     /// The pause, while it holds.
     pub paused: Option<Pause>,
     /// The change that a person asked for, while it is open.
@@ -60,6 +63,17 @@ pub struct Status {
     pub last_transition: Option<(Transition, Instant)>,
     /// Completions that came too late to matter.
     pub stale_completions: u64,
+}
+
+/// Synchronous replication, as far as this member knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SynchronousStatus {
+    /// This member's setting; the primary's is the one that counts.
+    pub mode: SynchronousMode,
+    /// Members that have every acknowledged commit, by the lease; empty: commits wait for nobody.
+    pub set: Vec<MemberId>,
+    /// What this member's server is known to wait for, when the agent has told it.
+    pub requirement: Option<Requirement>,
 }
 
 /// The lease as the store last showed it.
@@ -144,6 +158,13 @@ impl Agent {
             ),
             takeover_step: cx.policy.takeover_step,
             takeover: self.explain_takeover(),
+            synchronous: SynchronousStatus {
+                mode: cx.policy.synchronous,
+                set: view
+                    .lease()
+                    .map_or_else(Vec::new, |it| it.synchronous.iter().cloned().collect()),
+                requirement: cx.requirement().cloned(),
+            },
             paused: cluster
                 .and_then(|it| it.paused.clone())
                 .filter(|it| it.holds(view.store_now())),

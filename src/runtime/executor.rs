@@ -315,6 +315,7 @@ async fn act(
         | Action::Rejoin { .. }
         | Action::StartPrimary
         | Action::Promote
+        | Action::Require { .. }
         | Action::Checkpoint => {
             // The one before was cancelled: this one begins when that one has ended.
             tokio::select! {
@@ -341,6 +342,7 @@ fn has_run_out(action: &Action, right: Option<Instant>) -> bool {
         | Action::Clone { .. }
         | Action::Follow { .. }
         | Action::Rejoin { .. }
+        | Action::Require { .. }
         | Action::Checkpoint
         | Action::Fence { .. } => false,
     }

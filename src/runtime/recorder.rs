@@ -202,6 +202,7 @@ impl Recorder {
             Action::Bootstrap
             | Action::Follow { .. }
             | Action::StartPrimary
+            | Action::Require { .. }
             | Action::Checkpoint => {}
         }
     }

@@ -20,7 +20,8 @@ const LEASE: [&str; 7] = [
 
 /// Whether a setting counts as soon as it was read again.
 fn is_live(key: &str) -> bool {
-    let rule = key.starts_with("failover.") || key.starts_with("timing.");
+    let rule =
+        ["failover.", "timing.", "synchronous."].iter().any(|section| key.starts_with(section));
     (rule && !LEASE.contains(&key)) || ["shutdown.on_sigterm", "log.level"].contains(&key)
 }
 
@@ -127,7 +128,8 @@ mod tests {
         let others = "profile=fast failover.priority=7 failover.on_hung=fail_over \
                       failover.on_disk_full=fail_over failover.may_bootstrap=false \
                       failover.maximum_lag_on_failover=1MiB watchdog.mode=required timing.clock_drift=0.02 \
-                      timing.cool_down=7s timing.fence_timeout=200ms";
+                      timing.cool_down=7s timing.fence_timeout=200ms \
+                      synchronous.mode=strict synchronous.standbys=2";
         let new = load(others);
         for (key, ..) in differences(&old.effective, &new.effective) {
             let value = new.effective.iter().find(|setting| setting.key == key).unwrap();
@@ -146,10 +148,12 @@ mod tests {
 
     /// `policy`, with the one setting as in `new`.
     fn with(policy: Policy, key: &str, new: &Policy) -> Policy {
-        let field = match key.split_once('.').unwrap().1 {
-            "mode" => "watchdog",
-            "clock_drift" => "clock_drift_ppm",
-            field => field,
+        let field = match key {
+            "watchdog.mode" => "watchdog",
+            "synchronous.mode" => "synchronous",
+            "synchronous.standbys" => "synchronous_standbys",
+            "timing.clock_drift" => "clock_drift_ppm",
+            key => key.split_once('.').unwrap().1,
         };
         let mut fields = serde_json::to_value(&policy).unwrap();
         let value = serde_json::to_value(new).unwrap()[field].take();

@@ -1,6 +1,8 @@
 //! The core, or what it relies on, with one guard removed: at its boundary, so that the core that is
 //! searched is the one that is shipped. Each names the invariant whose violation has to be found.
 
+use harmony_agent::core::synchronous::SynchronousMode;
+
 use super::setup::Setup;
 
 /// See the module's documentation.
@@ -64,6 +66,8 @@ pub(crate) enum Mutant {
     OrderOfAnyEpoch,
     /// A failover by hand may lose whatever it takes.
     LossAccepted,
+    /// Commits are said to wait for standbys, and do not.
+    RequirementLies,
 }
 
 impl Mutant {
@@ -103,6 +107,8 @@ impl Mutant {
         (Self::PauseIgnored, "pause_is_kept"),
         (Self::OrderOfAnyEpoch, "orders_are_of_their_epoch"),
         (Self::LossAccepted, "failover_by_hand_loses_only_what_it_may"),
+        (Self::RequirementLies, "named_members_have_every_commit"),
+        (Self::RequirementLies, "strict_means_two_disks"),
     ];
 
     /// The world of a seed with this guard removed, made so that the guard is needed in it.
@@ -111,6 +117,13 @@ impl Mutant {
         let bad_data = [Self::FloorForgotten, Self::BadDataObeyed, Self::BadDataCrashes];
         setup.store_loses |= bad_data.contains(&self);
         setup.synchronous |= self == Self::AnyStandby;
+        if self == Self::RequirementLies {
+            (setup.synchronous, setup.twin) = (false, false);
+            setup.policy.synchronous = match seed % 2 {
+                0 => SynchronousMode::On,
+                _ => SynchronousMode::Strict,
+            };
+        }
         setup.policy.promises |= self == Self::PromiseInvented;
         setup.twin |= self == Self::CopiedStateDir;
         if self == Self::LossAccepted {

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use harmony_agent::core::policy::{Reaction, WatchdogMode};
+use harmony_agent::core::synchronous::SynchronousMode;
 
 use super::setup::{MS, Profile, Setup, policy};
 use super::told::Told;
@@ -37,6 +38,7 @@ fn directory() -> PathBuf {
 /// The words of the first line: members (one letter each) and
 /// - `profile=fast`; `watchdog=off`, `watchdog=automatic`; `promises=off`
 /// - `twin`: one more machine, whose agent is called a; `late`: the last member is added by `Join`
+/// - `mode=on`, `mode=strict`: the agents manage synchronous replication
 /// - `synchronous`: PostgreSQL waits for all standbys; `on_hung=fail_over`, `on_disk_full=fail_over`; `lag=small`
 /// - `prefer=b`: its priority is 5, the others' 1; `failback=10s`: by itself, once it has been fit for so long
 /// - `store-loses`: what an operator has to mend may happen; `from-start`: the log begins with the machines
@@ -67,6 +69,12 @@ fn setup(words: &str) -> Setup {
     let priority = |member: &str| if Some(member) == preferred { 5 } else { 1 };
     let priorities = members_named().map(priority).collect();
     policy.failback_after = named("failback=").map(|word| Duration::from_nanos(time(word)));
+    policy.synchronous = match named("mode=") {
+        Some("on") => SynchronousMode::On,
+        Some("strict") => SynchronousMode::Strict,
+        Some(other) => panic!("there is no mode {other:?}"),
+        None => SynchronousMode::Off,
+    };
     Setup {
         seed: 0,
         profile,

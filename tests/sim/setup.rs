@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use harmony_agent::core::policy::{Policy, Reaction, WatchdogMode};
+use harmony_agent::core::synchronous::SynchronousMode;
 
 use super::model::Terms;
 use super::mutant::Mutant;
@@ -83,6 +84,12 @@ impl Setup {
         let failback = Duration::from_millis(rng.range(2_000, 30_000));
         let failback = if profile == Profile::Fast { failback / 10 } else { failback };
         policy.failback_after = (preferring && rng.chance(60)).then_some(failback);
+        policy.synchronous = match rng.below(10) {
+            0..=1 if !twin && !synchronous => SynchronousMode::On,
+            2..=3 if !twin && !synchronous => SynchronousMode::Strict,
+            _ => SynchronousMode::Off,
+        };
+        policy.synchronous_standbys = if rng.chance(30) { 2 } else { 1 };
         Self {
             seed,
             profile,
@@ -98,6 +105,16 @@ impl Setup {
             only: None,
             terms: None,
         }
+    }
+
+    /// The agents say for which standbys commits wait.
+    pub(crate) fn is_managed(&self) -> bool {
+        self.policy.synchronous != SynchronousMode::Off
+    }
+
+    /// Commits may have to wait for standbys.
+    pub(crate) fn waits_for_standbys(&self) -> bool {
+        self.synchronous || self.is_managed()
     }
 
     /// The settings of a machine's agent.
@@ -138,6 +155,8 @@ pub(crate) fn policy(profile: Profile) -> Policy {
         priority: 1,
         may_bootstrap: true,
         failback_after: None,
+        synchronous: SynchronousMode::Off,
+        synchronous_standbys: 1,
         cool_down: ms([5_000, 30_000, 60_000]),
         hand_over_timeout: ms([2_000, 10_000, 15_000]),
         stop_timeout: ms([10_000, 30_000, 60_000]),

@@ -55,7 +55,9 @@ impl Healthy {
         let failback = failback
             .map(|((_, since), wait)| Deadline::at(*since + wait, "failback due"))
             .filter(|due| due.at > cx.now && cx.shutdown.is_none());
-        Deadline::earliest([self.held.deadline(cx), round, failback])
+        let alone = cx.synchronous_due(self.since).filter(|_| cx.shutdown.is_none());
+        let alone = alone.map(|at| Deadline::at(at, "standby waited for"));
+        Deadline::earliest([self.held.deadline(cx), round, failback, alone])
     }
 
     pub(super) fn advance(mut self, cx: &mut Shared, signal: Signal) -> Next {
@@ -91,6 +93,7 @@ impl Healthy {
             return self.hand_over(cx, Heir { member, reason: Reason::Failback, order: None });
         }
         self.publish(cx, answer);
+        cx.drive_synchronous(&mut self.held, self.since);
         cx.drive_renewal(&mut self.held, State::PrimaryHealthy);
         cx.ask_promises(&mut self.held);
         let away = self.held.failures >= cx.policy.failure_threshold;

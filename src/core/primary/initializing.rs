@@ -317,6 +317,10 @@ impl Initializing {
     /// Starts the database once nothing else runs on it and a required watchdog guards it.
     fn begin(cx: &mut Shared, held: &Held, limit: Instant, opening: Opening) -> Opening {
         if opening == Opening::Awaited && cx.is_guarded() && !cx.busy() {
+            if let Some(requirement) = cx.missing_requirement(&cx.synchronous_set().clone()) {
+                cx.require(requirement, held.epoch);
+                return opening;
+            }
             cx.act(Action::StartPrimary, held.epoch, limit.since(cx.now));
             return Opening::Begun;
         }
@@ -364,6 +368,7 @@ impl Initializing {
             return Next::to(Primary::Failed(failed), reason);
         }
         let failed = match signal {
+            Signal::Acted(Action::Require { .. }, ActionOutcome::Applied(_)) => false,
             Signal::Acted(_, ActionOutcome::Applied(_)) => {
                 cx.drive_renewal(&mut held, State::PrimaryInitializing);
                 return Next::to(Primary::Healthy(Healthy::new(cx, held)), Reason::LeaseKept);

@@ -113,6 +113,7 @@ impl Initializing {
                     | Action::Follow { .. }
                     | Action::StartPrimary
                     | Action::Promote
+                    | Action::Require { .. }
                     | Action::Checkpoint
                     | Action::Fence { .. } => cx.policy.start_timeout,
                 };

@@ -38,7 +38,13 @@ impl Promoting {
     /// Starts the promotion once a crash could neither forget the epoch nor leave us unguarded.
     fn start_when_safe(&mut self, cx: &mut Shared) {
         let safe = cx.is_guarded() && cx.has_remembered(self.held.epoch);
-        if !self.started && safe && !cx.busy() {
+        if self.started || !safe || cx.busy() {
+            return;
+        }
+        // Whoever may be taken for one that has every commit has to get those of the new timeline, too.
+        if let Some(requirement) = cx.missing_requirement(&cx.synchronous_set().clone()) {
+            cx.require(requirement, self.held.epoch);
+        } else {
             self.started = true;
             cx.act(Action::Promote, self.held.epoch, self.limit.since(cx.now));
         }
@@ -56,6 +62,7 @@ impl Promoting {
                 let healthy = primary::Healthy::new(cx, self.held);
                 return Next::to(Primary::Healthy(healthy), Reason::Promoted);
             }
+            Signal::Acted(Action::Require { .. }, ActionOutcome::Applied(_)) => false,
             Signal::Acted(..) | Signal::Died => true,
             Signal::Look | Signal::Lease(_) => cx.now >= self.limit,
         };

@@ -83,9 +83,11 @@ impl Watching {
             if matches!(action, Action::Rejoin { .. }) {
                 cx.raise(Alarm::RejoinFailed);
             }
-            return self.fail(cx, Reason::DatabaseUnfit);
+            if !matches!(action, Action::Require { .. }) {
+                return self.fail(cx, Reason::DatabaseUnfit);
+            }
         }
-        if cx.busy() {
+        if cx.busy() && !cx.is_requiring() {
             return Next::stay(Workflow::Replica(Replica::Watching(self)));
         }
         if signal == Signal::Died {
@@ -99,6 +101,9 @@ impl Watching {
         }
         if cx.view_is_fresh() {
             self.keep_following(cx);
+            if cx.live_holder().is_some() {
+                cx.prepare_requirement();
+            }
             return self.consider(cx);
         }
         Next::stay(Workflow::Replica(Replica::Watching(self)))
@@ -159,6 +164,10 @@ impl Watching {
         let Takeover::At(at, reason) = takeover(cx) else {
             return Next::stay(Workflow::Replica(Replica::Watching(self)));
         };
+        if cx.is_requiring() && cx.now >= at {
+            // Made sure of again before the promotion.
+            cx.cancel();
+        }
         if !self.can_acquire(cx) {
             return Next::stay(Workflow::Replica(Replica::Watching(self)));
         }

@@ -44,6 +44,13 @@ impl Shared {
 
     pub(in crate::core) fn acted(&mut self, op: OpId, outcome: ActionOutcome) -> Signal {
         match self.running.take_if(|running| running.op == op) {
+            Some(Running { action: action @ Action::Require { .. }, .. }) => {
+                if let Action::Require { requirement } = &action {
+                    self.required(requirement, &outcome);
+                }
+                self.effects.push(Effect::Observe);
+                Signal::Acted(action, outcome)
+            }
             Some(running) => {
                 // What was seen before the action says nothing about now.
                 self.database = None;
@@ -59,7 +66,8 @@ impl Shared {
     }
 
     pub(in crate::core) fn observed(&mut self, observation: Observation) {
-        if self.running.is_some() {
+        let changes = |running: &Running| !matches!(running.action, Action::Require { .. });
+        if self.running.as_ref().is_some_and(changes) {
             return;
         }
         self.position = Position {

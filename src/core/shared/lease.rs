@@ -10,6 +10,7 @@ use crate::core::policy::WatchdogMode;
 use crate::core::records::{Invalid, Key, Lease, Record, Release, Slot};
 use crate::core::time::Instant;
 use crate::core::view::Disobeyed;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl Shared {
@@ -123,6 +124,7 @@ impl Shared {
             database: self.position,
             address: self.id.address.clone(),
             described: self.view.described(),
+            synchronous: self.synchronous_set().clone(),
             released,
         }
     }
@@ -130,6 +132,7 @@ impl Shared {
     /// Tries to become the holder: compare-and-set on `expected`, with an epoch above all known.
     pub(in crate::core) fn acquire(&mut self, status: State, expected: Option<Revision>) {
         let epoch = self.next_epoch();
+        self.inherit_synchronous();
         let lease = self.lease_record(epoch, 0, status, None);
         self.write_lease(Purpose::Acquire, expected, lease);
     }
@@ -299,6 +302,10 @@ impl Shared {
             revision,
             sent: pending.first_sent,
             duration: pending.duration,
+            synchronous: match &pending.write.record {
+                Record::Lease(lease) => lease.synchronous.clone(),
+                Record::ClusterState(_) | Record::Heartbeat(_) => BTreeSet::new(),
+            },
         }))
     }
 

@@ -10,6 +10,7 @@ mod name;
 mod order;
 mod promise;
 mod reading;
+mod synchronous;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use super::view::View;
 use name::Name;
 pub(super) use order::Verdict;
 use promise::Promises;
+use synchronous::Synchronous;
 
 /// Who this agent is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -125,6 +127,8 @@ pub(super) struct Shared {
     remember_due: Instant,
     heartbeat: OwnHeartbeat,
     cluster_write: Publishing,
+    #[serde(default)]
+    synchronous: Synchronous,
 }
 
 /// The agent was told to stop.
@@ -196,6 +200,7 @@ impl Shared {
             remember_due: now,
             heartbeat: OwnHeartbeat { due: now, ..OwnHeartbeat::default() },
             cluster_write: Publishing::default(),
+            synchronous: Synchronous::default(),
         }
     }
 
@@ -233,6 +238,7 @@ impl Shared {
             Alarm::DatabaseDenied,
             Alarm::NoCandidate,
             Alarm::HeldByPromises,
+            Alarm::NoSynchronousStandby,
         ] {
             self.clear(alarm);
         }

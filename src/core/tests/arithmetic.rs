@@ -10,7 +10,8 @@ use std::time::Duration;
 
 fn landed(sent: Instant, duration: Duration) -> Landed {
     let (epoch, revision) = (Epoch(1), Revision(1));
-    Landed { purpose: Purpose::Renew, epoch, revision, sent, duration }
+    let synchronous = Default::default();
+    Landed { purpose: Purpose::Renew, epoch, revision, sent, duration, synchronous }
 }
 
 proptest! {

@@ -27,8 +27,8 @@ proptest! {
         let fill = |order: Vec<usize>| {
             let mut store = Store::new();
             let synchronous = |i: &usize| members[*i].3;
-            store.put_cluster(&identity("z", 1), |cluster| {
-                cluster.synchronous = (0..members.len())
+            store.put_lease(&identity("z", 1), |lease| {
+                lease.synchronous = (0..members.len())
                     .filter(synchronous)
                     .map(|i| member(names[i]))
                     .collect();

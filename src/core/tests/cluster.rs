@@ -46,7 +46,7 @@ impl Node {
                     upstream.as_ref().map(|up| (up.address.host.clone(), up.address.port));
             }
             Action::StartPrimary | Action::Promote => self.process = Process::RunningPrimary,
-            Action::Checkpoint => {}
+            Action::Require { .. } | Action::Checkpoint => {}
             Action::Fence { .. } => {
                 self.process = match self.process {
                     Process::RunningStandby => Process::StoppedStandby,

@@ -281,13 +281,10 @@ fn what_we_released_to_another_is_not_taken_back_at_once() {
 #[test]
 fn never_without_the_right_to() {
     type Change = fn(&mut Store);
-    let cases: [(&str, Policy, Change); 4] = [
+    let cases: [(&str, Policy, Change); 3] = [
         ("priority 0", Policy { priority: 0, ..policy() }, |_| {}),
         ("paused", policy(), |store| {
             store.put_cluster(&identity("b", 1), |cluster| cluster.paused = Some(pause("x")));
-        }),
-        ("not synchronous", policy(), |store| {
-            store.put_cluster(&identity("b", 1), |cluster| cluster.synchronous = vec![member("c")]);
         }),
         ("unreadable cluster", policy(), |store| {
             let newer = Invalid::Schema("2.0".to_owned());

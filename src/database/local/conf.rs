@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 
 use super::outcome::{Failure, Step};
 use super::place::Place;
+use super::require;
 use super::{Settings, SetupError};
 use crate::core::event::Upstream;
 
@@ -71,6 +72,31 @@ pub(super) fn rewrite(place: &Place, upstream: Option<&Upstream>) -> Step<()> {
     include(place.data_dir())?;
     let settings = all(place, upstream)?;
     place.write(&place.data_dir().join(FILE), &render(&settings), 0o600)
+}
+
+/// Changes settings in our file under a running server, which then has to be told. `None`: not ours.
+pub(super) fn set(place: &Place, settings: &[(&str, Option<String>)]) -> Step<()> {
+    include(place.data_dir())?;
+    let path = place.data_dir().join(FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Failure::file("read", &path, &error)),
+    };
+    let ours = |line: &str| {
+        let name = line.split(['=', ' ']).next().unwrap_or_default();
+        settings.iter().any(|(setting, _)| *setting == name)
+    };
+    let mut kept = String::new();
+    for line in text.lines().filter(|line| !ours(line)) {
+        let _ = writeln!(kept, "{line}");
+    }
+    for (name, value) in settings {
+        if let Some(value) = value {
+            let _ = writeln!(kept, "{}", assignment(name, value));
+        }
+    }
+    place.write(&path, &kept, 0o600)
 }
 
 /// Whether ALTER SYSTEM has set `name`, which would win over our file.
@@ -188,6 +214,9 @@ fn all(place: &Place, upstream: Option<&Upstream>) -> Step<BTreeMap<String, Stri
         defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     all.extend(settings.parameters.iter().map(|(k, v)| (k.to_ascii_lowercase(), v.clone())));
     all.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    if let Some(names) = require::value(place)? {
+        all.insert("synchronous_standby_names".to_owned(), names);
+    }
     Ok(all)
 }
 
@@ -195,10 +224,13 @@ pub(super) fn render(settings: &BTreeMap<String, String>) -> String {
     let mut text =
         "# Written by harmony-agent at every start; changes made here are lost.\n".to_owned();
     for (name, value) in settings {
-        let value = value.replace('\\', "\\\\").replace('\'', "''");
-        let _ = writeln!(text, "{name} = '{value}'");
+        let _ = writeln!(text, "{}", assignment(name, value));
     }
     text
+}
+
+fn assignment(name: &str, value: &str) -> String {
+    format!("{name} = '{}'", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// A value of a connection string, quoted.

@@ -25,6 +25,7 @@ mod process;
 mod progress;
 mod promote;
 mod rejoin;
+mod require;
 mod source;
 mod sql;
 mod start;
@@ -181,6 +182,8 @@ struct Shared {
     watcher: tokio::sync::Mutex<observe::Watcher>,
     /// An open connection for the next action: a promotion must not wait for one.
     action: Mutex<Option<Arc<Asker>>>,
+    /// The postmaster whose commits are known to wait for standbys.
+    waits: Mutex<Option<i32>>,
     /// What the server said about its role does not hold any more.
     role_changed: AtomicBool,
 }
@@ -210,6 +213,7 @@ impl Local {
             postmaster: Mutex::new(None),
             watcher: tokio::sync::Mutex::default(),
             action: Mutex::new(None),
+            waits: Mutex::new(None),
             role_changed: AtomicBool::new(false),
         };
         Ok(Self { shared: Arc::new(shared), acting: Arc::default() })
@@ -291,6 +295,7 @@ async fn perform(shared: &Arc<Shared>, action: &Action, cancel: &CancellationTok
         Action::Rejoin { upstream } => rejoin::rejoin(shared, upstream, cancel).await,
         Action::StartPrimary => start::start_primary(shared, cancel).await,
         Action::Promote => promote::promote(shared, cancel).await,
+        Action::Require { requirement } => require::require(shared, requirement, cancel).await,
         Action::Checkpoint => promote::checkpoint(shared, cancel).await,
         Action::Fence { ladder } => fence::fence(shared, *ladder, cancel).await,
     }

@@ -152,6 +152,8 @@ pub(super) fn policy() -> Policy {
         priority: 1,
         may_bootstrap: true,
         failback_after: None,
+        synchronous: harmony_agent::core::synchronous::SynchronousMode::On,
+        synchronous_standbys: 1,
         cool_down: ms(30_000),
         hand_over_timeout: ms(10_000),
         stop_timeout: ms(30_000),

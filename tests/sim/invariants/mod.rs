@@ -15,6 +15,7 @@ mod lag_is_bounded;
 mod lease_before_opening;
 mod lease_covers_writes;
 mod lost_store_not_obeyed;
+mod named_members_have_every_commit;
 mod never_panics;
 mod no_circles;
 mod no_renewal_while_fencing;
@@ -25,6 +26,7 @@ mod orders_are_of_their_epoch;
 mod pause_is_kept;
 mod released_is_fenced;
 mod stale_decisions_change_nothing;
+mod strict_means_two_disks;
 mod synchronous_commits_survive;
 mod takeover_waits;
 mod tasks_belong_to_their_epoch;
@@ -103,6 +105,8 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<floors_only_grow::FloorsOnlyGrow>::default(),
         Box::<stale_decisions_change_nothing::StaleDecisionsChangeNothing>::default(),
         Box::<synchronous_commits_survive::SynchronousCommitsSurvive>::default(),
+        Box::<named_members_have_every_commit::NamedMembersHaveEveryCommit>::default(),
+        Box::<strict_means_two_disks::StrictMeansTwoDisks>::default(),
         Box::<tasks_belong_to_their_epoch::TasksBelongToTheirEpoch>::default(),
         Box::<pause_is_kept::PauseIsKept>::default(),
         Box::<orders_are_of_their_epoch::OrdersAreOfTheirEpoch>::default(),

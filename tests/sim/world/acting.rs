@@ -238,6 +238,10 @@ impl World {
             }
             Action::StartPrimary => self.start_primary(m, &mut acting),
             Action::Promote => self.promote(m, &mut acting),
+            Action::Require { requirement } => {
+                let requirement = requirement.clone();
+                self.require(m, requirement, &mut acting)
+            }
             Action::Checkpoint => self.checkpoint(m, &mut acting),
         };
         if let Some(kept) = self.machines[m].agent.as_mut().and_then(|a| a.actions.get_mut(&op)) {

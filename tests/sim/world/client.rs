@@ -1,5 +1,7 @@
 //! Clients that commit on whatever member they are pinned to, and the replication of what they wrote.
 
+use harmony_agent::core::synchronous::Requirement;
+
 use super::fault::{Kind, spoken};
 use super::history::{Place, Streams};
 use super::{Fact, Item, World};
@@ -29,7 +31,7 @@ impl World {
         let Some(data) = &mut self.machines[m].db.data else { return };
         self.branches.append(&mut data.place, size, true);
         let place = data.place;
-        if self.setup.synchronous {
+        if self.setup.waits_for_standbys() {
             self.machines[m].db.waiting.push(place);
             self.release(m);
         } else {
@@ -59,9 +61,19 @@ impl World {
 
     // ---- synchronous replication
 
-    /// Members whose standbys have to have a commit of `m`.
-    fn synchronous_standbys(&self, m: usize) -> impl Iterator<Item = usize> {
-        (0..self.setup.members).filter(move |other| *other != m && self.machines[*other].joined)
+    /// Members whose standbys have to have a commit of `m`; `None`: no commit is acknowledged.
+    fn required_standbys(&self, m: usize) -> Option<Vec<usize>> {
+        let all = 0..self.setup.members;
+        if self.setup.synchronous {
+            return Some(all.filter(|it| *it != m && self.machines[*it].joined).collect());
+        }
+        match &self.machines[m].db.requirement.0 {
+            None | Some(Requirement::Nobody) => Some(Vec::new()),
+            Some(Requirement::Unsatisfiable) => None,
+            Some(Requirement::All(members)) => {
+                Some(all.filter(|it| members.contains(&self.machines[*it].member)).collect())
+            }
+        }
     }
 
     /// A standby says how far it has flushed.
@@ -75,8 +87,8 @@ impl World {
         self.release(m);
     }
 
-    /// Clients hear of the commits that every other member's standby has.
-    fn release(&mut self, m: usize) {
+    /// Clients hear of the commits that all standbys they wait for have.
+    pub(crate) fn release(&mut self, m: usize) {
         while let Some(first) = self.machines[m].db.waiting.first().copied() {
             let flushed = &self.machines[m].db.flushed;
             let has = |standby: usize| {
@@ -84,12 +96,13 @@ impl World {
                     .get(&standby)
                     .is_some_and(|has| has.branch == first.branch && has.lsn >= first.lsn)
             };
-            let mut standbys = self.synchronous_standbys(m);
-            let enough = match self.setup.mutant {
-                Some(Mutant::AnyStandby) => standbys.any(has),
-                _ => standbys.all(has),
-            };
-            drop(standbys);
+            let enough = self.required_standbys(m).is_some_and(|standbys| {
+                let mut standbys = standbys.into_iter();
+                match self.setup.mutant {
+                    Some(Mutant::AnyStandby) => standbys.any(has),
+                    _ => standbys.all(has),
+                }
+            });
             if !enough || !self.can_acknowledge(m) {
                 return;
             }
@@ -146,7 +159,7 @@ impl World {
         if let Some(data) = &mut self.machines[m].db.data {
             data.place = place;
         }
-        if self.setup.synchronous {
+        if self.setup.waits_for_standbys() {
             let server = self.machines[source].db.server_number;
             let delay = self.some(1, 20);
             self.later(delay, Item::Flushed(source, server, m, place));

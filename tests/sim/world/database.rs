@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use harmony_agent::core::ids::SystemId;
+use harmony_agent::core::synchronous::Requirement;
 
 use super::fault::Kind;
 use super::history::{Place, Streams};
@@ -81,6 +82,8 @@ pub(crate) struct Database {
     pub(crate) waiting: Vec<Place>,
     /// How far standbys say that they have flushed.
     pub(crate) flushed: BTreeMap<usize, Place>,
+    /// What commits wait for: in effect, and from the next start on.
+    pub(crate) requirement: (Option<Requirement>, Option<Requirement>),
 }
 
 impl Database {
@@ -128,6 +131,7 @@ impl World {
         let Some(data) = &mut db.data else { return };
         data.standby_signal = standby;
         db.server = Server::Starting { standby };
+        db.requirement.0.clone_from(&db.requirement.1);
         db.server_number += 1;
         db.promoting = false;
         db.broken = false;

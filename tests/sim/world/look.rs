@@ -127,6 +127,12 @@ impl World {
     /// What a primary's senders say of the standbys that are there.
     fn attached(&self, m: usize) -> Vec<(String, Lsn)> {
         let there = self.machines.iter().filter(|machine| machine.db.streaming == Some(m));
+        if self.setup.is_managed() {
+            let flushed = &self.machines[m].db.flushed;
+            let there = flushed.iter().map(|(other, place)| (&self.machines[*other], place));
+            let there = there.filter(|(machine, _)| machine.db.streaming == Some(m));
+            return there.map(|(it, place)| (it.member.to_string(), Lsn(place.lsn))).collect();
+        }
         let flushed = |machine: &Machine| {
             let data = machine.db.data.as_ref()?;
             Some((machine.member.to_string(), self.seen_lsn(data.place.lsn, true)))

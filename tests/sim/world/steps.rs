@@ -2,6 +2,7 @@
 
 use harmony_agent::core::event::{ActionOutcome, Done};
 use harmony_agent::core::ids::{Lsn, SystemId, TimelineId};
+use harmony_agent::core::synchronous::Requirement;
 
 use super::Item;
 use super::World;
@@ -9,6 +10,7 @@ use super::acting::{Acting, Flow, Phase, refused, unknown};
 use super::database::{Data, Server, ServerEvent};
 use super::fault::Kind;
 use super::history::{Place, Streams};
+use crate::sim::mutant::Mutant;
 
 fn done() -> Flow {
     Flow::Done(ActionOutcome::Applied(Done::Done))
@@ -235,6 +237,43 @@ impl World {
             None => return refused("there is no data directory"),
         }
         done()
+    }
+
+    /// What commits wait for: known on disk at once, to the server's processes by and by.
+    pub(crate) fn require(
+        &mut self,
+        m: usize,
+        requirement: Requirement,
+        acting: &mut Acting,
+    ) -> Flow {
+        let up = matches!(self.machines[m].db.server, Server::Up { .. });
+        let answers = up && !self.fault_on(m, Kind::HangDb) && self.refuses(m).is_none();
+        if self.setup.mutant == Some(Mutant::RequirementLies) {
+            return self.requires(m);
+        }
+        if acting.phase == Phase::Begin {
+            let early = self.rng.chance(50);
+            let db = &mut self.machines[m].db;
+            db.requirement.1 = Some(requirement.clone());
+            if up && early {
+                db.requirement.0 = Some(requirement);
+                self.release(m);
+            }
+            let took = self.some(2, 400);
+            return Flow::Again(Phase::Work, took);
+        }
+        if self.machines[m].db.is_running() && !answers {
+            return Flow::Again(Phase::Work, self.setup.scaled(100));
+        }
+        self.machines[m].db.requirement.0 = Some(requirement);
+        self.release(m);
+        self.requires(m)
+    }
+
+    fn requires(&self, m: usize) -> Flow {
+        let data = self.machines[m].db.data.as_ref().filter(|_| self.machines[m].db.is_primary());
+        let lsn = Lsn(data.map_or(0, |data| data.place.lsn));
+        Flow::Done(ActionOutcome::Applied(Done::Required { lsn }))
     }
 
     // ---- rejoining: start, else rewind, else copy

@@ -54,6 +54,8 @@ pub(super) fn policy() -> Policy {
         maximum_lag_on_failover: 1_000,
         priority: 1,
         failback_after: None,
+        synchronous: crate::core::synchronous::SynchronousMode::Off,
+        synchronous_standbys: 1,
         may_bootstrap: true,
         cool_down: seconds(60),
         hand_over_timeout: seconds(20),

@@ -1,6 +1,6 @@
 //! The store as data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{SYSTEM, identity, seconds};
 use crate::core::event::{State, StoreWrite, WriteOutcome};
@@ -131,6 +131,7 @@ impl Store {
             },
             address: by.address.clone(),
             described: None,
+            synchronous: BTreeSet::new(),
             released: None,
         };
         change(&mut lease);

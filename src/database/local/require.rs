@@ -1,0 +1,231 @@
+//! Synchronous replication: having the server wait for standbys, and knowing that it does.
+//!
+//! `synchronous_standby_names` takes effect in each process for itself. Whether commits wait at all is
+//! told to everybody by the checkpointer; for whom, every sender decides. A reload that our own session
+//! has seen says nothing of either, hence the proofs below.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::conf;
+use super::outcome::{Failure, Step, blocking};
+use super::place::Place;
+use super::sql::Trouble;
+use super::start::{Found, find, wait};
+use crate::core::event::Done;
+use crate::core::ids::{Lsn, MemberId};
+use crate::core::synchronous::Requirement;
+
+const SETTING: &str = "synchronous_standby_names";
+
+/// A setting of our own, to see that a reload has happened.
+const RELOADED: &str = "harmony.reloaded";
+
+/// A name that no standby of ours has: names of members have no colon.
+const NOBODY: &str = "harmony:nobody";
+
+/// Between looks for an effect.
+const POLL: Duration = Duration::from_millis(2);
+
+/// What the server is asked while it takes a requirement in.
+const PRIORITIES: &str = "
+select array(select application_name || ' ' || sync_priority from pg_stat_replication
+              where state in ('streaming', 'catchup')),
+       case when pg_is_in_recovery() then null else pg_current_wal_flush_lsn()::text end";
+
+/// The file that keeps the setting's value: beside the data directory, so that no clone and no rewind
+/// brings another server's.
+fn file(place: &Place) -> PathBuf {
+    place.beside().join("synchronous_standby_names")
+}
+
+/// The value to be in effect at the next start; `None`: the agent does not set it.
+pub(super) fn value(place: &Place) -> Step<Option<String>> {
+    let path = file(place);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::file("read", &path, &error)),
+    }
+}
+
+/// The setting's value: everybody named has to confirm. Those who were not named before come first, so
+/// that the place of all others changes, by which a sender shows that it knows the new list.
+fn render(requirement: &Requirement, before: &[String]) -> Vec<String> {
+    match requirement {
+        Requirement::Nobody => Vec::new(),
+        Requirement::Unsatisfiable => vec![NOBODY.to_owned()],
+        Requirement::All(members) => {
+            let named = |member: &&MemberId| before.iter().any(|name| name == member.as_str());
+            let new = members.iter().filter(|member| !named(member));
+            let old = before.iter().filter(|name| members.iter().any(|it| it.as_str() == **name));
+            new.map(ToString::to_string).chain(old.cloned()).collect()
+        }
+    }
+}
+
+fn text(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    format!("FIRST {} ({})", names.len(), quoted.join(", "))
+}
+
+/// The names in a value that [`text`] made.
+fn parse(value: &str) -> Vec<String> {
+    value.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// Has the server acknowledge commits by this requirement only.
+pub(super) async fn require(
+    shared: &Arc<Shared>,
+    requirement: &Requirement,
+    cancel: &CancellationToken,
+) -> Step<Done> {
+    let place = &shared.place;
+    let before = value(place)?;
+    let names = render(requirement, &parse(before.as_deref().unwrap_or_default()));
+    let wanted = text(&names);
+    let found = find(shared, cancel).await?;
+    keep(shared, wanted.clone()).await?;
+    match found {
+        Found::Absent | Found::Stopped { .. } => Ok(Done::Required { lsn: Lsn(0) }),
+        Found::Running => {
+            let (asker, _) = wait(shared, cancel).await?;
+            let client = &asker.session.client;
+            let told = tell(shared, client, &names, &wanted);
+            tokio::select! {
+                told = told => told.map(|lsn| Done::Required { lsn }),
+                () = cancel.cancelled() => Err(Failure::Cancelled),
+            }
+        }
+    }
+}
+
+/// Writes what holds from the next start on.
+async fn keep(shared: &Arc<Shared>, wanted: String) -> Step<()> {
+    let shared = Arc::clone(shared);
+    blocking(move || {
+        let place = &shared.place;
+        if value(place)?.unwrap_or_default() == wanted {
+            return Ok(());
+        }
+        place.make_beside()?;
+        place.write(&file(place), &wanted, 0o600)
+    })
+    .await
+}
+
+/// Tells the running server, and returns the end of its own log once it goes by it.
+async fn tell(shared: &Arc<Shared>, client: &Client, names: &[String], wanted: &str) -> Step<Lsn> {
+    let shown = setting(client, SETTING).await?;
+    let pid = shared.running_postmaster();
+    let proven = *shared.waits.lock().unwrap_or_else(PoisonError::into_inner);
+    let waits = !names.is_empty();
+    let known = pid.is_some() && proven == pid;
+    if shown == wanted && (known || !waits) {
+        return senders(client, names).await;
+    }
+    if conf::is_altered(&shared.place, SETTING) {
+        let reset = format!("alter system reset {SETTING}");
+        client.batch_execute(&reset).await.map_err(unknown)?;
+    }
+    // While it is not proven anew, nothing is.
+    *shared.waits.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    reload(shared, client, wanted).await?;
+    if waits {
+        // The postmaster hands reloads on one after the other: when the second one is seen, everybody
+        // has been told of the first.
+        reload(shared, client, wanted).await?;
+        if !known {
+            // The checkpointer takes a reload in before it begins a checkpoint.
+            client.batch_execute("checkpoint").await.map_err(unknown)?;
+        }
+    }
+    let shown = setting(client, SETTING).await?;
+    if shown != wanted {
+        let dir = shared.place.data_dir().display();
+        return Err(Failure::Refused(format!(
+            "the server did not take {SETTING} from harmony.conf in {dir}: it is {shown:?}; is it set \
+             elsewhere?"
+        )));
+    }
+    let lsn = senders(client, names).await?;
+    if waits {
+        *shared.waits.lock().unwrap_or_else(PoisonError::into_inner) = pid;
+    }
+    Ok(lsn)
+}
+
+/// Has the server read its configuration, and waits until our session has.
+async fn reload(shared: &Arc<Shared>, client: &Client, wanted: &str) -> Step<()> {
+    let mark = uuid::Uuid::new_v4().simple().to_string();
+    let (files, value, own) = (Arc::clone(shared), wanted.to_owned(), mark.clone());
+    blocking(move || {
+        let value = Some(value).filter(|value| !value.is_empty());
+        conf::set(&files.place, &[(SETTING, value), (RELOADED, Some(own))])
+    })
+    .await?;
+    client.batch_execute("select pg_reload_conf()").await.map_err(unknown)?;
+    // Whoever called bounds it in time.
+    while setting(client, RELOADED).await? != mark {
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+/// Waits until the senders to those named know their places, and returns the end of the log then.
+async fn senders(client: &Client, names: &[String]) -> Step<Lsn> {
+    loop {
+        let row = client.query_one(PRIORITIES, &[]).await.map_err(unknown)?;
+        let senders: Vec<String> = row.try_get(0).map_err(unknown)?;
+        let lsn: Option<&str> = row.try_get(1).map_err(unknown)?;
+        let place = |name: &str| names.iter().position(|it| it == name).map_or(0, |at| at + 1);
+        let knows = |sender: &String| {
+            sender.rsplit_once(' ').is_none_or(|(name, said)| said == place(name).to_string())
+        };
+        if senders.iter().all(knows) {
+            return Ok(lsn.and_then(|lsn| lsn.parse().ok()).unwrap_or_default());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn setting(client: &Client, name: &str) -> Step<String> {
+    let row = client.query_one("select current_setting($1, true)", &[&name]).await;
+    let row = row.map_err(unknown)?;
+    Ok(row.try_get::<_, Option<String>>(0).map_err(unknown)?.unwrap_or_default())
+}
+
+fn unknown(error: tokio_postgres::Error) -> Failure {
+    Failure::Unknown(Trouble::from(error).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_named_has_to_confirm_and_those_who_are_new_come_first() {
+        let all = |names: &[&str]| {
+            Requirement::All(names.iter().map(|name| name.parse().unwrap()).collect())
+        };
+        let first = render(&all(&["b"]), &[]);
+        assert_eq!(text(&first), "FIRST 1 (\"b\")");
+        let second = render(&all(&["a", "b", "c"]), &first);
+        assert_eq!(text(&second), "FIRST 3 (\"a\", \"c\", \"b\")");
+        assert_eq!(parse(&text(&second)), second);
+        assert_eq!(text(&render(&all(&["b"]), &second)), "FIRST 1 (\"b\")");
+        assert_eq!(text(&render(&Requirement::Nobody, &second)), "");
+        let nobody = render(&Requirement::Unsatisfiable, &second);
+        assert_eq!(text(&nobody), "FIRST 1 (\"harmony:nobody\")");
+    }
+}
