@@ -34,6 +34,7 @@ pub struct Metrics {
     store_latency: Family<KindLabel, Histogram>,
     watchdog_up: Gauge,
     paused: Gauge,
+    synchronous: Gauge,
     alarms: Family<AlarmLabel, Counter>,
     actions: Family<ActionLabels, Counter>,
     promises: Family<OutcomeLabel, Counter>,
@@ -156,6 +157,7 @@ impl Metrics {
             }),
             watchdog_up: Gauge::default(),
             paused: Gauge::default(),
+            synchronous: Gauge::default(),
             alarms: Family::default(),
             actions: Family::default(),
             promises: Family::default(),
@@ -194,6 +196,11 @@ impl Metrics {
             self.store_latency.clone(),
         );
         all.register("watchdog_up", "1 while the watchdog runs", self.watchdog_up.clone());
+        all.register(
+            "synchronous_members",
+            "Members that have every acknowledged commit, by the lease; 0: commits wait for nobody",
+            self.synchronous.clone(),
+        );
         all.register("paused", "1 while automatic transitions are paused", self.paused.clone());
         all.register("alarms", "Alarms by kind, one per onset", self.alarms.clone());
         all.register("actions", "Actions on the database by outcome", self.actions.clone());
@@ -288,6 +295,11 @@ impl Metrics {
     /// Automatic transitions are paused, or not.
     pub fn set_paused(&self, paused: bool) {
         self.paused.set(i64::from(paused));
+    }
+
+    /// So many members have every acknowledged commit.
+    pub fn set_synchronous(&self, members: usize) {
+        self.synchronous.set(i64::try_from(members).unwrap_or(i64::MAX));
     }
 
     /// The watchdog's state changed.

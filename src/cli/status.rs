@@ -8,9 +8,11 @@ use super::Settings;
 use super::exit::{Code, Failure};
 use super::output::{self, Format};
 use crate::config::{http_listen, show_duration};
+use crate::core::ids::MemberId;
 use crate::core::order::{Answer, Order};
+use crate::core::synchronous::{Requirement, SynchronousMode};
 use crate::http::client;
-use crate::http::view::{MemberView, NotObeyed, PauseView, Role, View};
+use crate::http::view::{MemberView, NotObeyed, PauseView, Role, SynchronousView, View};
 
 /// Arguments of `status`.
 #[derive(Clone, Debug, clap::Args)]
@@ -160,6 +162,7 @@ pub fn page(view: &View) -> String {
             last.from, last.to, last.reason
         ));
     }
+    lines.extend(synchronous(&view.synchronous));
     if let Some(PauseView { reason, by, ends }) = &view.paused {
         let until = if *ends { "for a time" } else { "until `harmony-agent resume`" };
         lines.push(format!("PAUSED {until}: {reason} ({by})"));
@@ -179,6 +182,18 @@ pub fn page(view: &View) -> String {
         lines.push(format!("NOT OBEYED: {what}: {why}"));
     }
     output::plain(&lines.join("\n"))
+}
+
+fn synchronous(view: &SynchronousView) -> Option<String> {
+    let SynchronousView { mode, members, requirement } = view;
+    let told = requirement.as_ref().filter(|it| **it != Requirement::Nobody);
+    if *mode == SynchronousMode::Off && members.is_empty() && told.is_none() {
+        return None;
+    }
+    let names: Vec<&str> = members.iter().map(MemberId::as_str).collect();
+    let named = if names.is_empty() { "nobody for certain".to_owned() } else { names.join(", ") };
+    let waits = told.map_or_else(String::new, |it| format!("; commits here wait for {it}"));
+    Some(format!("synchronous {}: every commit is on {named}{waits}", mode.name()))
 }
 
 fn row(member: &MemberView) -> Vec<String> {

@@ -7,6 +7,7 @@ use crate::core::ids::{ClusterId, Epoch, Incarnation, Lsn, MemberId, Revision, T
 use crate::core::order::{Answer, Order};
 use crate::core::reason::{Alarm, Reason};
 use crate::core::records::Address;
+use crate::core::synchronous::{Requirement, SynchronousMode};
 
 /// One agent's view, complete in itself. Times are seconds before the view was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub struct View {
     pub takeover_step_seconds: f64,
     /// If the primary died now: who takes over, when, what may be lost.
     pub takeover: String,
+    /// Synchronous replication.
+    #[serde(default)]
+    pub synchronous: SynchronousView,
     /// Why automatic transitions are paused, while they are.
     #[serde(default)]
     pub paused: Option<PauseView>,
@@ -66,6 +70,17 @@ pub struct View {
     pub version: String,
     /// Seconds since the agent started.
     pub uptime_seconds: f64,
+}
+
+/// Synchronous replication.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SynchronousView {
+    /// This member's setting; the primary's is the one that counts.
+    pub mode: SynchronousMode,
+    /// Members that have every acknowledged commit, by the lease; empty: commits wait for nobody.
+    pub members: Vec<MemberId>,
+    /// What this member's server is known to wait for; `None` while the agent has not told it anything.
+    pub requirement: Option<Requirement>,
 }
 
 /// The lease.

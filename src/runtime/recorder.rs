@@ -295,6 +295,7 @@ impl Recorder {
     /// Says what is not obeyed, and why, when that changed.
     fn asked(&mut self, status: &Status) {
         self.metrics.set_paused(status.paused.is_some());
+        self.metrics.set_synchronous(status.synchronous.set.len());
         let paused = status.paused.as_ref().map(|pause| pause.reason.clone());
         if paused != self.said.paused {
             match &status.paused {

@@ -5,8 +5,8 @@ use crate::core::ids::{ClusterId, Epoch};
 use crate::core::status::{MemberStatus, Status};
 use crate::core::time::Instant;
 use crate::http::view::{
-    LeaseView, MemberView, NotObeyed, PauseView, Role, StoreView, TransitionView, View,
-    WatchdogView,
+    LeaseView, MemberView, NotObeyed, PauseView, Role, StoreView, SynchronousView, TransitionView,
+    View, WatchdogView,
 };
 
 /// What the view says besides the core's status.
@@ -63,6 +63,11 @@ pub fn view(setting: &Setting, status: &Status, store: StoreView, now: Instant) 
         failover_seconds: status.failover_timeout.as_secs_f64(),
         takeover_step_seconds: status.takeover_step.as_secs_f64(),
         takeover: status.takeover.clone(),
+        synchronous: SynchronousView {
+            mode: status.synchronous.mode,
+            members: status.synchronous.set.clone(),
+            requirement: status.synchronous.requirement.clone(),
+        },
         paused: status.paused.as_ref().map(|pause| PauseView {
             reason: pause.reason.clone(),
             by: pause.by.clone(),

@@ -69,6 +69,7 @@ fn primary_view() -> View {
         failover_seconds: 1.1,
         takeover_step_seconds: 0.075,
         takeover: "if a died now: nobody would take over".to_owned(),
+        synchronous: Default::default(),
         paused: None,
         order: None,
         answer: None,

@@ -2,5 +2,6 @@
 
 mod fence;
 mod rejoin;
+mod require;
 mod start;
 mod trouble;

@@ -17,5 +17,6 @@ mod promoting;
 mod reasons;
 mod shutdown;
 mod store;
+mod synchronous;
 mod watching;
 mod yielding;

@@ -1,0 +1,290 @@
+//! Synchronous replication: a member is required before it is named, and named no more before it is
+//! required no more.
+
+use std::collections::BTreeSet;
+
+use super::bench::*;
+use crate::core::event::{
+    Action, ActionOutcome, Alarm, Done, Event, Observation, Process, State, WriteOutcome,
+};
+use crate::core::ids::{Lsn, MemberId};
+use crate::core::policy::Policy;
+use crate::core::records::{Key, Release};
+use crate::core::synchronous::{Requirement, SynchronousMode};
+
+fn mode(synchronous: SynchronousMode) -> Policy {
+    Policy { synchronous, ..policy() }
+}
+
+fn members(names: &[&str]) -> BTreeSet<MemberId> {
+    names.iter().map(|name| member(name)).collect()
+}
+
+fn all(names: &[&str]) -> Requirement {
+    Requirement::All(members(names))
+}
+
+/// A healthy primary `a`, `b` and `c` watching beside it, their standbys attached at this position.
+fn primary(policy: Policy, attached: &[(&str, u64)]) -> Bench {
+    let mut bench = Bench::healthy_with(policy);
+    for name in ["b", "c"] {
+        bench.store.put_heartbeat(&identity(name, 1), |_| {});
+    }
+    bench.step(Event::Observed(with(attached)));
+    bench.read();
+    bench.settle();
+    bench
+}
+
+fn with(attached: &[(&str, u64)]) -> Observation {
+    let standbys = attached.iter().map(|(name, lsn)| ((*name).to_owned(), Lsn(*lsn))).collect();
+    Observation { standbys, ..seen(Process::RunningPrimary) }
+}
+
+/// Standbys are seen attached like this, and everything that can be settled is, for a second.
+fn second(bench: &mut Bench, attached: &[(&str, u64)]) {
+    for name in ["b", "c"] {
+        bench.store.put_heartbeat(&identity(name, 1), |_| {});
+    }
+    bench.advance_ms(1_000);
+    renew(bench);
+    bench.settle();
+    bench.read();
+    bench.step(Event::Observed(with(attached)));
+    bench.settle();
+}
+
+fn renew(bench: &mut Bench) {
+    if let Some((op, write)) = bench.writing(&Key::Lease) {
+        let outcome = bench.store.write(&bench.agent.identity().clone(), &write);
+        bench.step(Event::Written(op, outcome));
+    }
+}
+
+/// The requirement that is asked for and not answered yet.
+fn asked(bench: &Bench) -> Option<Requirement> {
+    use crate::core::event::Effect;
+    bench.open.iter().find_map(|effect| match effect {
+        Effect::Act(_, Action::Require { requirement }, ..) => Some(requirement.clone()),
+        _ => None,
+    })
+}
+
+/// It takes effect, and what was acknowledged before ends here.
+fn in_effect(bench: &mut Bench, lsn: u64) {
+    bench.acted(ActionOutcome::Applied(Done::Required { lsn: Lsn(lsn) }));
+}
+
+fn named(bench: &Bench) -> BTreeSet<MemberId> {
+    bench.store.lease().synchronous
+}
+
+/// Commits wait for `b`, and the lease says so.
+fn settled(policy: Policy) -> Bench {
+    let mut bench = primary(policy, &[("b", 5_000)]);
+    assert_eq!(asked(&bench), Some(all(&["b"])));
+    in_effect(&mut bench, 5_000);
+    second(&mut bench, &[("b", 5_000)]);
+    second(&mut bench, &[("b", 5_000)]);
+    assert_eq!(named(&bench), members(&["b"]));
+    bench
+}
+
+#[test]
+fn off_asks_for_nothing_and_names_nobody() {
+    let mut bench = primary(policy(), &[("b", 5_000), ("c", 5_000)]);
+    for _ in 0..5 {
+        second(&mut bench, &[("b", 5_000), ("c", 5_000)]);
+        assert_eq!((asked(&bench), named(&bench)), (None, BTreeSet::new()));
+    }
+}
+
+#[test]
+fn a_member_is_named_only_when_it_has_what_was_acknowledged_before_it_was_required() {
+    let mut bench = primary(mode(SynchronousMode::On), &[("b", 4_500)]);
+    assert_eq!(asked(&bench), Some(all(&["b"])));
+    second(&mut bench, &[("b", 6_000)]);
+    assert_eq!(named(&bench), BTreeSet::new(), "the requirement is not known to be in effect");
+    in_effect(&mut bench, 5_000);
+    second(&mut bench, &[("b", 4_999)]);
+    second(&mut bench, &[("b", 4_999)]);
+    assert_eq!(named(&bench), BTreeSet::new(), "it lacks a byte");
+    second(&mut bench, &[("b", 5_000)]);
+    second(&mut bench, &[("b", 5_000)]);
+    assert_eq!(named(&bench), members(&["b"]));
+}
+
+#[test]
+fn another_member_takes_the_place_of_one_that_is_gone_without_a_gap() {
+    let mut bench = settled(mode(SynchronousMode::On));
+    second(&mut bench, &[("c", 5_000)]);
+    assert_eq!(asked(&bench), Some(all(&["b", "c"])), "b may still be taken for one that has all");
+    in_effect(&mut bench, 5_000);
+    bench.step(Event::Observed(with(&[("c", 5_000)])));
+    let (op, write) = bench.writing(&Key::Lease).expect("the lease says so at once");
+    // Nobody knows whether it landed: a candidate may decide on either.
+    bench.step(Event::Written(op, unknown()));
+    bench.step(Event::Observed(with(&[("c", 5_000)])));
+    assert_eq!(asked(&bench), None, "b is required until it is certainly not named any more");
+    let outcome = bench.store.write(&bench.agent.identity().clone(), &write);
+    assert!(matches!(outcome, WriteOutcome::Applied(_)));
+    bench.read();
+    bench.step(Event::Observed(with(&[("c", 5_000)])));
+    assert_eq!(named(&bench), members(&["c"]));
+    assert_eq!(asked(&bench), Some(all(&["c"])));
+}
+
+#[test]
+fn on_falls_back_when_nobody_is_left_and_the_lease_says_so_first() {
+    let mut bench = settled(mode(SynchronousMode::On));
+    second(&mut bench, &[]);
+    assert_eq!((asked(&bench), named(&bench)), (None, members(&["b"])), "it may come back");
+    for _ in 0..15 {
+        second(&mut bench, &[]);
+        if asked(&bench).is_some() {
+            break;
+        }
+    }
+    assert_eq!(named(&bench), BTreeSet::new());
+    assert_eq!(asked(&bench), Some(Requirement::Nobody));
+    in_effect(&mut bench, 5_000);
+    for _ in 0..31 {
+        second(&mut bench, &[]);
+    }
+    assert!(bench.agent.status().alarms.contains(&Alarm::NoSynchronousStandby));
+}
+
+#[test]
+fn strict_never_falls_back() {
+    let mut bench = settled(mode(SynchronousMode::Strict));
+    for _ in 0..40 {
+        second(&mut bench, &[]);
+        assert_eq!((asked(&bench), named(&bench)), (None, members(&["b"])));
+    }
+    assert_eq!(bench.agent.status().synchronous.requirement, Some(all(&["b"])));
+}
+
+#[test]
+fn strict_without_a_standby_acknowledges_nothing() {
+    let bench = primary(mode(SynchronousMode::Strict), &[]);
+    assert_eq!(asked(&bench), Some(Requirement::Unsatisfiable));
+}
+
+#[test]
+fn what_did_not_take_effect_is_asked_for_again_and_nothing_is_built_on_it() {
+    for outcome in [
+        ActionOutcome::Unknown("no answer".to_owned()),
+        ActionOutcome::Refused("another file".to_owned()),
+    ] {
+        let mut bench = primary(mode(SynchronousMode::On), &[("b", 9_000)]);
+        bench.acted(outcome);
+        assert_eq!(asked(&bench), None, "not in a circle");
+        second(&mut bench, &[("b", 9_000)]);
+        second(&mut bench, &[("b", 9_000)]);
+        assert_eq!(named(&bench), BTreeSet::new());
+        assert_eq!(asked(&bench), Some(all(&["b"])));
+        bench.assert_no_storm();
+    }
+}
+
+#[test]
+fn switched_off_while_running_the_lease_names_nobody_before_commits_wait_no_more() {
+    let mut bench = settled(mode(SynchronousMode::On));
+    bench.step(Event::Reconfigured(policy()));
+    assert_eq!(asked(&bench), None);
+    second(&mut bench, &[("b", 5_000)]);
+    assert_eq!(named(&bench), BTreeSet::new());
+    assert_eq!(asked(&bench), Some(Requirement::Nobody));
+}
+
+#[test]
+fn as_many_as_configured_and_the_preferred_ones() {
+    let two = Policy { synchronous_standbys: 2, ..mode(SynchronousMode::On) };
+    let bench = primary(two, &[("b", 5_000), ("c", 5_000)]);
+    assert_eq!(asked(&bench), Some(all(&["b", "c"])));
+    let mut bench = Bench::healthy_with(mode(SynchronousMode::On));
+    bench.store.put_heartbeat(&identity("b", 1), |_| {});
+    bench.store.put_heartbeat(&identity("c", 1), |heartbeat| heartbeat.priority = 9);
+    bench.read();
+    bench.settle();
+    assert_eq!(asked(&bench), Some(all(&["c"])));
+}
+
+#[test]
+fn members_that_never_take_over_or_lag_far_behind_are_not_waited_for() {
+    let mut bench = Bench::healthy_with(mode(SynchronousMode::On));
+    bench.store.put_heartbeat(&identity("b", 1), |heartbeat| heartbeat.priority = 0);
+    bench.store.put_heartbeat(&identity("c", 1), |_| {});
+    bench.step(Event::Observed(with(&[("b", 5_000), ("c", 3_999)])));
+    bench.read();
+    bench.settle();
+    assert_eq!(asked(&bench), Some(Requirement::Nobody));
+}
+
+// ---- taking over
+
+/// A standby `a` beside a lease of `b` that names these members.
+fn watching(policy: Policy, names: &[&str]) -> Bench {
+    Bench::watching_with(policy, |store| {
+        store.put_lease(&identity("b", 1), |lease| lease.synchronous = members(names));
+    })
+}
+
+fn released(bench: &mut Bench, names: &[&str]) {
+    bench.store.put_lease(&identity("b", 1), |lease| {
+        lease.synchronous = members(names);
+        lease.released = Some(Release {
+            to: None,
+            reason: "shutdown".to_owned(),
+            lsn: Some(Lsn(5_000)),
+            timeline: crate::core::ids::TimelineId(1),
+        });
+    });
+    bench.read();
+}
+
+#[test]
+fn only_who_is_named_takes_over() {
+    for (names, takes) in [(&["c"][..], false), (&["a"], true), (&["a", "c"], true), (&[], true)] {
+        let mut bench = watching(policy(), names);
+        released(&mut bench, names);
+        assert_eq!(bench.lease_written().is_some(), takes, "{names:?}");
+    }
+}
+
+#[test]
+fn who_takes_over_names_itself_alone() {
+    let mut bench = watching(policy(), &["a", "c"]);
+    released(&mut bench, &["a", "c"]);
+    assert_eq!(bench.lease_written().unwrap().synchronous, members(&["a"]));
+    let mut bench = watching(policy(), &[]);
+    released(&mut bench, &[]);
+    assert_eq!(bench.lease_written().unwrap().synchronous, BTreeSet::new());
+}
+
+#[test]
+fn strict_the_server_is_made_to_wait_before_it_is_promoted() {
+    let mut bench = watching(mode(SynchronousMode::Strict), &["a"]);
+    assert_eq!(asked(&bench), Some(Requirement::Unsatisfiable), "in advance");
+    // A takeover does not wait for that, and makes sure of it again.
+    released(&mut bench, &["a"]);
+    bench.acted(ActionOutcome::Unknown("cancelled".to_owned()));
+    bench.step(Event::Tick);
+    bench.apply(&Key::Lease);
+    bench.remember();
+    assert_eq!(bench.agent.state(), State::ReplicaPromoting);
+    assert_eq!(asked(&bench), Some(Requirement::Unsatisfiable));
+    assert!(!bench.actions().contains(&Action::Promote));
+    in_effect(&mut bench, 0);
+    assert!(bench.actions().contains(&Action::Promote));
+}
+
+#[test]
+fn strict_prepared_in_advance_the_promotion_begins_at_once() {
+    let mut bench = watching(mode(SynchronousMode::Strict), &["a"]);
+    in_effect(&mut bench, 0);
+    released(&mut bench, &["a"]);
+    bench.apply(&Key::Lease);
+    bench.remember();
+    assert!(bench.actions().contains(&Action::Promote));
+}
