@@ -207,27 +207,35 @@ fn servers_of_the_store_disks_processors_and_clocks() {
 /// The wall clock of the first member's agent is off, as its log shows, while it leads.
 fn clock_off(field: &mut Field, kind: Kind, seconds: f64) {
     assert_eq!(field.primary(), 0, "the member with the false clock leads");
-    let before = field.world.slots[0].log().len();
-    // The agent logs something meanwhile: a watchdog that has gone.
-    let fault = Fault {
-        at: Duration::ZERO,
-        lasting: Duration::from_secs(6),
-        kind,
-        who: Who::Primary,
-        which: Which::Leader,
-    };
+    let lasting = Duration::from_secs(30);
+    let fault =
+        Fault { at: Duration::ZERO, lasting, kind, who: Who::Primary, which: Which::Leader };
     assert!(matches!(field.injector.inject(&mut field.world, &fault, 0), Done::Injected(_)));
-    std::thread::sleep(Duration::from_millis(1500));
+    until_told_at(field, seconds);
     field.suffers(Kind::KillWatchdog, Who::Primary, 3).stays().unnoticed();
-    let log = field.world.slots[0].log();
-    let now = jiff::Timestamp::now();
+}
+
+/// Has the agent say something, until it does so at the false time: it looks for its clock's file every
+/// other second.
+fn until_told_at(field: &Field, seconds: f64) {
+    let slot = &field.world.slots[0];
+    let (begin, before) = (Instant::now(), slot.log().len());
     let off = |line: &str| {
         let said: serde_json::Value = serde_json::from_str(line).ok()?;
         let at: jiff::Timestamp = said["timestamp"].as_str()?.parse().ok()?;
-        Some(at.duration_since(now).as_secs_f64())
+        Some(at.duration_since(jiff::Timestamp::now()).as_secs_f64())
     };
-    let seen: Vec<f64> = log[before..].lines().filter_map(off).collect();
-    assert!(seen.iter().any(|off| (off - seconds).abs() < 60.0), "{seen:?}\n{}", &log[before..]);
+    loop {
+        let agent = slot.member.agent_pid().expect("an agent");
+        rustix::process::kill_process(agent, rustix::process::Signal::HUP).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        let log = slot.log();
+        let new = &log[before..];
+        if new.lines().filter_map(off).any(|off| (off - seconds).abs() < 60.0) {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(15), "{new}");
+    }
 }
 
 /// With its guard off the cluster does have two writers, and that is seen. With it on, the same fault
