@@ -89,6 +89,8 @@ impl Setup {
             2..=3 if !twin && !synchronous => SynchronousMode::Strict,
             _ => SynchronousMode::Off,
         };
+        // Alone, a strict primary acknowledges nothing, and the cluster would not come up.
+        let late = late && (members > 2 || policy.synchronous != SynchronousMode::Strict);
         policy.synchronous_standbys = if rng.chance(30) { 2 } else { 1 };
         Self {
             seed,

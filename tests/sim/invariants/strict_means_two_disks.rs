@@ -18,7 +18,7 @@ impl Invariant for StrictMeansTwoDisks {
     }
 
     fn source(&self) -> &'static str {
-        "section 8"
+        "section 7 (synchronous replication)"
     }
 
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
