@@ -1,5 +1,7 @@
 //! Following, and ready to take over when everything says so.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Failed, Promoting, Replica};
@@ -133,6 +135,15 @@ impl Watching {
         }
     }
 
+    /// Begins an action, once what was prepared for a promotion meanwhile has ended.
+    fn act(cx: &mut Shared, action: Action, limit: Duration) {
+        if cx.is_requiring() {
+            cx.cancel();
+        } else {
+            cx.act(action, Epoch(0), limit);
+        }
+    }
+
     /// Re-points the database when the holder changed; makes it rejoin when it cannot stream.
     fn keep_following(&mut self, cx: &mut Shared) {
         let upstream = cx.upstream();
@@ -146,7 +157,7 @@ impl Watching {
         if !cx.follows(&upstream) {
             self.detached_since = None;
             let action = Action::Follow { upstream: Some(upstream) };
-            cx.act(action, Epoch(0), cx.policy.start_timeout);
+            Self::act(cx, action, cx.policy.start_timeout);
             return;
         }
         if seen.streaming {
@@ -156,7 +167,7 @@ impl Watching {
         let since = *self.detached_since.get_or_insert(cx.now);
         if cx.now.since(since) >= cx.policy.heartbeat_interval * DETACHED_INTERVALS {
             self.detached_since = None;
-            cx.act(Action::Rejoin { upstream }, Epoch(0), cx.policy.rejoin_timeout);
+            Self::act(cx, Action::Rejoin { upstream }, cx.policy.rejoin_timeout);
         }
     }
 
