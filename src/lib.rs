@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod database;
+pub mod hooks;
 pub mod http;
 pub mod metrics;
 pub mod operator;

@@ -30,7 +30,7 @@ use crate::core::event::ShutdownMode;
 use crate::core::ids::{ClusterId, MemberId};
 use crate::core::policy::Policy;
 use crate::core::records::Address;
-use crate::{database, recording, store};
+use crate::{database, hooks, recording, store};
 
 pub use check::{TimingRule, policy_problems};
 pub use keys::{Default, Key, Kind};
@@ -63,6 +63,8 @@ pub struct Config {
     pub address: Address,
     /// File with the secret that agents sign their messages with.
     pub peers_secret_file: Option<PathBuf>,
+    /// Programs that run on transitions.
+    pub hooks: hooks::Settings,
     /// What happens to PostgreSQL when the agent is told to stop.
     pub on_sigterm: ShutdownMode,
     /// Address and port of the HTTP listener.

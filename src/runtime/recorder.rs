@@ -120,7 +120,12 @@ impl Recorder {
                 }
                 self.metrics.promise(answer.refused.is_none());
             }
-            Event::Tick | Event::Changed | Event::Remembered(..) | Event::PromiseAsked(..) => {}
+            // The hook's own lines say how it went.
+            Event::Tick
+            | Event::Changed
+            | Event::HookEnded(..)
+            | Event::Remembered(..)
+            | Event::PromiseAsked(..) => {}
         }
     }
 
@@ -233,6 +238,7 @@ impl Recorder {
                 tracing::debug!(round = answer.round, refused, "asked for a promise");
             }
             Effect::Guard(Guard::Until(..) | Guard::Released)
+            | Effect::BeforePromote(..)
             | Effect::Cancel(_)
             | Effect::EpochEnded(_)
             | Effect::Observe

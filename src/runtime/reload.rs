@@ -99,6 +99,7 @@ fn keep(new: Policy, old: &Policy) -> Policy {
         lease_duration: old.lease_duration,
         clock_drift_ppm: old.clock_drift_ppm,
         watchdog: old.watchdog,
+        before_promote: old.before_promote,
         ..new
     }
 }
@@ -127,7 +128,8 @@ mod tests {
         let others = "profile=fast failover.priority=7 failover.on_hung=fail_over \
                       failover.on_disk_full=fail_over failover.may_bootstrap=false \
                       failover.maximum_lag_on_failover=1MiB watchdog.mode=required timing.clock_drift=0.02 \
-                      timing.cool_down=7s timing.fence_timeout=200ms";
+                      timing.cool_down=7s timing.fence_timeout=200ms \
+                      hooks.before_promote=/bin/true";
         let new = load(others);
         for (key, ..) in differences(&old.effective, &new.effective) {
             let value = new.effective.iter().find(|setting| setting.key == key).unwrap();

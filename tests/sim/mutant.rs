@@ -1,7 +1,7 @@
 //! The core, or what it relies on, with one guard removed: at its boundary, so that the core that is
 //! searched is the one that is shipped. Each names the invariant whose violation has to be found.
 
-use super::setup::Setup;
+use super::setup::{Setup, hook};
 
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub(crate) enum Mutant {
     OrderOfAnyEpoch,
     /// A failover by hand may lose whatever it takes.
     LossAccepted,
+    /// A hook that failed is reported as one that ended well.
+    HookUnheard,
 }
 
 impl Mutant {
@@ -103,6 +105,7 @@ impl Mutant {
         (Self::PauseIgnored, "pause_is_kept"),
         (Self::OrderOfAnyEpoch, "orders_are_of_their_epoch"),
         (Self::LossAccepted, "failover_by_hand_loses_only_what_it_may"),
+        (Self::HookUnheard, "promotion_waits_for_hook"),
     ];
 
     /// The world of a seed with this guard removed, made so that the guard is needed in it.
@@ -113,6 +116,9 @@ impl Mutant {
         setup.synchronous |= self == Self::AnyStandby;
         setup.policy.promises |= self == Self::PromiseInvented;
         setup.twin |= self == Self::CopiedStateDir;
+        if self == Self::HookUnheard {
+            setup.policy.before_promote = Some(hook(setup.profile, true));
+        }
         if self == Self::LossAccepted {
             // Nobody else to take over from a primary that is gone.
             (setup.members, setup.twin, setup.late) = (2, false, false);

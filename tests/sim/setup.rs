@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harmony_agent::core::hook::BeforePromote;
 use harmony_agent::core::policy::{Policy, Reaction, WatchdogMode};
 
 use super::model::Terms;
@@ -83,6 +84,9 @@ impl Setup {
         let failback = Duration::from_millis(rng.range(2_000, 30_000));
         let failback = if profile == Profile::Fast { failback / 10 } else { failback };
         policy.failback_after = (preferring && rng.chance(60)).then_some(failback);
+        // Drawn apart: the other worlds stay as they were.
+        let mut hooks = Rng::new(seed ^ 0x4007);
+        policy.before_promote = hooks.chance(20).then(|| hook(profile, hooks.chance(60)));
         Self {
             seed,
             profile,
@@ -108,13 +112,22 @@ impl Setup {
 
     /// Milliseconds of something that is quicker in a quicker profile, in nanoseconds.
     pub(crate) fn scaled(&self, milliseconds: u64) -> u64 {
-        let percent = match self.profile {
-            Profile::Fast => 10,
-            Profile::Standard => 100,
-            Profile::Wan => 150,
-        };
-        milliseconds * MS * percent / 100
+        scaled(self.profile, milliseconds)
     }
+}
+
+fn scaled(profile: Profile, milliseconds: u64) -> u64 {
+    let percent = match profile {
+        Profile::Fast => 10,
+        Profile::Standard => 100,
+        Profile::Wan => 150,
+    };
+    milliseconds * MS * percent / 100
+}
+
+/// The hook that promotions wait for, in the worlds that have one.
+pub(crate) fn hook(profile: Profile, required: bool) -> BeforePromote {
+    BeforePromote { limit: Duration::from_nanos(scaled(profile, 5_000)), required }
 }
 
 /// The settings of a profile.
@@ -143,6 +156,7 @@ pub(crate) fn policy(profile: Profile) -> Policy {
         stop_timeout: ms([10_000, 30_000, 60_000]),
         start_timeout: ms([30_000, 120_000, 300_000]),
         promote_timeout: ms([10_000, 60_000, 120_000]),
+        before_promote: None,
         rejoin_timeout: ms([3_600_000, 21_600_000, 86_400_000]),
         promises: true,
         watchdog: WatchdogMode::Required,

@@ -4,6 +4,7 @@
 mod database;
 mod describe;
 mod heartbeat;
+mod hook;
 mod lease;
 mod members;
 mod name;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::event::{
     Action, ActionOutcome, Alarm, Effect, Floor, Guard, Observation, ShutdownMode, WatchdogStatus,
 };
+use super::hook::HookOutcome;
 use super::ids::{BootId, Epoch, InstanceId, MemberId, OpId, Revision};
 use super::lease::{Held, LeaseAnswer, PendingLease};
 use super::policy::{Policy, WatchdogMode};
@@ -125,6 +127,9 @@ pub(super) struct Shared {
     remember_due: Instant,
     heartbeat: OwnHeartbeat,
     cluster_write: Publishing,
+    /// The hook that is waited for.
+    #[serde(default)]
+    hook: Option<OpId>,
 }
 
 /// The agent was told to stop.
@@ -145,6 +150,8 @@ pub(super) enum Signal {
     Lease(LeaseAnswer),
     /// The action under way ended.
     Acted(Action, ActionOutcome),
+    /// The hook that was waited for ended.
+    Hook(HookOutcome),
 }
 
 /// So many times at most the wait for a failback doubles.
@@ -196,6 +203,7 @@ impl Shared {
             remember_due: now,
             heartbeat: OwnHeartbeat { due: now, ..OwnHeartbeat::default() },
             cluster_write: Publishing::default(),
+            hook: None,
         }
     }
 

@@ -8,6 +8,7 @@ mod candidate;
 mod cluster;
 mod failed;
 mod healthy;
+mod hooks;
 mod initializing;
 mod names;
 mod orders;

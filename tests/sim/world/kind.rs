@@ -39,6 +39,10 @@ pub(crate) enum Kind {
     FailStart,
     SlowPromote,
     FailPromote,
+    /// Its `before_promote` hook ends with a status other than 0.
+    FailHook,
+    /// Its `before_promote` hook does not end by itself.
+    HangHook,
     Lag,
     // the network
     CutFromStore,
@@ -88,7 +92,7 @@ pub(crate) struct Fault {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 51] = [
+    pub(crate) const ALL: [Self; 53] = [
         Self::FreezeAgent,
         Self::Stumble,
         Self::KillAgent,
@@ -116,6 +120,8 @@ impl Kind {
         Self::FailStart,
         Self::SlowPromote,
         Self::FailPromote,
+        Self::FailHook,
+        Self::HangHook,
         Self::Lag,
         Self::CutFromStore,
         Self::CutToStore,
