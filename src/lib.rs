@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main ─► cli ─► config
-//!           └─► runtime::driver ─► store · database · http · watchdog     siblings never import each other
+//!           └─► runtime::driver ─► store · database · hooks · http · watchdog     siblings never import each other
 //!                  │   ▲
 //!      (now, event)▼   │ effects, deadline, status                         adapters speak core's types only
 //!                core::agent ─► primary / replica ─► lease, candidate, view ─► ids, time

@@ -127,7 +127,7 @@ fn scaled(profile: Profile, milliseconds: u64) -> u64 {
 
 /// The hook that promotions wait for, in the worlds that have one.
 pub(crate) fn hook(profile: Profile, required: bool) -> BeforePromote {
-    BeforePromote { limit: Duration::from_nanos(scaled(profile, 5_000)), required }
+    BeforePromote { limit: Duration::from_nanos(scaled(profile, 8_000)), required }
 }
 
 /// The settings of a profile.
