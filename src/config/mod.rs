@@ -13,6 +13,7 @@
 pub mod budget;
 mod build;
 mod check;
+mod cluster;
 mod keys;
 mod show;
 mod source;
@@ -33,6 +34,7 @@ use crate::core::records::Address;
 use crate::{database, hooks, recording, store};
 
 pub use check::{TimingRule, policy_problems};
+pub use cluster::{CLUSTER_KEYS, effective, set_for_cluster, unset_for_cluster};
 pub use keys::{Default, Key, Kind};
 pub use source::{FILE_VARIABLE, Origin, Sources};
 pub use table::KEYS;

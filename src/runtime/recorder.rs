@@ -12,7 +12,7 @@ use crate::core::event::{
     State, StoreWrite, Transition, WriteOutcome,
 };
 use crate::core::ids::{MemberId, OpId};
-use crate::core::records::{Key, Record};
+use crate::core::records::{ClusterSettings, Key, Record};
 use crate::core::status::Status;
 use crate::core::time::Instant;
 use crate::metrics::{Metrics, Phase, StoreOperation};
@@ -63,6 +63,8 @@ struct Said {
     paused: Option<String>,
     /// The order that is open.
     order: Option<String>,
+    /// What a person set for all members.
+    settings: ClusterSettings,
     /// Why members refuse to promise.
     refused: said::Said,
 }
@@ -310,6 +312,16 @@ impl Recorder {
                 None => tracing::info!(member = %self.member, "no longer paused"),
             }
             self.said.paused = paused;
+        }
+        if status.settings != self.said.settings {
+            let settings = &status.settings;
+            tracing::info!(
+                member = %self.member,
+                maximum_lag_on_failover = settings.maximum_lag_on_failover,
+                failback_after_ms = settings.failback_after_ms,
+                "settings of the cluster changed"
+            );
+            self.said.settings = settings.clone();
         }
         let order = status.order.as_ref().map(|order| order.id.clone());
         if order != self.said.order {

@@ -66,6 +66,8 @@ pub(crate) enum Mutant {
     LossAccepted,
     /// A hook that failed is reported as one that ended well.
     HookUnheard,
+    /// Nobody hears of the cluster's settings.
+    SettingsUnheard,
 }
 
 impl Mutant {
@@ -106,6 +108,7 @@ impl Mutant {
         (Self::OrderOfAnyEpoch, "orders_are_of_their_epoch"),
         (Self::LossAccepted, "failover_by_hand_loses_only_what_it_may"),
         (Self::HookUnheard, "promotion_waits_for_hook"),
+        (Self::SettingsUnheard, "lag_is_bounded"),
     ];
 
     /// The world of a seed with this guard removed, made so that the guard is needed in it.
@@ -119,7 +122,7 @@ impl Mutant {
         if self == Self::HookUnheard {
             setup.policy.before_promote = Some(hook(setup.profile, true));
         }
-        if self == Self::LossAccepted {
+        if [Self::LossAccepted, Self::SettingsUnheard].contains(&self) {
             // Nobody else to take over from a primary that is gone.
             (setup.members, setup.twin, setup.late) = (2, false, false);
         }

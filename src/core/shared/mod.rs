@@ -11,6 +11,7 @@ mod name;
 mod order;
 mod promise;
 mod reading;
+mod settings;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -332,7 +333,7 @@ impl Shared {
     /// not take costs clients a wait, and doubles this one.
     pub(super) fn failback_wait(&self) -> Option<Duration> {
         let doubled = 1 << self.failbacks_missed.min(FAILBACK_DOUBLINGS);
-        self.policy.failback_after.map(|wait| wait.saturating_mul(doubled))
+        self.failback_after().map(|wait| wait.saturating_mul(doubled))
     }
 
     /// The watchdog is a condition of leadership and not there.

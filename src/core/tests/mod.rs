@@ -16,6 +16,7 @@ mod promised;
 mod promises;
 mod promoting;
 mod reasons;
+mod settings;
 mod shutdown;
 mod store;
 mod watching;

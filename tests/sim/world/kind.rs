@@ -78,6 +78,8 @@ pub(crate) enum Kind {
     /// No automatic transition, until it is over; at times it ends by itself.
     Pause,
     Resume,
+    /// Settings of the whole cluster: other ones, or every member's own again.
+    ChangeSettings,
 }
 
 /// A fault: of what kind, where, for how long (nanoseconds), and a number that means something to
@@ -92,7 +94,7 @@ pub(crate) struct Fault {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 53] = [
+    pub(crate) const ALL: [Self; 54] = [
         Self::FreezeAgent,
         Self::Stumble,
         Self::KillAgent,
@@ -146,10 +148,11 @@ impl Kind {
         Self::Withdraw,
         Self::Pause,
         Self::Resume,
+        Self::ChangeSettings,
     ];
 
     /// Those that a person is the cause of, the last of all.
-    pub(crate) const OF_OPERATOR: usize = 7;
+    pub(crate) const OF_OPERATOR: usize = 8;
 
     /// A person is the cause of it.
     pub(crate) fn is_of_operator(self) -> bool {
@@ -171,6 +174,7 @@ impl Kind {
                 | Self::Withdraw
                 | Self::Pause
                 | Self::Resume
+                | Self::ChangeSettings
         )
     }
 
@@ -193,6 +197,7 @@ impl Kind {
                 | Self::Rehearse
                 | Self::Withdraw
                 | Self::Resume
+                | Self::ChangeSettings
         )
     }
 }
