@@ -125,7 +125,7 @@ mod tests {
         for (path, text, words) in [
             ("failover.maximum_lag", "1MiB", "did you mean failover.maximum_lag_on_failover"),
             ("timing.lease_duration", "10s", "cannot be set for a running cluster"),
-            (MAXIMUM_LAG, "16", "without a unit"),
+            (MAXIMUM_LAG, "16", "expected bytes"),
             (MAXIMUM_LAG, "-1B", "expected bytes"),
             (FAILBACK_AFTER, "soon", "expected a time"),
             (FAILBACK_AFTER, "1500us", "whole milliseconds"),

@@ -160,8 +160,10 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
         recording,
     };
     let (exit, down) = driver::run(parts).await;
-    // The lease is given back by now: nobody waits for this.
-    hooks.finish().await;
+    if down {
+        // Nobody waits for this agent. A database that was left running needs the next one soon.
+        hooks.finish().await;
+    }
     if let Some(Handle(watchdog)) = leave.filter(|_| down) {
         // Nothing is left to guard: do not leave a process behind.
         if let Some(client) = Arc::into_inner(watchdog) {

@@ -14,6 +14,7 @@ mod nats_trouble;
 mod orders;
 mod promises;
 mod recording;
+mod set;
 mod settings;
 mod soak;
 mod writers;

@@ -122,6 +122,10 @@ impl Mutant {
         if self == Self::HookUnheard {
             setup.policy.before_promote = Some(hook(setup.profile, true));
         }
+        if self == Self::SettingsUnheard {
+            // What a standby lacks soon lies between this and what is set.
+            setup.policy.maximum_lag_on_failover = 256 << 10;
+        }
         if [Self::LossAccepted, Self::SettingsUnheard].contains(&self) {
             // Nobody else to take over from a primary that is gone.
             (setup.members, setup.twin, setup.late) = (2, false, false);

@@ -89,13 +89,13 @@ impl World {
         Pause { reason: "work on it".to_owned(), by: "operator".to_owned(), until }
     }
 
-    /// An eighth of the lag that the members allow, eight times of it, or theirs; a failback after a
+    /// A 64th of the lag that the members allow, eight times of it, or theirs; a failback after a
     /// while, never, or as they say.
     fn other_settings(&self, fault: &Fault) -> ClusterSettings {
         let lag = self.setup.policy.maximum_lag_on_failover;
         let soon = self.setup.scaled(3_000) / MS;
         ClusterSettings {
-            maximum_lag_on_failover: [Some(lag / 8), Some(lag * 8), None][third(fault.detail)],
+            maximum_lag_on_failover: [Some(lag / 64), Some(lag * 8), None][third(fault.detail)],
             failback_after_ms: [None, Some(soon), Some(0)][third(fault.detail / 3)],
         }
     }
