@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main ─► cli ─► config
-//!           └─► runtime::driver ─► store · database · http · watchdog     siblings never import each other
+//!           └─► runtime::driver ─► store · database · hooks · http · watchdog     siblings never import each other
 //!                  │   ▲
 //!      (now, event)▼   │ effects, deadline, status                         adapters speak core's types only
 //!                core::agent ─► primary / replica ─► lease, candidate, view ─► ids, time
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod database;
+pub mod hooks;
 pub mod http;
 pub mod metrics;
 pub mod operator;

@@ -38,6 +38,7 @@ pub struct Metrics {
     alarms: Family<AlarmLabel, Counter>,
     actions: Family<ActionLabels, Counter>,
     promises: Family<OutcomeLabel, Counter>,
+    hook_runs: Family<HookLabels, Counter>,
 }
 
 /// A part of a failover, timed.
@@ -135,6 +136,15 @@ struct ActionLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HookLabels {
+    hook: &'static str,
+    outcome: &'static str,
+}
+
+/// How the run of a hook may end; a dropped one was never begun.
+const HOOK_OUTCOMES: [&str; 6] = ["ok", "failed", "timed_out", "not_begun", "cancelled", "dropped"];
+
 impl Metrics {
     /// New metrics, all at zero. Series whose labels are known beforehand exist from the start, so
     /// that a first alarm or failed heartbeat shows as an increase.
@@ -161,6 +171,7 @@ impl Metrics {
             alarms: Family::default(),
             actions: Family::default(),
             promises: Family::default(),
+            hook_runs: Family::default(),
         };
         metrics.registry = Arc::new(metrics.registry());
         metrics.create_series();
@@ -209,6 +220,7 @@ impl Metrics {
             "Other members' answers when asked not to take over while the store is away",
             self.promises.clone(),
         );
+        all.register("hook_runs", "Runs of hooks by outcome", self.hook_runs.clone());
         let build =
             [("version", env!("CARGO_PKG_VERSION")), ("architecture", std::env::consts::ARCH)];
         all.register("build", "The program", Info::new(build.to_vec()));
@@ -319,6 +331,18 @@ impl Metrics {
     pub fn promise(&self, granted: bool) {
         let outcome = if granted { "granted" } else { "refused" };
         self.promises.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A hook is configured: its series exist from now on.
+    pub fn hook_exists(&self, hook: &'static str) {
+        for outcome in HOOK_OUTCOMES {
+            drop(self.hook_runs.get_or_create(&HookLabels { hook, outcome }));
+        }
+    }
+
+    /// A hook ran, or was dropped.
+    pub fn hook(&self, hook: &'static str, outcome: &'static str) {
+        self.hook_runs.get_or_create(&HookLabels { hook, outcome }).inc();
     }
 
     /// An action on the database ended.

@@ -106,6 +106,7 @@ pub fn budget(policy: &Policy) -> Budget {
                 show_duration(PROMOTE),
                 show_duration(PROMOTE_BUSY)
             ),
+            "a before_promote hook takes no time, at worst hooks.timeout".to_owned(),
             "the first candidate in line takes over; each one that does not adds takeover_step"
                 .to_owned(),
             "clients find the new primary at once".to_owned(),
@@ -115,7 +116,15 @@ pub fn budget(policy: &Policy) -> Budget {
 
 /// From the moment the lease may be acquired to a writable primary: typical and worst.
 fn takeover(policy: &Policy) -> (Duration, Duration) {
-    (WRITE + PROMOTE, policy.heartbeat_timeout + PROMOTE_BUSY)
+    let hook = policy.before_promote.map_or(Duration::ZERO, |hook| hook.limit);
+    (WRITE + PROMOTE, policy.heartbeat_timeout + hook + PROMOTE_BUSY)
+}
+
+/// The last part of the formulas: a promotion, at worst.
+fn promotion(policy: &Policy) -> String {
+    let hook = policy.before_promote;
+    let hook = hook.map_or(String::new(), |hook| format!("hook {} + ", show_duration(hook.limit)));
+    format!("{hook}promote {}", show_duration(PROMOTE_BUSY))
 }
 
 /// Until a change in the store is seen, at worst.
@@ -131,12 +140,12 @@ fn node_death(policy: &Policy) -> Row {
         typical: Some((wait + HINT + typical).saturating_sub(policy.heartbeat_interval / 2)),
         worst: Some(wait + poll(policy) + worst),
         formula: format!(
-            "lease_duration {} + safety_margin {} + seen {} + acquire {} + promote {}",
+            "lease_duration {} + safety_margin {} + seen {} + acquire {} + {}",
             show_duration(policy.lease_duration),
             show_duration(policy.safety_margin),
             show_duration(poll(policy)),
             show_duration(policy.heartbeat_timeout),
-            show_duration(PROMOTE_BUSY)
+            promotion(policy)
         ),
         note: "counted from the last renewal, which is half a heartbeat_interval old on average"
             .to_owned(),
@@ -150,12 +159,12 @@ fn postgres_death(policy: &Policy) -> Row {
         typical: Some(PROOF + WRITE + HINT + typical),
         worst: Some(policy.fence_timeout + policy.heartbeat_timeout + poll(policy) + worst),
         formula: format!(
-            "fence {} + release {} + seen {} + acquire {} + promote {}",
+            "fence {} + release {} + seen {} + acquire {} + {}",
             show_duration(policy.fence_timeout),
             show_duration(policy.heartbeat_timeout),
             show_duration(poll(policy)),
             show_duration(policy.heartbeat_timeout),
-            show_duration(PROMOTE_BUSY)
+            promotion(policy)
         ),
         note: "the lease is given back, not waited out; without a fit replica PostgreSQL is started again"
             .to_owned(),
@@ -182,13 +191,13 @@ fn agent_death(policy: &Policy) -> Row {
         typical: Some((wait + HINT + typical).saturating_sub(killed)),
         worst: Some((wait + poll(policy) + worst).saturating_sub(killed)),
         formula: format!(
-            "lease_duration {} + safety_margin {} + seen {} + acquire {} + promote {} − killed at {} \
+            "lease_duration {} + safety_margin {} + seen {} + acquire {} + {} − killed at {} \
              (lease_duration × (1 − clock_drift) − safety_margin − fence_timeout/4)",
             show_duration(policy.lease_duration),
             show_duration(policy.safety_margin),
             show_duration(poll(policy)),
             show_duration(policy.heartbeat_timeout),
-            show_duration(PROMOTE_BUSY),
+            promotion(policy),
             show_duration(killed)
         ),
         note,
@@ -213,13 +222,13 @@ fn planned_stop(policy: &Policy) -> Row {
         typical: Some(STOP + WRITE + HINT + typical),
         worst: Some(give + poll(policy) + worst),
         formula: format!(
-            "stop {} + fence {} + release {} + seen {} + acquire {} + promote {}",
+            "stop {} + fence {} + release {} + seen {} + acquire {} + {}",
             show_duration(policy.stop_timeout),
             show_duration(policy.fence_timeout),
             show_duration(policy.heartbeat_timeout),
             show_duration(poll(policy)),
             show_duration(policy.heartbeat_timeout),
-            show_duration(PROMOTE_BUSY)
+            promotion(policy)
         ),
         note: format!(
             "a checkpoint comes before the stop; a taker that does not come within hand_over_timeout {} \

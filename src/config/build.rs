@@ -16,10 +16,11 @@ use super::{
     Config, Database, Effective, LoadError, Loaded, LogFormat, Problem, Profile, Store, check,
 };
 use crate::core::event::ShutdownMode;
+use crate::core::hook::{BeforePromote, Hook};
 use crate::core::policy::{Policy, Reaction, WatchdogMode};
 use crate::core::records::Address;
 use crate::core::synchronous::SynchronousMode;
-use crate::{database, recording, store};
+use crate::{database, hooks, recording, store};
 
 pub(super) fn load(sources: &Sources) -> Result<Loaded, LoadError> {
     finish(gather(sources)?, Reader::check_files)
@@ -58,6 +59,9 @@ pub(super) fn http_listen(sources: &Sources) -> Result<SocketAddr, LoadError> {
     let listen = reader.parsed::<SocketAddr>("http.listen", LISTEN_RULE);
     listen.ok_or(LoadError::Invalid { problems: reader.problems, warnings: reader.warnings })
 }
+
+/// The hook that can be required.
+const HOOK_WAITED_FOR: &str = "hooks.before_promote";
 
 const LISTEN_RULE: &str = "an IP address and a port, as in 127.0.0.1:8008";
 
@@ -106,6 +110,12 @@ impl Reader {
                 Err(problem) => self.problems.push(about(problem)),
             }
         }
+        for key in KEYS.iter().filter(|key| key.kind == Kind::Command) {
+            let Some((Value::List(command), origin)) = self.values.get(key.path) else { continue };
+            if let Some(problem) = check::program(key.path, command) {
+                self.problems.push(Problem::new(Some(origin.clone()), problem));
+            }
+        }
     }
 
     fn problem(&mut self, what: String) {
@@ -141,6 +151,7 @@ impl Reader {
             },
             database: Database::Local(database),
             peers_secret_file: self.file("peers.secret_file"),
+            hooks: self.hooks(),
             on_sigterm: match self.text("shutdown.on_sigterm").as_str() {
                 "leave_running" => ShutdownMode::LeaveRunning,
                 _ => ShutdownMode::HandOver,
@@ -183,6 +194,10 @@ impl Reader {
             stop_timeout: time("stop_timeout"),
             start_timeout: time("start_timeout"),
             promote_timeout: time("promote_timeout"),
+            before_promote: self.command(Hook::BeforePromote).map(|_| BeforePromote {
+                limit: self.duration("hooks.timeout"),
+                required: self.flag("hooks.before_promote_required"),
+            }),
             rejoin_timeout: time("rejoin_timeout"),
             promises: self.flag("peers.promises"),
             watchdog: match self.text("watchdog.mode").as_str() {
@@ -201,6 +216,29 @@ impl Reader {
             "fail_over" => Reaction::FailOver,
             _ => Reaction::Alert,
         }
+    }
+
+    fn hooks(&mut self) -> hooks::Settings {
+        let program = |hook: Hook| Some((hook, self.command(hook)?));
+        let programs: BTreeMap<_, _> = Hook::ALL.into_iter().filter_map(program).collect();
+        let timeout = self.duration("hooks.timeout");
+        let before = Hook::BeforePromote;
+        let required = self.flag("hooks.before_promote_required");
+        if required
+            && !programs.contains_key(&before)
+            && !self.given.broken.contains(HOOK_WAITED_FOR)
+        {
+            self.problem(format!(
+                "hooks.before_promote_required is true without {HOOK_WAITED_FOR}; set both or neither"
+            ));
+        }
+        hooks::Settings { programs, timeout }
+    }
+
+    fn command(&self, hook: Hook) -> Option<Vec<String>> {
+        let path = format!("hooks.{}", hook.name());
+        let Some((Value::List(command), _)) = self.values.get(path.as_str()) else { return None };
+        Some(command.clone())
     }
 
     fn store(&mut self) -> Store {

@@ -174,6 +174,14 @@ fn between_timings(policy: &Policy) -> Vec<String> {
         &[interval],
         "a failed promotion would be tried again before others had a turn",
     );
+    if let Some(hook) = policy.before_promote.filter(|hook| hook.limit >= policy.promote_timeout) {
+        problems.push(format!(
+            "hooks.timeout is {}, not less than timing.promote_timeout {}: a before_promote hook that \
+             takes its time would leave none for the promotion",
+            show_duration(hook.limit),
+            show_duration(policy.promote_timeout)
+        ));
+    }
     problems
 }
 
@@ -183,6 +191,7 @@ pub(super) fn relations(config: &Config, problems: &mut Vec<Problem>, warnings: 
     let mut broken = places(config, local);
     broken.extend(probes(local));
     broken.extend(words(config, local));
+    broken.extend(hook_limit(config));
     if config.on_sigterm == ShutdownMode::LeaveRunning
         && config.policy.watchdog == WatchdogMode::Off
     {
@@ -264,6 +273,15 @@ fn probes(local: &database::local::Settings) -> Option<String> {
             show_duration(least),
             show_duration(local.write_probe_interval)
         )
+    })
+}
+
+fn hook_limit(config: &Config) -> Option<String> {
+    let (least, most) = (Duration::from_millis(10), Duration::from_secs(600));
+    let limit = config.hooks.timeout;
+    (limit < least || limit > most).then(|| {
+        let [limit, least, most] = [limit, least, most].map(show_duration);
+        format!("hooks.timeout is {limit}; it has to be {least} to {most}")
     })
 }
 
@@ -438,4 +456,18 @@ pub(super) fn file(key: &Key, path: &str) -> Result<Option<String>, String> {
     Ok(open.then(|| {
         format!("{name}: everybody can read the file {path} (mode {mode:o}); chmod o= {path}")
     }))
+}
+
+/// What is wrong with a program that is to be run.
+pub(super) fn program(name: &str, command: &[String]) -> Option<String> {
+    let program = command.first()?;
+    let wrong = match std::fs::metadata(program) {
+        Err(error) => format!("cannot be looked at: {error}"),
+        Ok(metadata) if !metadata.is_file() => "is no file".to_owned(),
+        Ok(_) => match rustix::fs::access(program.as_str(), rustix::fs::Access::EXEC_OK) {
+            Ok(()) => return None,
+            Err(error) => format!("cannot be executed: {error}; chmod +x {program}"),
+        },
+    };
+    Some(format!("{name}: the program {program} {wrong}"))
 }

@@ -40,6 +40,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Texts; in the environment separated by commas.
     List,
+    /// A program by its absolute path, and its arguments; written as a list.
+    Command,
     /// Names of the user's own choice, each with a value.
     Table,
 }
@@ -59,6 +61,7 @@ impl Kind {
             Self::Fraction => "share between 0 and 1".to_owned(),
             Self::Choice(words) => words.join(" | "),
             Self::List => "list of texts".to_owned(),
+            Self::Command => "list: absolute path of a program, then its arguments".to_owned(),
             Self::Table => "table of names and values".to_owned(),
         }
     }

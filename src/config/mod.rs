@@ -13,6 +13,7 @@
 pub mod budget;
 mod build;
 mod check;
+mod cluster;
 mod keys;
 mod show;
 mod source;
@@ -30,9 +31,10 @@ use crate::core::event::ShutdownMode;
 use crate::core::ids::{ClusterId, MemberId};
 use crate::core::policy::Policy;
 use crate::core::records::Address;
-use crate::{database, recording, store};
+use crate::{database, hooks, recording, store};
 
 pub use check::{TimingRule, policy_problems};
+pub use cluster::{CLUSTER_KEYS, effective, set_for_cluster, unset_for_cluster};
 pub use keys::{Default, Key, Kind};
 pub use source::{FILE_VARIABLE, Origin, Sources};
 pub use table::KEYS;
@@ -63,6 +65,8 @@ pub struct Config {
     pub address: Address,
     /// File with the secret that agents sign their messages with.
     pub peers_secret_file: Option<PathBuf>,
+    /// Programs that run on transitions.
+    pub hooks: hooks::Settings,
     /// What happens to PostgreSQL when the agent is told to stop.
     pub on_sigterm: ShutdownMode,
     /// Address and port of the HTTP listener.

@@ -19,6 +19,7 @@ pub(super) fn show(kind: Kind, value: &Value) -> String {
             | Kind::Duration
             | Kind::Choice(_)
             | Kind::List
+            | Kind::Command
             | Kind::Table => number.to_string(),
         },
         Value::Flag(flag) => flag.to_string(),

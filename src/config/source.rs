@@ -175,6 +175,10 @@ impl Given {
         let Some(rest) = name.strip_prefix(PREFIX).filter(|_| name != FILE_VARIABLE) else {
             return;
         };
+        if rest == "HOOK" || rest.starts_with("HOOK_") {
+            // What the agent sets for hooks: one of them may call this program.
+            return;
+        }
         let path = rest.to_lowercase().replace("__", ".");
         let origin = Origin::Environment(name.to_owned());
         let known = keys::find(&path).is_some() || keys::table_entry(&path).is_some();

@@ -2,7 +2,7 @@
 
 use super::keys::Default::{Absent, ByProfile, Found, Is, Required};
 use super::keys::Kind::{
-    Choice, Duration, File, Flag, Fraction, List, Path, Secret, Size, Table, Text, Whole,
+    Choice, Command, Duration, File, Flag, Fraction, List, Path, Secret, Size, Table, Text, Whole,
 };
 use super::keys::{Default, Key, Kind};
 
@@ -33,6 +33,12 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
         "A small process beside the agent that kills PostgreSQL when the agent dies or freezes.",
     ),
     ("peers", "How the agents reach each other when the store does not answer."),
+    (
+        "hooks",
+        "Programs that run on transitions: a list of the program's absolute path and its arguments, no\n\
+         shell. They run as the agent's user and find HARMONY_HOOK, HARMONY_HOOK_CLUSTER, _MEMBER, _EPOCH,\n\
+         _REASON, _FROM and _TO in their environment. Nothing waits for them but a promotion for before_promote.",
+    ),
     ("shutdown", "What happens to PostgreSQL when the agent is told to stop."),
     (
         "http",
@@ -175,6 +181,23 @@ pub const KEYS: &[Key] = &[
         "While the store does not answer, the primary asks all other members not to take over, and goes on\nif all of them agree. false: it fences itself when timing.failure_threshold is reached."),
     key("peers.secret_file", Secret, Absent,
         "File with a secret equal on all members, at least 16 characters. With it agents also ask each other\nover HTTP (http.advertise), and sign what they say. Without it only through NATS."),
+
+    key("hooks.before_promote", Command, Absent,
+        "Runs when this member has won the lease, before it is promoted. Every failover waits for it."),
+    key("hooks.before_promote_required", Flag, Is("false"),
+        "true: if it fails, hangs or is killed, this member is not promoted and another one may try.\nWhen it fails on all members there is no primary. false: the promotion goes on all the same."),
+    key("hooks.after_promote", Command, Absent,
+        "Runs after a promotion."),
+    key("hooks.on_primary", Command, Absent,
+        "Runs whenever this member has become the primary: promoted, or started again as what it was."),
+    key("hooks.on_demote", Command, Absent,
+        "Runs when this member ceases to be the primary. Its PostgreSQL may still be stopping."),
+    key("hooks.on_fence", Command, Absent,
+        "Runs when this member's PostgreSQL is proven unable to write after a fence."),
+    key("hooks.on_replica", Command, Absent,
+        "Runs when this member follows a primary."),
+    key("hooks.timeout", Duration, Is("5s"),
+        "Limit of one run; then the program and all that it started are killed. Less than timing.promote_timeout.\nLonger: slow programs end; with before_promote, a failover may take so much longer."),
 
     key("shutdown.on_sigterm", Choice(&["hand_over", "leave_running"]), Is("hand_over"),
         "hand_over: a fit replica takes over, else PostgreSQL is stopped.\nleave_running: PostgreSQL goes on and the next agent continues the lease, within its duration."),

@@ -75,6 +75,6 @@ fn literal(kind: Kind, value: &str) -> String {
         | Kind::Duration
         | Kind::Size
         | Kind::Choice(_) => format!("{value:?}"),
-        Kind::List | Kind::Table => format!("[{value:?}]"),
+        Kind::List | Kind::Command | Kind::Table => format!("[{value:?}]"),
     }
 }

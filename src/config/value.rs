@@ -24,7 +24,7 @@ pub(super) fn from_text(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Whole(..) => text.trim().parse().map(toml::Value::Integer).ok(),
         Kind::Flag => text.trim().parse().map(toml::Value::Boolean).ok(),
         Kind::Fraction => text.trim().parse().map(toml::Value::Float).ok(),
-        Kind::List => {
+        Kind::List | Kind::Command => {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
             Some(toml::Value::Array(parts.map(|part| part.to_owned().into()).collect()))
         }
@@ -77,6 +77,10 @@ pub(super) fn from_toml(kind: Kind, value: &toml::Value) -> Result<Value, String
             .as_array()
             .and_then(|array| texts(array))
             .map_or_else(wrong, |list| Ok(Value::List(list))),
+        Kind::Command => match value.as_array().and_then(|array| texts(array)) {
+            Some(list) => command(list),
+            None => wrong(),
+        },
         Kind::Table => Err(table_text()),
     }
 }
@@ -123,6 +127,13 @@ fn path(text: &str) -> Result<Value, String> {
         Ok(Value::Text(text.to_owned()))
     } else {
         Err(format!("is {text:?}, expected an absolute path: agents start in any directory"))
+    }
+}
+
+fn command(list: Vec<String>) -> Result<Value, String> {
+    match list.first() {
+        None => Err("is empty, expected a program; leave it out to run none".to_owned()),
+        Some(program) => path(program).map(|_| Value::List(list)),
     }
 }
 

@@ -180,6 +180,7 @@ impl Agent {
             Event::Read(op, answer) => cx.read_done(op, answer),
             Event::Written(op, outcome) => cx.written(op, outcome),
             Event::Acted(op, outcome) => cx.acted(op, outcome),
+            Event::HookEnded(op, outcome) => cx.hook_ended(op, outcome),
             Event::Remembered(op, written) => {
                 cx.remembered(op, written);
                 Signal::Look

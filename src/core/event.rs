@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::hook::HookOutcome;
 use super::ids::{Epoch, Incarnation, Lsn, MemberId, OpId, Revision, SystemId, TimelineId};
 use super::policy::Policy;
 use super::promise::{Bound, PromiseAnswer, PromiseRequest};
@@ -396,6 +397,8 @@ pub enum Event {
     Written(OpId, WriteOutcome),
     /// Answer to [`Effect::Act`].
     Acted(OpId, ActionOutcome),
+    /// Answer to [`Effect::BeforePromote`].
+    HookEnded(OpId, HookOutcome),
     /// Answer to [`Effect::Remember`]: false when the file could not be written.
     Remembered(OpId, bool),
     /// A look at the database. One that was begun before the last completion handed in as
@@ -427,9 +430,12 @@ pub enum Effect {
     Write(OpId, StoreWrite, Duration),
     /// Do something to the database, in the name of an epoch, within the duration.
     Act(OpId, Action, Epoch, Duration),
+    /// Run the `before_promote` hook for this transition, within the duration. It ends, too, with its
+    /// transition's epoch.
+    BeforePromote(OpId, Transition, Duration),
     /// Stop an action. It still answers, with whatever became of it.
     Cancel(OpId),
-    /// Cancel every action of epochs before this one.
+    /// Cancel every action and hook of epochs before this one.
     EpochEnded(Epoch),
     /// Look at the database now, instead of at the next interval.
     Observe,

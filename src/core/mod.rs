@@ -24,6 +24,7 @@
 pub mod agent;
 pub mod candidate;
 pub mod event;
+pub mod hook;
 pub mod ids;
 mod lease;
 pub mod order;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::hook::BeforePromote;
 use super::synchronous::SynchronousMode;
 use super::time::Instant;
 
@@ -68,8 +69,11 @@ pub struct Policy {
     pub stop_timeout: Duration,
     /// Limit of starting PostgreSQL, crash recovery included, before the lease is released instead.
     pub start_timeout: Duration,
-    /// Limit of a promotion.
+    /// Limit of a promotion, its hook included.
     pub promote_timeout: Duration,
+    /// The hook that a promotion waits for, if there is one.
+    #[serde(default)]
+    pub before_promote: Option<BeforePromote>,
     /// Limit of a rewind or clone.
     pub rejoin_timeout: Duration,
     /// While the store does not answer, the other members' promises may extend the lease.

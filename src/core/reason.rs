@@ -86,6 +86,8 @@ named!(
         Promoted = "promoted",
         /// Promotion failed or took too long.
         PromotionFailed = "promotion_failed",
+        /// The `before_promote` hook that the promotion depends on did not end well.
+        HookRefused = "hook_refused",
         /// The lease was lost while promoting.
         LeaseLost = "lease_lost",
         /// The watchdog is required and not there.
@@ -136,5 +138,7 @@ named!(
         NoSynchronousStandby = "no_synchronous_standby",
         /// Another agent uses this member name.
         NameTaken = "name_taken",
+        /// The latest `before_promote` hook did not end well.
+        HookFailed = "hook_failed",
     }
 );

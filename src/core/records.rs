@@ -186,6 +186,19 @@ pub struct MemberSettings {
     pub priority: u8,
 }
 
+/// Settings that a person changed for the whole cluster while it runs (`config set`). What is absent is as
+/// each member is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ClusterSettings {
+    /// A replica further behind than this does not take over, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum_lag_on_failover: Option<u64>,
+    /// The lease goes back to a preferred member that has been fit for so long, in milliseconds; 0: not
+    /// by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failback_after_ms: Option<u64>,
+}
+
 /// The cluster as its primary last described it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ClusterState {
@@ -208,6 +221,9 @@ pub struct ClusterState {
     /// What became of the latest one.
     #[serde(default)]
     pub answer: Option<Answer>,
+    /// What a person set for all members.
+    #[serde(default)]
+    pub settings: ClusterSettings,
     /// Whom the lease named when this was written, for people: the lease is what counts.
     pub synchronous: Vec<MemberId>,
     /// The last change of primary, for people.

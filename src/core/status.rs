@@ -7,7 +7,7 @@ use super::candidate::Candidate;
 use super::event::{Alarm, Observation, Reason, State, Transition, WatchdogStatus};
 use super::ids::{Epoch, Incarnation, MemberId, Revision, SystemId};
 use super::order::{Answer, Order, Pause};
-use super::records::{Address, Position};
+use super::records::{Address, ClusterSettings, Position};
 use super::replica::{Takeover, takeover};
 use super::synchronous::{Requirement, SynchronousMode};
 use super::time::Instant;
@@ -57,6 +57,8 @@ pub struct Status {
     pub order: Option<Order>,
     /// What became of the latest one.
     pub answer: Option<Answer>,
+    /// What a person set for all members.
+    pub settings: ClusterSettings,
     /// Alarms that stand.
     pub alarms: Vec<Alarm>,
     /// The last transition and when.
@@ -170,6 +172,7 @@ impl Agent {
                 .filter(|it| it.holds(view.store_now())),
             order: cluster.and_then(|it| it.order.clone()),
             answer: cluster.and_then(|it| it.answer.clone()),
+            settings: cluster.map(|it| it.settings.clone()).unwrap_or_default(),
             alarms: cx.alarms().iter().copied().collect(),
             last_transition: self.last_transition.clone(),
             stale_completions: cx.stale_completions,

@@ -20,6 +20,7 @@ use crate::core::promise::PromiseAnswer;
 use crate::core::status::Status;
 use crate::core::{Agent, Deadline};
 use crate::database::Database;
+use crate::hooks::Hooks;
 use crate::store::{Hint, Store};
 
 /// Limit of one look at the database: beyond it the database is slow, not dead.
@@ -55,6 +56,8 @@ pub struct Parts {
     pub peers: Arc<Peers>,
     /// What they ask.
     pub asked: mpsc::Receiver<Asked>,
+    /// The operator's programs.
+    pub hooks: Arc<Hooks>,
     /// Where the status is shown.
     pub status: watch::Sender<Arc<Status>>,
     /// Logs and metrics.
@@ -257,6 +260,10 @@ impl Driver {
                     let right = self.parts.agent.writable_until();
                     self.parts.executor.act(op, action, epoch, limit, right);
                 }
+                Effect::BeforePromote(op, transition, limit) => {
+                    let Parts { executor, hooks, .. } = &mut self.parts;
+                    executor.before_promote(op, hooks, transition, limit);
+                }
                 Effect::Cancel(op) => self.parts.executor.cancel(op),
                 Effect::EpochEnded(epoch) => self.parts.executor.epoch_ended(epoch),
                 Effect::Observe => self.abandon_look(),
@@ -278,7 +285,8 @@ impl Driver {
                         drop(reply.send(answer));
                     }
                 }
-                Effect::Became(_) | Effect::Alarm(_) => {}
+                Effect::Became(transition) => self.parts.hooks.tell(&transition),
+                Effect::Alarm(_) => {}
                 Effect::Exit(why) => exit = Some(why),
             }
         }

@@ -17,14 +17,16 @@ use super::peers::Peers;
 use super::state_dir::FloorWriter;
 use crate::core::event::{
     Action, ActionOutcome, Done, Event, FenceProof, Floor, Ladder, ReadFailure, StoreWrite,
-    WriteOutcome,
+    Transition, WriteOutcome,
 };
+use crate::core::hook::HookOutcome;
 use crate::core::ids::{Epoch, MemberId, OpId};
 use crate::core::promise::PromiseRequest;
 use crate::core::records::Address;
 use crate::core::time::Instant;
 use crate::core::{self, Identity};
 use crate::database::Database;
+use crate::hooks::Hooks;
 use crate::store::{self, Expected, ReadError, Store, codec};
 
 /// How long a cancelled action may take to say what became of it.
@@ -44,8 +46,10 @@ fn store_limit(limit: Duration) -> Duration {
 enum Kind {
     Read,
     Write,
-    /// Takes as long as it takes: the only kind that is stopped before its time.
+    /// Takes as long as it takes, so it can be stopped before its time.
     Act(CancellationToken),
+    /// The same.
+    Hook(CancellationToken),
     Remember,
 }
 
@@ -150,8 +154,7 @@ impl Executor {
         limit: Duration,
         right: Option<Instant>,
     ) {
-        let root = &self.root;
-        let token = self.epochs.entry(epoch).or_insert_with(|| root.child_token()).child_token();
+        let token = self.in_the_name_of(epoch);
         let task = act(
             op,
             action,
@@ -163,6 +166,29 @@ impl Executor {
         );
         let handle = self.tasks.spawn(task);
         self.track(handle.id(), op, Kind::Act(token));
+    }
+
+    /// Fires when `epoch` has ended.
+    fn in_the_name_of(&mut self, epoch: Epoch) -> CancellationToken {
+        let root = &self.root;
+        self.epochs.entry(epoch).or_insert_with(|| root.child_token()).child_token()
+    }
+
+    /// Runs the `before_promote` hook in the name of its transition's epoch.
+    pub fn before_promote(
+        &mut self,
+        op: OpId,
+        hooks: &Arc<Hooks>,
+        transition: Transition,
+        limit: Duration,
+    ) {
+        let token = self.in_the_name_of(transition.epoch);
+        let (hooks, ended) = (Arc::clone(hooks), token.clone());
+        let task = async move {
+            Event::HookEnded(op, hooks.before_promote(&transition, limit, &ended).await)
+        };
+        let handle = self.tasks.spawn(task);
+        self.track(handle.id(), op, Kind::Hook(token));
     }
 
     /// Writes the floor to disk.
@@ -190,16 +216,16 @@ impl Executor {
         });
     }
 
-    /// Stops an action; it still answers.
+    /// Stops an action or a hook; it still answers.
     pub fn cancel(&mut self, op: OpId) {
         for operation in self.operations.values().filter(|operation| operation.op == op) {
-            if let Kind::Act(token) = &operation.kind {
+            if let Kind::Act(token) | Kind::Hook(token) = &operation.kind {
                 token.cancel();
             }
         }
     }
 
-    /// Stops every action done in the name of an epoch before `current`. Epoch 0 is nobody's name.
+    /// Stops every action and hook done in the name of an epoch before `current`. Epoch 0 is nobody's name.
     pub fn epoch_ended(&mut self, current: Epoch) {
         let ended = |epoch: &Epoch| *epoch > Epoch(0) && *epoch < current;
         self.epochs.retain(|epoch, token| {
@@ -235,6 +261,9 @@ impl Executor {
             }
             Some(Operation { op, kind: Kind::Act(_) }) => {
                 Event::Acted(op, ActionOutcome::Unknown(why))
+            }
+            Some(Operation { op, kind: Kind::Hook(_) }) => {
+                Event::HookEnded(op, HookOutcome::Failed(why))
             }
             Some(Operation { op, kind: Kind::Remember }) => Event::Remembered(op, false),
             None => Event::Tick,

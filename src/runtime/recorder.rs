@@ -12,7 +12,7 @@ use crate::core::event::{
     State, StoreWrite, Transition, WriteOutcome,
 };
 use crate::core::ids::{MemberId, OpId};
-use crate::core::records::{Key, Record};
+use crate::core::records::{ClusterSettings, Key, Record};
 use crate::core::status::Status;
 use crate::core::time::Instant;
 use crate::metrics::{Metrics, Phase, StoreOperation};
@@ -63,6 +63,8 @@ struct Said {
     paused: Option<String>,
     /// The order that is open.
     order: Option<String>,
+    /// What a person set for all members.
+    settings: ClusterSettings,
     /// Why members refuse to promise.
     refused: said::Said,
 }
@@ -120,7 +122,12 @@ impl Recorder {
                 }
                 self.metrics.promise(answer.refused.is_none());
             }
-            Event::Tick | Event::Changed | Event::Remembered(..) | Event::PromiseAsked(..) => {}
+            // The hook's own lines say how it went.
+            Event::Tick
+            | Event::Changed
+            | Event::HookEnded(..)
+            | Event::Remembered(..)
+            | Event::PromiseAsked(..) => {}
         }
     }
 
@@ -234,6 +241,7 @@ impl Recorder {
                 tracing::debug!(round = answer.round, refused, "asked for a promise");
             }
             Effect::Guard(Guard::Until(..) | Guard::Released)
+            | Effect::BeforePromote(..)
             | Effect::Cancel(_)
             | Effect::EpochEnded(_)
             | Effect::Observe
@@ -306,6 +314,16 @@ impl Recorder {
                 None => tracing::info!(member = %self.member, "no longer paused"),
             }
             self.said.paused = paused;
+        }
+        if status.settings != self.said.settings {
+            let settings = &status.settings;
+            tracing::info!(
+                member = %self.member,
+                maximum_lag_on_failover = settings.maximum_lag_on_failover,
+                failback_after_ms = settings.failback_after_ms,
+                "settings of the cluster changed"
+            );
+            self.said.settings = settings.clone();
         }
         let order = status.order.as_ref().map(|order| order.id.clone());
         if order != self.said.order {

@@ -100,6 +100,7 @@ fn keep(new: Policy, old: &Policy) -> Policy {
         lease_duration: old.lease_duration,
         clock_drift_ppm: old.clock_drift_ppm,
         watchdog: old.watchdog,
+        before_promote: old.before_promote,
         ..new
     }
 }
@@ -129,7 +130,7 @@ mod tests {
                       failover.on_disk_full=fail_over failover.may_bootstrap=false \
                       failover.maximum_lag_on_failover=1MiB watchdog.mode=required timing.clock_drift=0.02 \
                       timing.cool_down=7s timing.fence_timeout=200ms \
-                      synchronous.mode=strict synchronous.standbys=2";
+                      synchronous.mode=strict synchronous.standbys=2 hooks.before_promote=/bin/true";
         let new = load(others);
         for (key, ..) in differences(&old.effective, &new.effective) {
             let value = new.effective.iter().find(|setting| setting.key == key).unwrap();

@@ -31,6 +31,7 @@ use crate::core::status::Status;
 use crate::core::{Agent, Identity};
 use crate::database::Database;
 use crate::database::local::{self, Local};
+use crate::hooks::Hooks;
 use crate::http::{self, view::StoreView};
 use crate::metrics::Metrics;
 use crate::store::{self, OpenError, Store};
@@ -123,6 +124,14 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
     let executor = Executor::new(identity, Arc::clone(&database), state_dir.floor_writer());
     let metrics = Metrics::new();
     let recorder = Recorder::new(config.member.clone(), metrics.clone());
+    let hooks = Hooks::new(
+        config.cluster_id.clone(),
+        config.member.clone(),
+        config.hooks.clone(),
+        metrics.clone(),
+    );
+    let told = Arc::clone(&hooks);
+    for_ever("hooks", move || Arc::clone(&told).serve());
     let (status, shown) = watch::channel(Arc::new(agent.status()));
     let store = open_store(config);
     let (peers, asked) = Peers::new(
@@ -145,11 +154,16 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
         orders: orders(inputs)?,
         peers,
         asked,
+        hooks: Arc::clone(&hooks),
         status,
         recorder,
         recording,
     };
     let (exit, down) = driver::run(parts).await;
+    if down {
+        // Nobody waits for this agent. A database that was left running needs the next one soon.
+        hooks.finish().await;
+    }
     if let Some(Handle(watchdog)) = leave.filter(|_| down) {
         // Nothing is left to guard: do not leave a process behind.
         if let Some(client) = Arc::into_inner(watchdog) {

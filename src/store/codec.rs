@@ -176,6 +176,7 @@ pub fn snapshot(listing: &[Versioned], incarnation: &Incarnation) -> Snapshot {
 mod tests {
     use super::*;
     use crate::core::ids::{Epoch, Revision, TimelineId};
+    use crate::core::records::ClusterSettings;
     use crate::core::time::StoreTime;
 
     fn header() -> Header {
@@ -197,6 +198,7 @@ mod tests {
             paused: None,
             order: None,
             answer: None,
+            settings: ClusterSettings::default(),
             synchronous: Vec::new(),
             last_transition: "höhe".to_owned(),
         }

@@ -30,6 +30,8 @@ fn every_metric_is_there_with_its_labels() {
     metrics.set_watchdog(WatchdogStatus::Idle);
     metrics.alarm(Alarm::NoCandidate);
     metrics.action(&Action::Promote, &ActionOutcome::Applied(Done::Done));
+    metrics.hook_exists("on_fence");
+    metrics.hook("on_fence", "timed_out");
     let text = metrics.encode().unwrap();
     for line in [
         "harmony_state{state=\"primary_healthy\"} 1",
@@ -51,6 +53,8 @@ fn every_metric_is_there_with_its_labels() {
         "harmony_alarms_total{alarm=\"no_candidate\"} 1",
         "harmony_alarms_total{alarm=\"name_taken\"} 0",
         "harmony_actions_total{action=\"promote\",outcome=\"applied\"} 1",
+        "harmony_hook_runs_total{hook=\"on_fence\",outcome=\"timed_out\"} 1",
+        "harmony_hook_runs_total{hook=\"on_fence\",outcome=\"ok\"} 0",
         "harmony_build_info{version=\"",
         "# EOF",
     ] {

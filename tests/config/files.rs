@@ -123,3 +123,24 @@ fn the_examples_are_accepted() {
         load(&sources).unwrap_or_else(|error| panic!("{name}: {:#?}", super::problems(Err(error))));
     }
 }
+
+#[test]
+fn programs_of_hooks_are_looked_at() {
+    let place = Place::new();
+    let plain = place.write("plain", "no program");
+    let found = place.problems(
+        "",
+        &format!(
+            "[hooks]\non_fence = [\"/nonexistent/program\"]\non_primary = [{:?}]\non_replica = [{plain:?}]",
+            place.directory.path()
+        ),
+    );
+    assert_says(&found, &["hooks.on_fence", "/nonexistent/program", "No such file"]);
+    assert_says(&found, &["hooks.on_primary", "is no file"]);
+    assert_says(&found, &["hooks.on_replica", "cannot be executed", "chmod +x"]);
+    let found =
+        place.problems("", "[hooks]\non_fence = [\"true\"]\non_demote = []\non_primary = 7");
+    assert_says(&found, &["hooks.on_fence", "absolute path"]);
+    assert_says(&found, &["hooks.on_demote", "is empty"]);
+    assert_says(&found, &["hooks.on_primary", "absolute path of a program"]);
+}

@@ -189,6 +189,25 @@ fn nats_settings_are_checked() {
 }
 
 #[test]
+fn a_promotion_has_time_left_after_its_hook() {
+    let place = Place::new();
+    let hook =
+        |more: &str| format!("[hooks]\nbefore_promote = [\"/bin/sh\", \"-c\", \"true\"]\n{more}");
+    let config = place.load("", &hook("before_promote_required = true")).unwrap().config;
+    let waited = config.policy.before_promote.unwrap();
+    assert_eq!((waited.limit, waited.required), (Duration::from_secs(5), true));
+    let found = place.problems("profile = \"fast\"", &hook("timeout = \"10s\""));
+    assert_says(&found, &["hooks.timeout is 10s", "timing.promote_timeout 10s"]);
+    assert_says(&place.problems("", &hook("timeout = \"1ms\"")), &["hooks.timeout is 1ms", "10ms"]);
+    let found = place.problems("", "[hooks]\nbefore_promote_required = true");
+    assert_says(&found, &["hooks.before_promote_required", "without hooks.before_promote"]);
+    // What only tells has nothing to do with the promotion's time.
+    let told =
+        place.load("profile = \"fast\"", "[hooks]\non_fence = [\"/bin/sh\"]\ntimeout = \"1m\"");
+    assert_eq!(told.unwrap().config.policy.before_promote, None);
+}
+
+#[test]
 fn doubts_are_warnings() {
     let place = Place::new();
     let loaded = place.load("", "[watchdog]\nmode = \"off\"\n[failover]\npriority = 0").unwrap();

@@ -187,3 +187,20 @@ fn relative_paths_are_refused() {
     let found = place.problems("state_dir = \"state\"", "");
     assert_says(&found, &["state_dir is \"state\"", "absolute path"]);
 }
+
+/// A hook may call the program that runs it.
+#[test]
+fn what_a_hook_finds_in_its_environment_is_no_setting() {
+    let place = Place::new();
+    let mut sources = place.sources("", "");
+    sources.environment = pairs(&[
+        ("HARMONY_HOOK", "on_fence"),
+        ("HARMONY_HOOK_MEMBER", "b"),
+        ("HARMONY_HOOKS__TIMEOUT", "3s"),
+    ]);
+    let loaded = load(&sources).unwrap();
+    assert_eq!(loaded.config.member.as_str(), "a");
+    assert_eq!(loaded.config.hooks.timeout, Duration::from_secs(3));
+    sources.environment = pairs(&[("HARMONY_HOOKED", "x")]);
+    assert!(load(&sources).is_err());
+}

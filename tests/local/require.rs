@@ -19,10 +19,9 @@ fn all(names: &[&str]) -> Requirement {
 
 async fn require(member: &Member, requirement: Requirement) -> Lsn {
     let what = format!("require {requirement}");
-    match timed(&what, member.done(Action::Require { requirement })).await {
-        Done::Required { lsn } => lsn,
-        other => panic!("{other:?}"),
-    }
+    let done = timed(&what, member.done(Action::Require { requirement })).await;
+    let Done::Required { lsn } = done else { panic!("{done:?}") };
+    lsn
 }
 
 /// Whether a commit is acknowledged within half a second.

@@ -3,7 +3,7 @@
 
 use harmony_agent::core::synchronous::SynchronousMode;
 
-use super::setup::Setup;
+use super::setup::{Setup, hook};
 
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,10 @@ pub(crate) enum Mutant {
     LossAccepted,
     /// Commits are said to wait for standbys, and do not.
     RequirementLies,
+    /// A hook that failed is reported as one that ended well.
+    HookUnheard,
+    /// Nobody hears of the cluster's settings.
+    SettingsUnheard,
 }
 
 impl Mutant {
@@ -109,6 +113,8 @@ impl Mutant {
         (Self::LossAccepted, "failover_by_hand_loses_only_what_it_may"),
         (Self::RequirementLies, "named_members_have_every_commit"),
         (Self::RequirementLies, "strict_means_two_disks"),
+        (Self::HookUnheard, "promotion_waits_for_hook"),
+        (Self::SettingsUnheard, "lag_is_bounded"),
     ];
 
     /// The world of a seed with this guard removed, made so that the guard is needed in it.
@@ -126,7 +132,14 @@ impl Mutant {
         }
         setup.policy.promises |= self == Self::PromiseInvented;
         setup.twin |= self == Self::CopiedStateDir;
-        if self == Self::LossAccepted {
+        if self == Self::HookUnheard {
+            setup.policy.before_promote = Some(hook(setup.profile, true));
+        }
+        if self == Self::SettingsUnheard {
+            // What a standby lacks soon lies between this and what is set.
+            setup.policy.maximum_lag_on_failover = 256 << 10;
+        }
+        if [Self::LossAccepted, Self::SettingsUnheard].contains(&self) {
             // Nobody else to take over from a primary that is gone.
             (setup.members, setup.twin, setup.late) = (2, false, false);
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harmony_agent::core::hook::BeforePromote;
 use harmony_agent::core::policy::{Policy, Reaction, WatchdogMode};
 use harmony_agent::core::synchronous::SynchronousMode;
 
@@ -92,6 +93,9 @@ impl Setup {
         // Alone, a strict primary acknowledges nothing, and the cluster would not come up.
         let late = late && (members > 2 || policy.synchronous != SynchronousMode::Strict);
         policy.synchronous_standbys = if rng.chance(30) { 2 } else { 1 };
+        // Drawn apart: the other worlds stay as they were.
+        let mut hooks = Rng::new(seed ^ 0x4007);
+        policy.before_promote = hooks.chance(20).then(|| hook(profile, hooks.chance(60)));
         Self {
             seed,
             profile,
@@ -127,13 +131,22 @@ impl Setup {
 
     /// Milliseconds of something that is quicker in a quicker profile, in nanoseconds.
     pub(crate) fn scaled(&self, milliseconds: u64) -> u64 {
-        let percent = match self.profile {
-            Profile::Fast => 10,
-            Profile::Standard => 100,
-            Profile::Wan => 150,
-        };
-        milliseconds * MS * percent / 100
+        scaled(self.profile, milliseconds)
     }
+}
+
+fn scaled(profile: Profile, milliseconds: u64) -> u64 {
+    let percent = match profile {
+        Profile::Fast => 10,
+        Profile::Standard => 100,
+        Profile::Wan => 150,
+    };
+    milliseconds * MS * percent / 100
+}
+
+/// The hook that promotions wait for, in the worlds that have one.
+pub(crate) fn hook(profile: Profile, required: bool) -> BeforePromote {
+    BeforePromote { limit: Duration::from_nanos(scaled(profile, 8_000)), required }
 }
 
 /// The settings of a profile.
@@ -164,6 +177,7 @@ pub(crate) fn policy(profile: Profile) -> Policy {
         stop_timeout: ms([10_000, 30_000, 60_000]),
         start_timeout: ms([30_000, 120_000, 300_000]),
         promote_timeout: ms([10_000, 60_000, 120_000]),
+        before_promote: None,
         rejoin_timeout: ms([3_600_000, 21_600_000, 86_400_000]),
         promises: true,
         watchdog: WatchdogMode::Required,

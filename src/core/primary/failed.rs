@@ -75,7 +75,7 @@ impl Failed {
                 }
             }
             Signal::Lease(LeaseAnswer::Refused(Purpose::Renew)) => self.after = After::Rejoin,
-            Signal::Lease(_) | Signal::Look | Signal::Died => {}
+            Signal::Lease(_) | Signal::Look | Signal::Died | Signal::Hook(_) => {}
         }
         if cx.now >= self.limit {
             cx.raise(Alarm::FenceStepFailed);
@@ -115,6 +115,7 @@ fn ladder(cx: &Shared, reason: Reason) -> Ladder {
         | Reason::WatchdogMissing
         | Reason::Switchover
         | Reason::Failback
+        | Reason::HookRefused
         | Reason::HandOver => gentle,
         Reason::DatabaseHung
         | Reason::DatabaseDiskFull

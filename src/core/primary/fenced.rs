@@ -38,9 +38,10 @@ impl After {
             | Reason::DatabaseHung
             | Reason::DatabaseDiskFull
             | Reason::DatabaseNotPrimary => Self::HandOverOrReopen,
-            Reason::PromotionFailed | Reason::StartFailed | Reason::WatchdogMissing => {
-                Self::StepBack
-            }
+            Reason::PromotionFailed
+            | Reason::HookRefused
+            | Reason::StartFailed
+            | Reason::WatchdogMissing => Self::StepBack,
             Reason::Shutdown => Self::Release,
             Reason::StartedBesidePrimary
             | Reason::LeaseApplied
@@ -112,7 +113,11 @@ impl Fenced {
                 }
             }
             Signal::Lease(LeaseAnswer::Refused(Purpose::Renew)) => self.after = After::Rejoin,
-            Signal::Lease(_) | Signal::Look | Signal::Died | Signal::Acted(..) => {}
+            Signal::Lease(_)
+            | Signal::Look
+            | Signal::Died
+            | Signal::Hook(_)
+            | Signal::Acted(..) => {}
         }
         if self.held.as_ref().is_some_and(|held| superseded(cx, held.epoch)) {
             self.after = After::Rejoin;

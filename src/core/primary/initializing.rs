@@ -288,6 +288,7 @@ impl Initializing {
             Signal::Lease(LeaseAnswer::Unknown(_))
             | Signal::Look
             | Signal::Died
+            | Signal::Hook(_)
             | Signal::Acted(..) => {
                 if let Some(next) = Self::out_of_grace(unproven, cx) {
                     return next;
@@ -346,7 +347,11 @@ impl Initializing {
                     Reason::StartFailed,
                 )
             }
-            Signal::Acted(..) | Signal::Look | Signal::Died | Signal::Lease(_) => {
+            Signal::Acted(..)
+            | Signal::Look
+            | Signal::Died
+            | Signal::Lease(_)
+            | Signal::Hook(_) => {
                 cx.drive_renewal(&mut held, State::PrimaryInitializing);
                 Next::stay(Primary::Initializing(Self {
                     step: Step::Bootstrapping(held),
@@ -374,7 +379,7 @@ impl Initializing {
                 return Next::to(Primary::Healthy(Healthy::new(cx, held)), Reason::LeaseKept);
             }
             Signal::Acted(_, ActionOutcome::Refused(_) | ActionOutcome::Unknown(_)) => true,
-            Signal::Look | Signal::Died | Signal::Lease(_) => cx.now >= limit,
+            Signal::Look | Signal::Died | Signal::Lease(_) | Signal::Hook(_) => cx.now >= limit,
         };
         if failed || cx.shutdown.is_some() {
             if failed {

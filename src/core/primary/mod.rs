@@ -107,6 +107,7 @@ impl Held {
             Signal::Lease(LeaseAnswer::Applied(_) | LeaseAnswer::Unknown(_))
             | Signal::Look
             | Signal::Died
+            | Signal::Hook(_)
             | Signal::Acted(..) => {}
         }
         // A read never gives the right to write, but it may show that it is gone.

@@ -235,6 +235,7 @@ impl Yielding {
             Signal::Lease(LeaseAnswer::Unknown(_))
             | Signal::Look
             | Signal::Died
+            | Signal::Hook(_)
             | Signal::Acted(..) => {
                 if superseded(cx, epoch) {
                     return Self::gone(cx);
@@ -293,7 +294,7 @@ impl Yielding {
                 cx.raise(Alarm::RejoinFailed);
                 return stay(cx.now + cx.policy.heartbeat_interval * 4);
             }
-            Signal::Look | Signal::Died | Signal::Lease(_) => {}
+            Signal::Look | Signal::Died | Signal::Lease(_) | Signal::Hook(_) => {}
         }
         if cx.busy() || cx.now < retry || !cx.view_is_fresh() || cx.name_contested() {
             return stay(retry);

@@ -78,7 +78,7 @@ impl Initializing {
                 let failed = Failed::new(cx);
                 return Next::to(Workflow::Replica(Replica::Failed(failed)), Reason::DatabaseUnfit);
             }
-            Signal::Look | Signal::Died | Signal::Lease(_) => {}
+            Signal::Look | Signal::Died | Signal::Lease(_) | Signal::Hook(_) => {}
         }
         let plan = self.plan_now(cx);
         self.follow(plan, cx)
@@ -163,6 +163,7 @@ impl Initializing {
             Signal::Lease(LeaseAnswer::Unknown(_))
             | Signal::Look
             | Signal::Died
+            | Signal::Hook(_)
             | Signal::Acted(..) => {
                 cx.resend_pending();
             }

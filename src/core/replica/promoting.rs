@@ -1,10 +1,12 @@
-//! Lease won and being renewed; the promotion runs as a cancellable task.
+//! Lease won and being renewed; the promotion runs as a cancellable task, after its hook if there
+//! is one.
 
 use serde::{Deserialize, Serialize};
 
 use super::Replica;
 use crate::core::agent::{Deadline, Next, Workflow};
-use crate::core::event::{Action, ActionOutcome, Reason, ShutdownMode, State};
+use crate::core::event::{Action, ActionOutcome, Reason, ShutdownMode, State, Transition};
+use crate::core::hook::{BeforePromote, HookOutcome};
 use crate::core::lease::Held;
 use crate::core::primary::{self, After, Primary, Standing};
 use crate::core::shared::{Shared, Signal};
@@ -16,14 +18,23 @@ pub(in crate::core) struct Promoting {
     pub(super) held: Held,
     /// The promotion was started; before, the new epoch must be on disk and the watchdog armed.
     started: bool,
+    /// Its hook has not ended yet: whether the promotion depends on how it does.
+    #[serde(default)]
+    hook: Option<BeforePromote>,
     limit: Instant,
 }
 
 impl Promoting {
-    pub(super) fn new(cx: &mut Shared, held: Held) -> Self {
+    pub(super) fn new(cx: &mut Shared, held: Held, reason: Reason) -> Self {
         cx.guard(&held);
         let limit = cx.now + cx.policy.promote_timeout;
-        let mut promoting = Self { held, started: false, limit };
+        let hook = cx.policy.before_promote;
+        if let Some(hook) = hook {
+            let (from, to, epoch) = (State::ReplicaWatching, State::ReplicaPromoting, held.epoch);
+            let limit = hook.limit.min(cx.policy.promote_timeout);
+            cx.ask_hook(Transition { from, to, reason, epoch }, limit);
+        }
+        let mut promoting = Self { held, started: false, hook, limit };
         promoting.start_when_safe(cx);
         promoting
     }
@@ -35,10 +46,11 @@ impl Promoting {
         Deadline::earliest([self.held.deadline(cx), limit, guard])
     }
 
-    /// Starts the promotion once a crash could neither forget the epoch nor leave us unguarded.
+    /// Starts the promotion once a crash could neither forget the epoch nor leave us unguarded, and
+    /// its hook has ended.
     fn start_when_safe(&mut self, cx: &mut Shared) {
         let safe = cx.is_guarded() && cx.has_remembered(self.held.epoch);
-        if self.started || !safe || cx.busy() {
+        if self.started || self.hook.is_some() || !safe || cx.busy() {
             return;
         }
         // Whoever may be taken for one that has every commit has to get those of the new timeline, too.
@@ -50,11 +62,26 @@ impl Promoting {
         }
     }
 
+    /// Takes in how the hook ended; whether it refuses the promotion.
+    fn is_refused(&mut self, signal: &Signal) -> bool {
+        let Signal::Hook(outcome) = signal else { return false };
+        let hook = self.hook.take();
+        *outcome != HookOutcome::Succeeded && hook.is_some_and(|hook| hook.required)
+    }
+
+    fn give_up(self, cx: &mut Shared, reason: Reason, after: After) -> Next {
+        let failed = primary::Failed::enter(cx, reason, Some(self.held), after);
+        Next::to(Primary::Failed(failed), reason)
+    }
+
     pub(super) fn advance(mut self, cx: &mut Shared, signal: Signal) -> Next {
         if let Standing::Lost(lost) = self.held.standing(cx, &signal) {
             let after = After::for_reason(lost);
             let failed = primary::Failed::enter(cx, lost, Some(self.held), after);
             return Next::to(Primary::Failed(failed), Reason::LeaseLost);
+        }
+        if self.is_refused(&signal) {
+            return self.give_up(cx, Reason::HookRefused, After::StepBack);
         }
         let failed = match &signal {
             Signal::Acted(Action::Promote, ActionOutcome::Applied(_)) => {
@@ -64,17 +91,13 @@ impl Promoting {
             }
             Signal::Acted(Action::Require { .. }, ActionOutcome::Applied(_)) => false,
             Signal::Acted(..) | Signal::Died => true,
-            Signal::Look | Signal::Lease(_) => cx.now >= self.limit,
+            Signal::Look | Signal::Lease(_) | Signal::Hook(_) => cx.now >= self.limit,
         };
         if failed {
-            let reason = Reason::PromotionFailed;
-            let failed = primary::Failed::enter(cx, reason, Some(self.held), After::StepBack);
-            return Next::to(Primary::Failed(failed), reason);
+            return self.give_up(cx, Reason::PromotionFailed, After::StepBack);
         }
         if cx.shutdown.is_some_and(|shutdown| shutdown.mode == ShutdownMode::HandOver) {
-            let reason = Reason::Shutdown;
-            let failed = primary::Failed::enter(cx, reason, Some(self.held), After::Release);
-            return Next::to(Primary::Failed(failed), reason);
+            return self.give_up(cx, Reason::Shutdown, After::Release);
         }
         self.start_when_safe(cx);
         cx.drive_renewal(&mut self.held, State::ReplicaPromoting);

@@ -203,7 +203,7 @@ impl Watching {
             Signal::Lease(LeaseAnswer::Applied(landed)) if landed.purpose == Purpose::Acquire => {
                 let reason = self.acquiring.take().unwrap_or(Reason::HolderSilent);
                 if let Some(held) = cx.won(landed) {
-                    let promoting = Promoting::new(cx, held);
+                    let promoting = Promoting::new(cx, held, reason);
                     return Next::to(Workflow::Replica(Replica::Promoting(promoting)), reason);
                 }
             }
@@ -213,6 +213,7 @@ impl Watching {
             Signal::Lease(LeaseAnswer::Unknown(_))
             | Signal::Look
             | Signal::Died
+            | Signal::Hook(_)
             | Signal::Acted(..) => {
                 cx.resend_pending();
             }

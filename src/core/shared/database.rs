@@ -36,6 +36,7 @@ impl Shared {
 
     /// An epoch of ours ended: nothing done in its name goes on.
     pub(in crate::core) fn epoch_ended(&mut self, ended: Epoch) {
+        self.forget_hook();
         if ended >= self.epoch_of_tasks {
             self.epoch_of_tasks = ended.next();
             self.effects.push(Effect::EpochEnded(self.epoch_of_tasks));

@@ -4,12 +4,14 @@
 mod database;
 mod describe;
 mod heartbeat;
+mod hook;
 mod lease;
 mod members;
 mod name;
 mod order;
 mod promise;
 mod reading;
+mod settings;
 mod synchronous;
 
 use std::collections::BTreeSet;
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::event::{
     Action, ActionOutcome, Alarm, Effect, Floor, Guard, Observation, ShutdownMode, WatchdogStatus,
 };
+use super::hook::HookOutcome;
 use super::ids::{BootId, Epoch, InstanceId, MemberId, OpId, Revision};
 use super::lease::{Held, LeaseAnswer, PendingLease};
 use super::policy::{Policy, WatchdogMode};
@@ -129,6 +132,9 @@ pub(super) struct Shared {
     cluster_write: Publishing,
     #[serde(default)]
     synchronous: Synchronous,
+    /// The hook that is waited for.
+    #[serde(default)]
+    hook: Option<OpId>,
 }
 
 /// The agent was told to stop.
@@ -149,6 +155,8 @@ pub(super) enum Signal {
     Lease(LeaseAnswer),
     /// The action under way ended.
     Acted(Action, ActionOutcome),
+    /// The hook that was waited for ended.
+    Hook(HookOutcome),
 }
 
 /// So many times at most the wait for a failback doubles.
@@ -201,6 +209,7 @@ impl Shared {
             heartbeat: OwnHeartbeat { due: now, ..OwnHeartbeat::default() },
             cluster_write: Publishing::default(),
             synchronous: Synchronous::default(),
+            hook: None,
         }
     }
 
@@ -330,7 +339,7 @@ impl Shared {
     /// not take costs clients a wait, and doubles this one.
     pub(super) fn failback_wait(&self) -> Option<Duration> {
         let doubled = 1 << self.failbacks_missed.min(FAILBACK_DOUBLINGS);
-        self.policy.failback_after.map(|wait| wait.saturating_mul(doubled))
+        self.failback_after().map(|wait| wait.saturating_mul(doubled))
     }
 
     /// The watchdog is a condition of leadership and not there.

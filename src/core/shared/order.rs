@@ -123,7 +123,7 @@ impl Shared {
         if !heartbeat.streaming || self.is_detached(to) {
             return Err(Refusal::NotStreaming(to.clone()));
         }
-        let (bytes, allowed) = (self.behind(to), self.policy.maximum_lag_on_failover);
+        let (bytes, allowed) = (self.behind(to), self.maximum_lag());
         if bytes > allowed {
             return Err(Refusal::LagsBehind { member: to.clone(), bytes, allowed });
         }

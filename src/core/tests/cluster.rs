@@ -8,6 +8,7 @@ use crate::core::event::{
     Action, ActionOutcome, Done, Effect, Event, Guard, Observation, Process, ReadFailure,
     ShutdownMode, State,
 };
+use crate::core::hook::HookOutcome;
 use crate::core::ids::MemberId;
 use crate::core::promise::PromiseRequest;
 use crate::core::records::Address;
@@ -157,6 +158,7 @@ impl Cluster {
             Effect::Write(op, ..) if node.cut_off => Event::Written(op, unknown()),
             Effect::Write(op, write, _) => Event::Written(op, self.store.write(&node.id, &write)),
             Effect::Act(op, action, ..) => Event::Acted(op, node.act(&action)),
+            Effect::BeforePromote(op, ..) => Event::HookEnded(op, HookOutcome::Succeeded),
             Effect::Observe => Event::Observed(node.observation()),
             Effect::Remember(op, _) => Event::Remembered(op, true),
             Effect::Guard(Guard::Until(at, _)) => return node.guard = Some(at),

@@ -423,6 +423,17 @@ fn the_preferred_member_gets_the_lease_back_once_it_has_been_fit_for_long_enough
     assert_eq!(bench.agent.status().last_transition.unwrap().0.reason, Reason::Failback);
 }
 
+#[test]
+fn a_failback_is_by_the_cluster_s_settings_rather_than_by_a_member_s_own() {
+    let mut bench = preferring(5);
+    give(&mut bench, |cluster| cluster.settings.failback_after_ms = Some(0));
+    live(&mut bench, 20, |b| b.priority = 5);
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    give(&mut bench, |cluster| cluster.settings.failback_after_ms = Some(2_000));
+    live(&mut bench, 5, |b| b.priority = 5);
+    assert_eq!(bench.agent.status().last_transition.unwrap().0.reason, Reason::Failback);
+}
+
 /// Each try costs clients the time for which nobody takes the lease.
 #[test]
 fn a_failback_that_is_not_taken_is_tried_again_later_and_later() {

@@ -159,6 +159,7 @@ pub(super) fn policy() -> Policy {
         stop_timeout: ms(30_000),
         start_timeout: ms(120_000),
         promote_timeout: ms(60_000),
+        before_promote: None,
         rejoin_timeout: ms(21_600_000),
         promises: true,
         watchdog: WatchdogMode::Off,
@@ -238,7 +239,9 @@ fn show_to_a_replica(snapshot: &Snapshot) {
                 }
                 Effect::Observe => events.push(Event::Observed(standby())),
                 Effect::Exit(_) => return,
-                Effect::Cancel(_)
+                // The policy has no hook.
+                Effect::BeforePromote(..)
+                | Effect::Cancel(_)
                 | Effect::EpochEnded(_)
                 | Effect::Guard(_)
                 | Effect::AskPromises(..)

@@ -10,8 +10,9 @@ use crate::sim::world::{Fact, World};
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct LagIsBounded {
-    /// By machine: a person had accepted any loss when it last decided to take over.
-    accepted: BTreeMap<usize, bool>,
+    /// By machine: what it may lack as it last decided to take over; `None` when a person had accepted
+    /// any loss.
+    allowed: BTreeMap<usize, Option<u64>>,
 }
 
 impl Invariant for LagIsBounded {
@@ -20,7 +21,7 @@ impl Invariant for LagIsBounded {
     }
 
     fn sentence(&self) -> &'static str {
-        "Whoever acquires another member's lease is on no older timeline and lacks at most maximum_lag_on_failover of what that had last published, unless a person named it and accepted any loss."
+        "Whoever acquires another member's lease is on no older timeline and lacks at most maximum_lag_on_failover, as the cluster's settings or else its own say, of what that had last published, unless a person named it and accepted any loss."
     }
 
     fn source(&self) -> &'static str {
@@ -29,7 +30,8 @@ impl Invariant for LagIsBounded {
 
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
         if let Fact::Acquires(m) = fact {
-            self.accepted.insert(*m, world.failover_ordered(*m) == Some(true));
+            let accepted = world.failover_ordered(*m) == Some(true);
+            self.allowed.insert(*m, (!accepted).then(|| world.lag_allowed(*m)));
         }
         let Fact::LeaseWritten(written) = fact else { return Ok(()) };
         let Some(before) = &written.before else { return Ok(()) };
@@ -41,8 +43,9 @@ impl Invariant for LagIsBounded {
         let published = published.unwrap_or(before.database.lsn).max(before.database.lsn);
         let lacks = published.0.saturating_sub(own.lsn);
         let behind = TimelineId(world.branches.get(own.branch).number) < before.database.timeline;
-        let accepted = self.accepted.get(&written.by) == Some(&true);
-        if lacks > world.setup.policy.maximum_lag_on_failover && !accepted || behind {
+        let own_limit = Some(world.setup.policy.maximum_lag_on_failover);
+        let allowed = self.allowed.get(&written.by).copied().unwrap_or(own_limit);
+        if allowed.is_some_and(|allowed| lacks > allowed) || behind {
             return Err(format!(
                 "{} takes over from {} and lacks {lacks} bytes",
                 world.name(written.by),

@@ -24,6 +24,7 @@ mod one_transition_a_step;
 mod one_writer;
 mod orders_are_of_their_epoch;
 mod pause_is_kept;
+mod promotion_waits_for_hook;
 mod released_is_fenced;
 mod stale_decisions_change_nothing;
 mod strict_means_two_disks;
@@ -111,6 +112,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<pause_is_kept::PauseIsKept>::default(),
         Box::<orders_are_of_their_epoch::OrdersAreOfTheirEpoch>::default(),
         Box::<failover_by_hand_loses_only_what_it_may::FailoverByHandLosesOnlyWhatItMay>::default(),
+        Box::<promotion_waits_for_hook::PromotionWaitsForHook>::default(),
         Box::<no_circles::NoCircles>::default(),
         Box::<NeverPanics>::default(),
         Box::<Converges>::default(),

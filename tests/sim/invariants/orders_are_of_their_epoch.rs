@@ -37,7 +37,7 @@ impl OrdersAreOfTheirEpoch {
                 Err(format!("{name} answered {} and begins it", order.id))
             }
             Some(order) => Ok(Some(order.id.clone())),
-            None if failback && world.setup.policy.failback_after.is_some() => Ok(None),
+            None if failback && world.fails_back(m) => Ok(None),
             None => Err(format!("{name} begins a {} that nobody ordered", became.reason)),
         }
     }

@@ -59,7 +59,7 @@ fn reasons(from: State, to: State) -> Vec<Reason> {
         (S::ReplicaWatching, S::PrimaryFailed) => vec![R::StrayPrimary],
         (S::ReplicaPromoting, S::PrimaryHealthy) => vec![R::Promoted],
         (S::ReplicaPromoting, S::PrimaryFailed) => {
-            vec![R::LeaseLost, R::PromotionFailed, R::Shutdown]
+            vec![R::LeaseLost, R::PromotionFailed, R::HookRefused, R::Shutdown]
         }
         (S::ReplicaFailed, S::ReplicaInitializing) => vec![R::Recovered],
         (S::ReplicaFailed, S::PrimaryFailed) => vec![R::StrayPrimary],

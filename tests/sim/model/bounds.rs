@@ -34,6 +34,20 @@ const ANY: &[Kind] = Kind::ALL.split_at(Kind::ALL.len() - Kind::OF_OPERATOR).0;
 /// What a person does.
 const ASKED: &[Kind] = Kind::ALL.split_at(Kind::ALL.len() - Kind::OF_OPERATOR).1;
 
+/// What befalls a promotion that waits for its hook, and what leads to one.
+const HOOKS_AND_STOPS: &[Kind] = &[
+    Kind::FailHook,
+    Kind::HangHook,
+    Kind::FreezeAgent,
+    Kind::KillAgent,
+    Kind::StopAgent,
+    Kind::PowerOff,
+    Kind::KillDb,
+    Kind::CutFromStore,
+    Kind::CutAnswers,
+    Kind::StoreDown,
+];
+
 /// What a person does, and what may come between.
 const ASKED_AND_STOPS: &[Kind] = &[
     Kind::OrderSwitchover,
@@ -172,6 +186,12 @@ pub(crate) const CI: &[Search] = &[
         layers: 2,
         ..ONE
     },
+    Search {
+        name: "two members, promotions depend on a hook, two faults",
+        start: Start { hook: true, paces: BOTH_PACES, ..PLAIN },
+        kinds: HOOKS_AND_STOPS,
+        ..TWO
+    },
     TWO,
     Search {
         name: "three members, two faults",
@@ -305,6 +325,14 @@ const BY_HAND: Search = Search {
     ..PERSON
 };
 
+/// A hook fails, and something leads to a promotion.
+const HOOKED: Search = Search {
+    start: Start { hook: true, ..PLAIN },
+    kinds: &[Kind::FailHook, Kind::HangHook, Kind::StopAgent, Kind::PowerOff, Kind::KillDb],
+    lasts: &[7, EVER],
+    ..PERSON
+};
+
 const fn claim(mutant: Mutant, invariant: &'static str, search: Search) -> Claim {
     Claim { mutant, invariant, search }
 }
@@ -342,11 +370,18 @@ pub(crate) const CLAIMS: &[Claim] = &[
     claim(Mutant::FloorForgotten, "floors_only_grow", LOSES),
     claim(Mutant::PauseIgnored, "pause_is_kept", PERSON),
     claim(Mutant::OrderOfAnyEpoch, "orders_are_of_their_epoch", RESTARTED),
+    claim(Mutant::HookUnheard, "promotion_waits_for_hook", HOOKED),
     claim(Mutant::LossAccepted, "failover_by_hand_loses_only_what_it_may", BY_HAND),
 ];
 
 /// What is not, and why.
 pub(crate) const BEYOND: &[(Mutant, &str, &str)] = &[
+    (
+        Mutant::SettingsUnheard,
+        "lag_is_bounded",
+        "a lag between what is set and what a member is configured with takes three faults within less \
+         than a heartbeat of each other",
+    ),
     (Mutant::AnswerLost, "converges", "that something happens at last is no question of safety"),
     (
         Mutant::AnswersEarly,

@@ -165,7 +165,8 @@ fn is_spent(world: &World, at: u64, item: &Item) -> bool {
         Item::Keeper(m, life) => {
             gone(*m, *life) || agent(*m).is_some_and(|agent| !agent.keeper.is_due(at))
         }
-        Item::Tell(m, life, _)
+        Item::HookEnds(m, life, ..)
+        | Item::Tell(m, life, _)
         | Item::Connect(m, life)
         | Item::Hint(m, life)
         | Item::Asked(m, life, ..)

@@ -353,6 +353,8 @@ impl Searching<'_> {
             Kind::OrderSwitchover => vec![0, 5],
             // Without loss, and at any.
             Kind::OrderFailover => vec![0, 8],
+            // Less lag and no failback by itself; more, and one soon.
+            Kind::ChangeSettings => vec![6, 4],
             // Without an end of its own, and with one.
             Kind::Pause => vec![0, 1],
             _ => vec![0],

@@ -7,7 +7,7 @@ use harmony_agent::core::policy::{Policy, Reaction, WatchdogMode};
 use super::fate::Fates;
 use crate::sim::mutant::Mutant;
 use crate::sim::rng::Pace;
-use crate::sim::setup::{Profile, Setup, policy};
+use crate::sim::setup::{Profile, Setup, hook, policy};
 use crate::sim::world::agent::nanos;
 use crate::sim::world::fault::Kind;
 use crate::sim::world::machine::{Clock, WORST_DRIFT};
@@ -62,6 +62,8 @@ pub(crate) struct Start {
     pub(crate) synchronous: bool,
     /// The last member is preferred, and gets the lease back by itself after two heartbeat intervals.
     pub(crate) failback: bool,
+    /// Promotions depend on a hook.
+    pub(crate) hook: bool,
     /// By how many quarters of a heartbeat interval each member is started after the one before it.
     pub(crate) phases: &'static [u64],
     pub(crate) paces: &'static [Pace],
@@ -80,6 +82,7 @@ pub(crate) const PLAIN: Start = Start {
     late: false,
     synchronous: false,
     failback: false,
+    hook: false,
     phases: &[0],
     paces: &[Pace::Quick],
     drifts: &[true],
@@ -161,6 +164,7 @@ impl Search {
         // Two commits of the model's clients.
         policy.maximum_lag_on_failover = 128;
         policy.failback_after = start.failback.then(|| policy.heartbeat_interval * 2);
+        policy.before_promote = start.hook.then(|| hook(Profile::Fast, true));
         let preferred = |m: usize| start.failback && m + 1 == start.members;
         let priority = |m: usize| if preferred(m) { 5 } else { 1 };
         let priorities = (0..start.members).map(priority).collect();

@@ -230,6 +230,9 @@ impl World {
             Effect::Read(op, limit) => self.ask(m, op, What::Read, nanos(limit)),
             Effect::Write(op, write, limit) => self.ask_write(m, op, write, nanos(limit)),
             Effect::Act(op, action, epoch, limit) => self.begin(m, op, action, epoch, nanos(limit)),
+            Effect::BeforePromote(op, transition, limit) => {
+                self.begin_hook(m, op, &transition, nanos(limit));
+            }
             Effect::Cancel(op) => self.cancel(m, op),
             Effect::EpochEnded(epoch) => self.cancel_before(m, epoch),
             Effect::Observe => {

@@ -57,6 +57,7 @@ impl World {
             Kind::CrashDb | Kind::KillDb | Kind::HangDb | Kind::LocksOut | Kind::NoConnections => {
                 matches!(machine.db.server, Server::Up { .. } | Server::Starting { .. })
             }
+            Kind::FailHook | Kind::HangHook => self.setup.policy.before_promote.is_some(),
             Kind::CutPair | Kind::CutOneWay => self.machines.len() > 1,
             // A loss that nobody could know of because nobody had written anything down is beyond
             // any protocol.

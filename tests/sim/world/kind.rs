@@ -39,6 +39,10 @@ pub(crate) enum Kind {
     FailStart,
     SlowPromote,
     FailPromote,
+    /// Its `before_promote` hook ends with a status other than 0.
+    FailHook,
+    /// Its `before_promote` hook does not end by itself.
+    HangHook,
     Lag,
     // the network
     CutFromStore,
@@ -74,6 +78,8 @@ pub(crate) enum Kind {
     /// No automatic transition, until it is over; at times it ends by itself.
     Pause,
     Resume,
+    /// Settings of the whole cluster: other ones, or every member's own again.
+    ChangeSettings,
 }
 
 /// A fault: of what kind, where, for how long (nanoseconds), and a number that means something to
@@ -88,7 +94,7 @@ pub(crate) struct Fault {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 51] = [
+    pub(crate) const ALL: [Self; 54] = [
         Self::FreezeAgent,
         Self::Stumble,
         Self::KillAgent,
@@ -116,6 +122,8 @@ impl Kind {
         Self::FailStart,
         Self::SlowPromote,
         Self::FailPromote,
+        Self::FailHook,
+        Self::HangHook,
         Self::Lag,
         Self::CutFromStore,
         Self::CutToStore,
@@ -140,10 +148,11 @@ impl Kind {
         Self::Withdraw,
         Self::Pause,
         Self::Resume,
+        Self::ChangeSettings,
     ];
 
     /// Those that a person is the cause of, the last of all.
-    pub(crate) const OF_OPERATOR: usize = 7;
+    pub(crate) const OF_OPERATOR: usize = 8;
 
     /// A person is the cause of it.
     pub(crate) fn is_of_operator(self) -> bool {
@@ -165,6 +174,7 @@ impl Kind {
                 | Self::Withdraw
                 | Self::Pause
                 | Self::Resume
+                | Self::ChangeSettings
         )
     }
 
@@ -187,6 +197,7 @@ impl Kind {
                 | Self::Rehearse
                 | Self::Withdraw
                 | Self::Resume
+                | Self::ChangeSettings
         )
     }
 }

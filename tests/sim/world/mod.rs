@@ -19,6 +19,7 @@ pub(crate) mod database;
 pub(crate) mod fault;
 pub(crate) mod heal;
 pub(crate) mod history;
+mod hook;
 mod kind;
 pub(crate) mod look;
 pub(crate) mod machine;
@@ -68,6 +69,8 @@ pub(crate) enum Item {
     Act(usize, u32, OpId),
     Died(usize, u32, u64),
     DiskDone(usize, u32, OpId),
+    /// The `before_promote` hook of an epoch ends, well or not.
+    HookEnds(usize, u32, OpId, Epoch, bool),
     Keeper(usize, u32),
     KeeperHears(usize, u32, Hears),
     Dog(usize, u32),
@@ -107,6 +110,8 @@ pub(crate) enum Fact {
     Written(Box<Written>),
     /// What makes a database writable is about to be done to it.
     Opening(usize, Action, Epoch),
+    /// The hook that a promotion in this epoch waits for ended: whether well.
+    HookEnded(usize, Epoch, bool),
     /// A server came up, or was promoted, as a primary.
     Opened(usize),
     /// A client got its answer: the machine and where its commit is.
@@ -238,6 +243,7 @@ impl Item {
             | Self::Died(m, life, _)
             | Self::Asked(m, life, ..)
             | Self::DiskDone(m, life, _)
+            | Self::HookEnds(m, life, ..)
             | Self::Keeper(m, life)
             | Self::KeeperHears(m, life, _) => Target::Agent(*m, *life),
             Self::Dog(m, dog) | Self::DogHears(m, dog, ..) => Target::Dog(*m, *dog),
@@ -379,6 +385,7 @@ impl World {
             Item::Act(m, _, op) => self.act_on(m, op),
             Item::Died(m, _, server) => self.hear_of_death(m, server),
             Item::DiskDone(m, _, op) => self.disk_done(m, op),
+            Item::HookEnds(m, _, op, epoch, well) => self.hook_ends(m, op, epoch, well),
             Item::Keeper(m, _) => self.keeper_quiet(m),
             Item::KeeperHears(m, _, what) => self.keeper_hears(m, what),
             Item::Dog(m, _) => self.dog_looks(m),

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use harmony_agent::core::event::{Event, ReadFailure, StoreWrite, WriteOutcome};
 use harmony_agent::core::ids::{Incarnation, OpId};
 use harmony_agent::core::order::Wish;
-use harmony_agent::core::records::{Header, Key, Lease, Record, Release, Slot, Snapshot};
+use harmony_agent::core::records::{
+    ClusterSettings, Header, Key, Lease, Record, Release, Slot, Snapshot,
+};
 use harmony_agent::core::time::Instant;
 
 use super::agent::Open;
@@ -281,9 +283,10 @@ impl World {
                 snapshot
             }
             Mutant::BadDataObeyed => self.obeying(snapshot),
-            Mutant::PauseIgnored | Mutant::OrderOfAnyEpoch | Mutant::LossAccepted => {
-                asked_otherwise(mutant, snapshot)
-            }
+            Mutant::PauseIgnored
+            | Mutant::OrderOfAnyEpoch
+            | Mutant::LossAccepted
+            | Mutant::SettingsUnheard => asked_otherwise(mutant, snapshot),
             Mutant::BadDataCrashes => {
                 assert!(!matches!(snapshot.lease, Slot::Invalid { .. }), "unexpected lease");
                 snapshot
@@ -330,6 +333,9 @@ fn asked_otherwise(mutant: Mutant, mut snapshot: Snapshot) -> Snapshot {
     let Slot::Valid { record, .. } = &mut snapshot.cluster else { return snapshot };
     if mutant == Mutant::PauseIgnored {
         record.paused = None;
+    }
+    if mutant == Mutant::SettingsUnheard {
+        record.settings = ClusterSettings::default();
     }
     if let (Some(order), Some(epoch)) = (&mut record.order, epoch) {
         match mutant {

@@ -4,11 +4,12 @@
 use harmony_agent::core::event::{StoreWrite, WriteOutcome};
 use harmony_agent::core::ids::{Epoch, MemberId, Revision};
 use harmony_agent::core::order::{Answer, Order, Pause, Wish};
-use harmony_agent::core::records::{ClusterState, Header, Key, Record};
+use harmony_agent::core::records::{ClusterSettings, ClusterState, Header, Key, Record};
 use harmony_agent::core::time::StoreTime;
 
 use super::fault::{Fault, Kind};
 use super::{Fact, Item, World, Written};
+use crate::sim::setup::MS;
 
 /// A write of an operator on its way.
 #[derive(Clone, Debug, Hash)]
@@ -54,6 +55,10 @@ impl World {
             Kind::Pause => cluster.paused = Some(self.pause(&fault)),
             Kind::Resume => cluster.paused = None,
             Kind::Withdraw => cluster.order = None,
+            Kind::ChangeSettings => {
+                cluster.settings = self.other_settings(&fault);
+                self.say(format_args!("operator: {:?}", cluster.settings));
+            }
             _ => {
                 let order = self.order(&fault, epoch);
                 self.say(format_args!("operator: {}", describe(&order)));
@@ -82,6 +87,17 @@ impl World {
         let end = StoreTime(self.store.stamp(self.now).0.saturating_add(lasts));
         let until = (fault.detail % 2 == 1).then_some(end);
         Pause { reason: "work on it".to_owned(), by: "operator".to_owned(), until }
+    }
+
+    /// A 64th of the lag that the members allow, eight times of it, or theirs; a failback after a
+    /// while, never, or as they say.
+    fn other_settings(&self, fault: &Fault) -> ClusterSettings {
+        let lag = self.setup.policy.maximum_lag_on_failover;
+        let soon = self.setup.scaled(3_000) / MS;
+        ClusterSettings {
+            maximum_lag_on_failover: [Some(lag / 64), Some(lag * 8), None][third(fault.detail)],
+            failback_after_ms: [None, Some(soon), Some(0)][third(fault.detail / 3)],
+        }
     }
 
     fn order(&self, fault: &Fault, epoch: Epoch) -> Order {
@@ -161,6 +177,10 @@ impl World {
             self.say(format_args!("store: {} is {word}: {}", answer.id, answer.text));
         }
     }
+}
+
+fn third(detail: u64) -> usize {
+    usize::try_from(detail % 3).unwrap_or(0)
 }
 
 /// An order for people.

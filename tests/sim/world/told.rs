@@ -2,7 +2,7 @@
 
 use harmony_agent::core::ids::{Epoch, InstanceId, MemberId};
 use harmony_agent::core::order::{Order, Pause, Wish};
-use harmony_agent::core::records::{Lease, Slot, Snapshot};
+use harmony_agent::core::records::{ClusterSettings, Lease, Slot, Snapshot};
 use harmony_agent::core::time::StoreTime;
 
 use super::World;
@@ -12,6 +12,7 @@ use super::World;
 pub(crate) struct Told {
     holder: Option<(MemberId, InstanceId, Epoch)>,
     pause: Option<Pause>,
+    settings: ClusterSettings,
     order: Option<Order>,
     /// The newest epoch of whose lease a person said that it may be lost with whatever was written.
     any_loss: Option<Epoch>,
@@ -27,10 +28,14 @@ impl Told {
         match &snapshot.cluster {
             Slot::Valid { record, .. } => {
                 self.pause = record.paused.clone();
+                self.settings = record.settings.clone();
                 self.order = record.order.clone();
             }
-            Slot::Absent => (self.pause, self.order) = (None, None),
-            // A pause that was read lasts while the record is bad; an order may have been withdrawn.
+            Slot::Absent => {
+                (self.pause, self.order) = (None, None);
+                self.settings = ClusterSettings::default();
+            }
+            // A pause or settings that were read last while the record is bad; an order may have been withdrawn.
             Slot::Invalid { .. } => self.order = None,
         }
         let any_loss =
@@ -69,6 +74,22 @@ impl World {
         holder.is_some_and(|(member, instance, _)| {
             (member, instance) != (&machine.member, &machine.instance)
         })
+    }
+
+    /// How far behind this agent may be to take over, as it was told.
+    pub(crate) fn lag_allowed(&self, m: usize) -> u64 {
+        let told = self.machines[m].agent.as_ref().map(|agent| &agent.told.settings);
+        let set = told.and_then(|settings| settings.maximum_lag_on_failover);
+        set.unwrap_or(self.setup.policy.maximum_lag_on_failover)
+    }
+
+    /// This agent was told, or configured, to fail back by itself.
+    pub(crate) fn fails_back(&self, m: usize) -> bool {
+        let told = self.machines[m].agent.as_ref().map(|agent| &agent.told.settings);
+        match told.and_then(|settings| settings.failback_after_ms) {
+            Some(milliseconds) => milliseconds > 0,
+            None => self.setup.policy.failback_after.is_some(),
+        }
     }
 
     /// A person wants this member to take over from the holder that it has read of: whether it may lose

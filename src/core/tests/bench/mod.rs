@@ -62,6 +62,7 @@ pub(super) fn policy() -> Policy {
         stop_timeout: seconds(30),
         start_timeout: seconds(60),
         promote_timeout: seconds(30),
+        before_promote: None,
         rejoin_timeout: seconds(600),
         promises: true,
         watchdog: WatchdogMode::Off,

@@ -6,8 +6,8 @@ use super::{SYSTEM, identity, seconds};
 use crate::core::event::{State, StoreWrite, WriteOutcome};
 use crate::core::ids::{Epoch, Incarnation, Lsn, Revision, TimelineId};
 use crate::core::records::{
-    ClusterState, Header, Heartbeat, Invalid, Key, Lease, MemberSettings, Position, Record, Slot,
-    Snapshot,
+    ClusterSettings, ClusterState, Header, Heartbeat, Invalid, Key, Lease, MemberSettings,
+    Position, Record, Slot, Snapshot,
 };
 use crate::core::shared::{Identity, header};
 use crate::core::time::StoreTime;
@@ -159,6 +159,7 @@ impl Store {
             paused: None,
             order: None,
             answer: None,
+            settings: ClusterSettings::default(),
             synchronous: Vec::new(),
             last_transition: String::new(),
         };
