@@ -25,6 +25,7 @@ pub mod agent;
 pub mod candidate;
 pub mod event;
 pub mod ids;
+pub mod journal;
 mod lease;
 pub mod order;
 mod plain;

@@ -278,6 +278,10 @@ impl Driver {
                         drop(reply.send(answer));
                     }
                 }
+                Effect::Report(report) => {
+                    let store = self.parts.store.clone();
+                    self.parts.executor.report(store, *report);
+                }
                 Effect::Became(_) | Effect::Alarm(_) => {}
                 Effect::Exit(why) => exit = Some(why),
             }

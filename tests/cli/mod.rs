@@ -1,6 +1,7 @@
 //! The program as its users meet it: commands, exit codes, the HTTP listener.
 
 mod commands;
+mod history;
 mod http;
 mod metrics;
 mod replay;

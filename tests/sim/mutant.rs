@@ -64,6 +64,10 @@ pub(crate) enum Mutant {
     OrderOfAnyEpoch,
     /// A failover by hand may lose whatever it takes.
     LossAccepted,
+    /// Reports name somebody else than the holder.
+    ReportOfAnother,
+    /// Reports are written over whatever is at their place, of which there is one.
+    ReportOverLater,
 }
 
 impl Mutant {
@@ -103,6 +107,8 @@ impl Mutant {
         (Self::PauseIgnored, "pause_is_kept"),
         (Self::OrderOfAnyEpoch, "orders_are_of_their_epoch"),
         (Self::LossAccepted, "failover_by_hand_loses_only_what_it_may"),
+        (Self::ReportOfAnother, "journal_is_true_and_grows"),
+        (Self::ReportOverLater, "journal_is_true_and_grows"),
     ];
 
     /// The world of a seed with this guard removed, made so that the guard is needed in it.

@@ -130,6 +130,7 @@ impl Shared {
     /// Tries to become the holder: compare-and-set on `expected`, with an epoch above all known.
     pub(in crate::core) fn acquire(&mut self, status: State, expected: Option<Revision>) {
         let epoch = self.next_epoch();
+        self.journal_decides(epoch, status);
         let lease = self.lease_record(epoch, 0, status, None);
         self.write_lease(Purpose::Acquire, expected, lease);
     }
@@ -172,6 +173,7 @@ impl Shared {
         let held = Held::acquired(landed, &self.policy);
         if self.now < held.fence_at(&self.policy) {
             self.unbind();
+            self.journal_acquired(landed.epoch);
             return Some(held);
         }
         self.outdate();

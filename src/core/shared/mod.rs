@@ -4,6 +4,7 @@
 mod database;
 mod describe;
 mod heartbeat;
+mod journal;
 mod lease;
 mod members;
 mod name;
@@ -20,11 +21,13 @@ use super::event::{
     Action, ActionOutcome, Alarm, Effect, Floor, Guard, Observation, ShutdownMode, WatchdogStatus,
 };
 use super::ids::{BootId, Epoch, InstanceId, MemberId, OpId, Revision};
+use super::journal::Aside;
 use super::lease::{Held, LeaseAnswer, PendingLease};
 use super::policy::{Policy, WatchdogMode};
 use super::records::{Address, Header, Position};
 use super::time::Instant;
 use super::view::View;
+use journal::Journal;
 use name::Name;
 pub(super) use order::Verdict;
 use promise::Promises;
@@ -125,6 +128,8 @@ pub(super) struct Shared {
     remember_due: Instant,
     heartbeat: OwnHeartbeat,
     cluster_write: Publishing,
+    #[serde(default)]
+    journal: Aside<Journal>,
 }
 
 /// The agent was told to stop.
@@ -196,6 +201,7 @@ impl Shared {
             remember_due: now,
             heartbeat: OwnHeartbeat { due: now, ..OwnHeartbeat::default() },
             cluster_write: Publishing::default(),
+            journal: Aside::default(),
         }
     }
 

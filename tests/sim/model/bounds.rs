@@ -347,6 +347,16 @@ pub(crate) const CLAIMS: &[Claim] = &[
 
 /// What is not, and why.
 pub(crate) const BEYOND: &[(Mutant, &str, &str)] = &[
+    (
+        Mutant::ReportOfAnother,
+        "journal_is_true_and_grows",
+        "no core reads the journal: the search has none",
+    ),
+    (
+        Mutant::ReportOverLater,
+        "journal_is_true_and_grows",
+        "no core reads the journal: the search has none",
+    ),
     (Mutant::AnswerLost, "converges", "that something happens at last is no question of safety"),
     (
         Mutant::AnswersEarly,

@@ -19,6 +19,7 @@ pub(crate) mod database;
 pub(crate) mod fault;
 pub(crate) mod heal;
 pub(crate) mod history;
+mod journal;
 mod kind;
 pub(crate) mod look;
 pub(crate) mod machine;
@@ -35,6 +36,7 @@ use std::fmt::Arguments;
 
 use harmony_agent::core::event::{Action, Event, Floor, Observation, State, Transition};
 use harmony_agent::core::ids::{Epoch, OpId, Revision};
+use harmony_agent::core::journal::Report;
 use harmony_agent::core::promise::{PromiseAnswer, PromiseRequest};
 use harmony_agent::core::records::{Invalid, Key, Lease};
 use harmony_agent::core::time::Instant;
@@ -46,6 +48,7 @@ use super::setup::Setup;
 use database::ServerEvent;
 use fault::Fault;
 use history::{Branches, Place};
+use journal::Draft;
 use machine::Machine;
 use network::{Answer, MOMENT, Network, Request};
 use operator::Wanted;
@@ -85,6 +88,10 @@ pub(crate) enum Item {
     BackUp,
     /// What an operator writes arrives at the store.
     Operator(Box<Wanted>),
+    /// The agent tries to write a report, so many times before.
+    Report(usize, u32, Box<Report>, u32),
+    /// The write arrives at the store.
+    Reported(usize, u32, Box<Draft>),
     End(u64),
 }
 
@@ -121,6 +128,8 @@ pub(crate) enum Fact {
     Diverged(usize, usize),
     /// The store lost what it had acknowledged.
     StoreLost,
+    /// A report was written into the journal; the one it replaced.
+    Reported(Box<Report>, Option<Box<Report>>),
     /// Somebody wrote garbage over the lease.
     LeaseDamaged,
     /// A holder asks for promises.
@@ -237,6 +246,7 @@ impl Item {
             | Self::Act(m, life, _)
             | Self::Died(m, life, _)
             | Self::Asked(m, life, ..)
+            | Self::Report(m, life, ..)
             | Self::DiskDone(m, life, _)
             | Self::Keeper(m, life)
             | Self::KeeperHears(m, life, _) => Target::Agent(*m, *life),
@@ -250,6 +260,7 @@ impl Item {
             | Self::Stream(_)
             | Self::BackUp
             | Self::Operator(_)
+            | Self::Reported(..)
             | Self::End(_) => Target::World,
         }
     }
@@ -397,6 +408,8 @@ impl World {
                 self.later(pause, Item::BackUp);
             }
             Item::Operator(wanted) => self.operator_writes(*wanted),
+            Item::Report(m, _, report, tries) => self.report(m, report, tries),
+            Item::Reported(m, life, draft) => self.reported(m, life, *draft),
             Item::End(number) => self.end_fault(number),
         }
     }
