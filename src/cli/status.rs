@@ -10,7 +10,7 @@ use super::output::{self, Format};
 use crate::config::{http_listen, show_duration};
 use crate::core::order::{Answer, Order};
 use crate::http::client;
-use crate::http::view::{MemberView, NotObeyed, PauseView, Role, View};
+use crate::http::view::{MemberView, NotObeyed, PauseView, ProgressView, Role, View};
 
 /// Arguments of `status`.
 #[derive(Clone, Debug, clap::Args)]
@@ -153,6 +153,9 @@ pub fn page(view: &View) -> String {
     lines.push(output::table(&head, view.members.iter().map(row)));
     lines.push(String::new());
     lines.push(view.takeover.clone());
+    if let Some(progress) = &view.progress {
+        lines.push(format!("{} is {}", view.member, how_far(progress)));
+    }
     if let Some(last) = &view.last_transition {
         let ago = last.seconds_ago;
         lines.push(format!(
@@ -179,6 +182,17 @@ pub fn page(view: &View) -> String {
         lines.push(format!("NOT OBEYED: {what}: {why}"));
     }
     output::plain(&lines.join("\n"))
+}
+
+/// A step, and its bytes where they are known.
+pub(super) fn how_far(ProgressView { step, done_bytes, total_bytes }: &ProgressView) -> String {
+    match (done_bytes, total_bytes) {
+        (Some(done), Some(total)) => {
+            format!("{step}: {} of {}", output::bytes(*done), output::bytes(*total))
+        }
+        (None, Some(total)) => format!("{step}: {}", output::bytes(*total)),
+        (_, None) => step.clone(),
+    }
 }
 
 fn row(member: &MemberView) -> Vec<String> {

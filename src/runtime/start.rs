@@ -29,8 +29,8 @@ use crate::core::ids::{BootId, ClusterId, InvalidId, MemberId};
 use crate::core::policy::WatchdogMode;
 use crate::core::status::Status;
 use crate::core::{Agent, Identity};
-use crate::database::Database;
 use crate::database::local::{self, Local};
+use crate::database::{Database, Progress};
 use crate::http::{self, view::StoreView};
 use crate::metrics::Metrics;
 use crate::store::{self, OpenError, Store};
@@ -133,7 +133,8 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
     );
     let served = Arc::clone(&peers);
     for_ever("peer messages", move || Arc::clone(&served).serve());
-    serve(config, listener, metrics, &recorder, shown, store.clone(), Arc::clone(&peers));
+    let shown = Shown { status: shown, progress: database.progress(), store: store.clone() };
+    serve(config, listener, metrics, &recorder, shown, Arc::clone(&peers));
     let leave = watchdog.clone();
     let recording = config.recording.clone().map(Recording::start);
     let parts = Parts {
@@ -257,14 +258,20 @@ where
     drop(supervise::keep(name, service).detach());
 }
 
+/// What the status is made from.
+struct Shown {
+    status: watch::Receiver<Arc<Status>>,
+    progress: watch::Receiver<Option<Progress>>,
+    store: watch::Receiver<Option<Arc<dyn Store>>>,
+}
+
 /// Shows status and metrics over HTTP.
 fn serve(
     config: &Config,
     listener: std::net::TcpListener,
     metrics: Metrics,
     recorder: &Recorder,
-    shown: watch::Receiver<Arc<Status>>,
-    store: watch::Receiver<Option<Arc<dyn Store>>>,
+    Shown { status: shown, progress, store }: Shown,
     peers: Arc<Peers>,
 ) {
     let setting = Setting {
@@ -272,6 +279,7 @@ fn serve(
         backend: config.store.backend().to_owned(),
         watchdog_wanted: config.policy.watchdog != WatchdogMode::Off,
         started: clock::now(),
+        progress,
     };
     let beat = recorder.beat();
     let beat_age = move || {
