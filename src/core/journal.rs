@@ -1,5 +1,5 @@
 //! What is told of every change of primary: one report per epoch, kept in the store in a ring, so that
-//! the store stays bounded although nothing is ever deleted there (`adr/0017`).
+//! the store stays bounded although nothing is ever deleted there (`adr/0020`).
 //!
 //! No decision reads any of it.
 

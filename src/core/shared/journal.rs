@@ -169,6 +169,8 @@ impl Shared {
                 return;
             }
             State::PrimaryHealthy => {
+                // What was before is in this report, and no part of what comes.
+                (self.journal.0.left, self.journal.0.fence) = (None, None);
                 open.finish_opening(self.now);
                 let since = open.sign.unwrap_or(open.decided);
                 open.report.writable_ms = Some(millis(self.now.since(since)));

@@ -72,20 +72,37 @@ struct Note {
 }
 
 /// Names what would be lost and keeps its files. Whatever cannot be kept is said, and holds nothing up.
-pub(super) async fn keep(shared: &Arc<Shared>, source: &Source, cancel: &CancellationToken) {
-    let Ok(control) = shared.control.read(&shared.place, cancel).await else { return };
-    let Some((forked, fork)) = fork_of(&shared.place, &control, source) else { return };
+///
+/// # Errors
+/// Only [`Failure::Cancelled`].
+pub(super) async fn keep(
+    shared: &Arc<Shared>,
+    source: &Source,
+    cancel: &CancellationToken,
+) -> Step<()> {
+    let Ok(control) = shared.control.read(&shared.place, cancel).await else { return Ok(()) };
+    let Some((forked, fork)) = fork_of(&shared.place, &control, source) else { return Ok(()) };
     let from = fork.max(control.checkpoint);
     let found = log_end(&shared.place, control.timeline, from, cancel).await;
     let end = found.unwrap_or_default().max(control.end());
+    if cancel.is_cancelled() {
+        return Err(Failure::Cancelled);
+    }
     if end <= fork {
-        return;
+        return Ok(());
     }
     let timeline = control.timeline;
     let extra = Extra { timeline, fork, forked, end, exact: found.is_some() };
     shared.at("keeping WAL that the primary does not have", Some(extra.bytes()));
     let (files, now, system) = (Arc::clone(shared), source.timeline, control.system);
-    let kept = blocking(move || put(&files.place, &extra, now, system)).await;
+    let ends = cancel.clone();
+    let kept = blocking(move || put(&files.place, &extra, now, system, &ends)).await;
+    tell(&extra, kept)
+}
+
+/// Says what became of it.
+fn tell(extra: &Extra, kept: Step<Kept>) -> Step<()> {
+    let timeline = extra.timeline;
     let (bytes, fork, end) = (extra.bytes(), extra.fork.to_string(), extra.end.to_string());
     match kept {
         Ok(Kept::There(path)) => {
@@ -97,6 +114,7 @@ pub(super) async fn keep(shared: &Arc<Shared>, source: &Source, cancel: &Cancell
         Ok(Kept::Now(path, missing)) => {
             tracing::warn!(bytes, timeline = timeline.0, fork, end, path = %path.display(), missing, "this member wrote what the primary does not have: it is taken back here, and there was room for a part of its WAL only");
         }
+        Err(Failure::Cancelled) => return Err(Failure::Cancelled),
         Err(failure) => {
             tracing::warn!(
                 bytes,
@@ -108,6 +126,7 @@ pub(super) async fn keep(shared: &Arc<Shared>, source: &Source, cancel: &Cancell
             );
         }
     }
+    Ok(())
 }
 
 impl Extra {
@@ -186,7 +205,13 @@ enum Kept {
     Now(PathBuf, usize),
 }
 
-fn put(place: &Place, extra: &Extra, now: TimelineId, system: SystemId) -> Step<Kept> {
+fn put(
+    place: &Place,
+    extra: &Extra,
+    now: TimelineId,
+    system: SystemId,
+    cancel: &CancellationToken,
+) -> Step<Kept> {
     let fork = extra.fork.to_string().replace('/', "_");
     let dir = suffixed(place.data_dir(), &format!(".left-{}-{fork}", extra.timeline));
     if dir.join(NOTE).exists() {
@@ -205,7 +230,7 @@ fn put(place: &Place, extra: &Extra, now: TimelineId, system: SystemId) -> Step<
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Failure::file("create", &dir, &error)),
     }
-    let (kept, not_kept) = copy(place, extra, &dir)?;
+    let (kept, not_kept) = copy(place, extra, &dir, cancel)?;
     let missing = not_kept.len();
     let note = note(place, extra, now, system, &dir, kept, not_kept);
     let text = serde_json::to_string_pretty(&note)
@@ -216,10 +241,19 @@ fn put(place: &Place, extra: &Extra, now: TimelineId, system: SystemId) -> Step<
 
 /// Copies in order, so that what is kept can be read from the fork on: which files are there now, and for
 /// which there was no room.
-fn copy(place: &Place, extra: &Extra, dir: &Path) -> Step<(Vec<String>, Vec<String>)> {
+fn copy(
+    place: &Place,
+    extra: &Extra,
+    dir: &Path,
+    cancel: &CancellationToken,
+) -> Step<(Vec<String>, Vec<String>)> {
     let wal = place.data_dir().join("pg_wal");
     let (mut kept, mut left, mut sum) = (Vec::new(), Vec::new(), 0_u64);
     for (name, size) in wanted(&wal, extra)? {
+        if cancel.is_cancelled() {
+            // Without a note the next try begins anew.
+            return Err(Failure::Cancelled);
+        }
         let fits = left.is_empty() && sum.saturating_add(size) <= MOST_BYTES;
         if !fits || free_space(dir) < size.saturating_add(RESERVE) {
             left.push(name);

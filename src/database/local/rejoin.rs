@@ -69,7 +69,7 @@ pub(super) async fn rejoin(
     let Some(mut rung) = rung else { return Ok(Done::Rejoined { by: Rung::Start.name() }) };
     loop {
         if rung != Rung::Start {
-            keep(shared, &source, cancel).await;
+            keep(shared, &source, cancel).await?;
         }
         tracing::info!(rung = rung.name(), upstream = %upstream.member, "rejoining");
         match climb(shared, rung, &mut permit, upstream, &source, cancel).await {
