@@ -4,6 +4,7 @@ use super::Settings;
 use super::exit::Failure;
 use super::output::{self, bytes};
 use super::status::ask;
+use crate::core::ids::Epoch;
 use crate::http::view::{MemberView, NotObeyed, PauseView, Role, View, WatchdogView};
 
 /// Arguments of `explain`.
@@ -54,6 +55,9 @@ fn now(view: &View) -> Vec<String> {
     });
     if let Some(left) = view.lease.seconds_left {
         lines.push(format!("It may write for {left:.1} s more without another renewal."));
+    }
+    if view.lease.epoch > Epoch(0) {
+        lines.push(format!("How it became so: `harmony-agent history show {}`.", view.lease.epoch));
     }
     if let Some(last) = &view.last_transition {
         lines.push(format!(

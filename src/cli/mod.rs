@@ -4,6 +4,7 @@ pub mod config;
 pub mod demo;
 pub mod exit;
 pub mod explain;
+pub mod history;
 pub mod order;
 mod output;
 pub mod pause;
@@ -134,6 +135,8 @@ pub enum Command {
     Status(status::Arguments),
     /// Say why the cluster is as it is, and what would happen if its primary died now
     Explain(explain::Arguments),
+    /// Tell the latest changes of primary, and why each happened
+    History(history::Arguments),
     /// Make another member the primary, losing nothing
     Switchover(order::Switchover),
     /// Make the member of the highest priority the primary again
@@ -184,6 +187,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Run(arguments) => run::run(arguments, &settings),
         Command::Status(arguments) => status::status(&arguments, &settings),
         Command::Explain(arguments) => explain::explain(&arguments, &settings),
+        Command::History(arguments) => history::history(&arguments, &settings),
         Command::Switchover(arguments) => order::switchover(arguments, &settings),
         Command::Failback(arguments) => order::failback(&arguments, &settings),
         Command::Failover(arguments) => order::failover(arguments, &settings),

@@ -12,7 +12,9 @@ use crate::core::ids::MemberId;
 use crate::core::order::{Answer, Order};
 use crate::core::synchronous::{Requirement, SynchronousMode};
 use crate::http::client;
-use crate::http::view::{MemberView, NotObeyed, PauseView, Role, SynchronousView, View};
+use crate::http::view::{
+    MemberView, NotObeyed, PauseView, ProgressView, Role, SynchronousView, View,
+};
 
 /// Arguments of `status`.
 #[derive(Clone, Debug, clap::Args)]
@@ -155,6 +157,9 @@ pub fn page(view: &View) -> String {
     lines.push(output::table(&head, view.members.iter().map(row)));
     lines.push(String::new());
     lines.push(view.takeover.clone());
+    if let Some(progress) = &view.progress {
+        lines.push(format!("{} is {}", view.member, how_far(progress)));
+    }
     if let Some(last) = &view.last_transition {
         let ago = last.seconds_ago;
         lines.push(format!(
@@ -194,6 +199,17 @@ fn synchronous(view: &SynchronousView) -> Option<String> {
     let named = if names.is_empty() { "nobody for certain".to_owned() } else { names.join(", ") };
     let waits = told.map_or_else(String::new, |it| format!("; commits here wait for {it}"));
     Some(format!("synchronous {}: every commit is on {named}{waits}", mode.name()))
+}
+
+/// A step, and its bytes where they are known.
+pub(super) fn how_far(ProgressView { step, done_bytes, total_bytes }: &ProgressView) -> String {
+    match (done_bytes, total_bytes) {
+        (Some(done), Some(total)) => {
+            format!("{step}: {} of {}", output::bytes(*done), output::bytes(*total))
+        }
+        (None, Some(total)) => format!("{step}: {}", output::bytes(*total)),
+        (_, None) => step.clone(),
+    }
 }
 
 fn row(member: &MemberView) -> Vec<String> {

@@ -235,6 +235,7 @@ impl Agent {
             let transition = Transition { from, to, reason, epoch };
             self.last_transition = Some((transition.clone(), self.shared.now));
             self.shared.effects.push(Effect::Became(transition));
+            self.shared.journal_became(from, to, reason);
             if from == State::PrimaryHealthy {
                 self.shared.clear_primary_alarms();
             }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hook::HookOutcome;
 use super::ids::{Epoch, Incarnation, Lsn, MemberId, OpId, Revision, SystemId, TimelineId};
+use super::journal::Report;
 use super::policy::Policy;
 use super::promise::{Bound, PromiseAnswer, PromiseRequest};
 use super::records::{Address, Key, Record, Snapshot};
@@ -449,6 +450,8 @@ pub enum Effect {
     Promise(u64, PromiseAnswer),
     /// A transition; the only source of transition logs, metrics and journal.
     Became(Transition),
+    /// Write a report into the journal, if that is possible without holding anything up. Not answered.
+    Report(Box<Report>),
     /// Somebody should look; once per onset.
     Alarm(Alarm),
     /// The agent may stop now.

@@ -26,6 +26,7 @@ pub mod candidate;
 pub mod event;
 pub mod hook;
 pub mod ids;
+pub mod journal;
 mod lease;
 pub mod order;
 mod plain;

@@ -10,6 +10,7 @@ use super::event::State;
 use super::ids::{
     BootId, Epoch, Incarnation, InstanceId, Lsn, MemberId, Revision, SystemId, TimelineId,
 };
+use super::journal::{Aside, Fence, RING, Report};
 use super::order::{Answer, Order, Pause};
 use super::time::StoreTime;
 
@@ -22,6 +23,8 @@ pub enum Key {
     ClusterState,
     /// A replica's heartbeat.
     Heartbeat(MemberId),
+    /// A place in the journal's ring. Agents decide nothing by it, and never read it.
+    Journal(u8),
 }
 
 impl Key {
@@ -30,8 +33,22 @@ impl Key {
         match name {
             "lease" => Some(Self::Lease),
             "cluster_state" => Some(Self::ClusterState),
-            other => other.strip_prefix("heartbeat.")?.parse().ok().map(Self::Heartbeat),
+            other => match other.strip_prefix("journal.") {
+                Some(slot) => Self::journal(slot),
+                None => other.strip_prefix("heartbeat.")?.parse().ok().map(Self::Heartbeat),
+            },
         }
+    }
+
+    fn journal(slot: &str) -> Option<Self> {
+        let number: u8 = slot.parse().ok().filter(|number| *number < RING)?;
+        // One name for each.
+        (number.to_string() == slot).then_some(Self::Journal(number))
+    }
+
+    /// It is of the journal: no part of what agents decide by, so left out of listings and hints.
+    pub fn is_journal(&self) -> bool {
+        matches!(self, Self::Journal(_))
     }
 }
 
@@ -55,6 +72,7 @@ impl fmt::Display for Key {
             Self::Lease => f.write_str("lease"),
             Self::ClusterState => f.write_str("cluster_state"),
             Self::Heartbeat(member) => write!(f, "heartbeat.{member}"),
+            Self::Journal(slot) => write!(f, "journal.{slot}"),
         }
     }
 }
@@ -146,6 +164,9 @@ pub struct Release {
     pub lsn: Option<Lsn>,
     /// Timeline of that position.
     pub timeline: TimelineId,
+    /// How the database was stopped, for the journal.
+    #[serde(default, skip_serializing_if = "Aside::is_none")]
+    pub fence: Aside<Option<Fence>>,
 }
 
 /// A replica's word on itself.
@@ -240,6 +261,8 @@ pub enum Record {
     ClusterState(ClusterState),
     /// Under [`Key::Heartbeat`].
     Heartbeat(Heartbeat),
+    /// Under [`Key::Journal`].
+    Journal(Box<Report>),
 }
 
 /// Why a value in the store is not obeyed.

@@ -210,6 +210,11 @@ impl View {
         Some(self.lease_seen?.since.max(self.access_since?))
     }
 
+    /// Since when every read has succeeded, without a gap.
+    pub fn access_since(&self) -> Option<Instant> {
+        self.access_since
+    }
+
     /// When the latest successful read arrived.
     pub fn last_read(&self) -> Option<Instant> {
         self.last_read

@@ -9,9 +9,21 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::event::{Action, ActionOutcome, Observation};
+
+/// How far an action is that may take long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What it does now, for people.
+    pub step: String,
+    /// Bytes done of it, where that is known.
+    pub done: Option<u64>,
+    /// Bytes it is about, where that is known.
+    pub total: Option<u64>,
+}
 
 /// The database of one member.
 pub trait Database: Send + Sync + fmt::Debug {
@@ -22,6 +34,9 @@ pub trait Database: Send + Sync + fmt::Debug {
     /// Resolves when the process that was running ends; pending while none runs. Call it again for
     /// the next one.
     fn died(&self) -> BoxFuture<'_, ()>;
+
+    /// How far the action under way is, when it is one that may take long; watched.
+    fn progress(&self) -> watch::Receiver<Option<Progress>>;
 
     /// Does `action`. Ends soon after `cancel` fires: with what became of it, or `Unknown`.
     /// Whoever calls bounds it in time by cancelling. Actions are safe to repeat; two never run at

@@ -36,6 +36,9 @@ pub struct View {
     pub watchdog: WatchdogView,
     /// Every member known, this one included, in order of names.
     pub members: Vec<MemberView>,
+    /// What this member's database is being brought back with, while it is.
+    #[serde(default)]
+    pub progress: Option<ProgressView>,
     /// The last transition of this member.
     pub last_transition: Option<TransitionView>,
     /// Who would take over if the primary died now, best first.
@@ -94,6 +97,17 @@ pub struct LeaseView {
     pub epoch: Epoch,
     /// Its revision in the store.
     pub revision: Option<Revision>,
+}
+
+/// How far a copy or a rewind is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressView {
+    /// What is done now.
+    pub step: String,
+    /// Bytes done of it, where that is known.
+    pub done_bytes: Option<u64>,
+    /// Bytes it is about, where that is known.
+    pub total_bytes: Option<u64>,
 }
 
 /// A pause of automatic transitions.

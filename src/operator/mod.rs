@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
 use crate::config::{self, Config};
 use crate::core::header;
 use crate::core::ids::{BootId, InstanceId, Revision};
+use crate::core::journal::{RING, Report};
 use crate::core::records::{ClusterState, Key, Lease, Record, Slot, Snapshot};
 use crate::core::{Identity, operation};
 use crate::store::{
@@ -17,6 +19,9 @@ use crate::store::{
 
 /// Limit of one operation of the store.
 const LIMIT: Duration = Duration::from_secs(3);
+
+/// Records that are read at once.
+const AT_ONCE: usize = 8;
 
 /// How long a change is tried: others write too, and an answer may be lost.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -117,6 +122,31 @@ impl Operator {
             Slot::Absent | Slot::Invalid { .. } => None,
         };
         Ok(history.iter().filter_map(decoded).collect())
+    }
+
+    /// The reports of the journal, oldest first, and what is in it but cannot be read: key and why.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn journal(&self) -> Result<(Vec<Report>, Vec<(Key, String)>), Trouble> {
+        let keys: Vec<Key> = (0..RING).map(Key::Journal).collect();
+        let mut found = Vec::new();
+        // All at once would be more than a store's queue holds.
+        for some in keys.chunks(AT_ONCE) {
+            let reads = some.iter().map(|key| self.store.read(key, LIMIT));
+            found.extend(try_join_all(reads).await?.into_iter().flatten());
+        }
+        let incarnation = self.store.incarnation();
+        let (mut reports, mut unreadable) = (Vec::new(), Vec::new());
+        for versioned in found {
+            match codec::decode::<Report>(&versioned, "journal", &incarnation) {
+                Slot::Valid { record, .. } => reports.push(record),
+                Slot::Invalid { why, .. } => unreadable.push((versioned.key, why.to_string())),
+                Slot::Absent => {}
+            }
+        }
+        reports.sort_by_key(|report| report.epoch);
+        Ok((reports, unreadable))
     }
 
     /// Changes the description of the cluster. `decide` sees all records and gives the new description,

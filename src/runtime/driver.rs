@@ -285,6 +285,10 @@ impl Driver {
                         drop(reply.send(answer));
                     }
                 }
+                Effect::Report(report) => {
+                    let store = self.parts.store.clone();
+                    self.parts.executor.report(store, *report);
+                }
                 Effect::Became(transition) => self.parts.hooks.tell(&transition),
                 Effect::Alarm(_) => {}
                 Effect::Exit(why) => exit = Some(why),

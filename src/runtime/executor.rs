@@ -12,15 +12,16 @@ use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::clock;
 use super::peers::Peers;
 use super::state_dir::FloorWriter;
+use super::{clock, journal};
 use crate::core::event::{
     Action, ActionOutcome, Done, Event, FenceProof, Floor, Ladder, ReadFailure, StoreWrite,
     Transition, WriteOutcome,
 };
 use crate::core::hook::HookOutcome;
 use crate::core::ids::{Epoch, MemberId, OpId};
+use crate::core::journal::Report;
 use crate::core::promise::PromiseRequest;
 use crate::core::records::Address;
 use crate::core::time::Instant;
@@ -198,6 +199,15 @@ impl Executor {
         let task = remember(op, Arc::clone(&self.writing), REMEMBER_LIMIT, write);
         let handle = self.tasks.spawn(task);
         self.track(handle.id(), op, Kind::Remember);
+    }
+
+    /// Writes a report into the journal. Nobody waits for it.
+    pub(super) fn report(&mut self, store: journal::Opened, report: Report) {
+        let id = self.id.clone();
+        self.tasks.spawn(async move {
+            journal::keep(&id, &store, report).await;
+            Event::Tick
+        });
     }
 
     /// Asks a member for a promise.

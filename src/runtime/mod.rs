@@ -12,6 +12,7 @@
 pub mod clock;
 pub mod driver;
 pub mod executor;
+mod journal;
 pub mod peers;
 pub mod recorder;
 pub mod recording;

@@ -246,6 +246,7 @@ impl Recorder {
             | Effect::EpochEnded(_)
             | Effect::Observe
             | Effect::Remember(..)
+            | Effect::Report(_)
             | Effect::Exit(_) => {}
         }
     }
@@ -265,7 +266,7 @@ impl Recorder {
                 Purpose::Acquire
             }
             (Key::Lease | Key::Heartbeat(_), _) => Purpose::Heartbeat,
-            (Key::ClusterState, _) => Purpose::Other,
+            (Key::ClusterState | Key::Journal(_), _) => Purpose::Other,
         }
     }
 

@@ -1,12 +1,15 @@
 //! The core's status as the view that `/status` shows.
 
+use tokio::sync::watch;
+
 use crate::core::event::{Condition, Process, WatchdogStatus};
 use crate::core::ids::{ClusterId, Epoch};
 use crate::core::status::{MemberStatus, Status};
 use crate::core::time::Instant;
+use crate::database::Progress;
 use crate::http::view::{
-    LeaseView, MemberView, NotObeyed, PauseView, Role, StoreView, SynchronousView, TransitionView,
-    View, WatchdogView,
+    LeaseView, MemberView, NotObeyed, PauseView, ProgressView, Role, StoreView, SynchronousView,
+    TransitionView, View, WatchdogView,
 };
 
 /// What the view says besides the core's status.
@@ -20,6 +23,8 @@ pub struct Setting {
     pub watchdog_wanted: bool,
     /// When the agent started.
     pub started: Instant,
+    /// How far a long action on the database is.
+    pub progress: watch::Receiver<Option<Progress>>,
 }
 
 /// The view of `status` at `now`.
@@ -53,6 +58,11 @@ pub fn view(setting: &Setting, status: &Status, store: StoreView, now: Instant) 
         database: status.database.clone(),
         watchdog: watchdog(setting, status.watchdog),
         members: status.members.iter().map(member).collect(),
+        progress: setting.progress.borrow().as_ref().map(|progress| ProgressView {
+            step: progress.step.clone(),
+            done_bytes: progress.done,
+            total_bytes: progress.total,
+        }),
         last_transition: status.last_transition.as_ref().map(|(transition, at)| TransitionView {
             from: transition.from,
             to: transition.to,

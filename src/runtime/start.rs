@@ -29,8 +29,8 @@ use crate::core::ids::{BootId, ClusterId, InvalidId, MemberId};
 use crate::core::policy::WatchdogMode;
 use crate::core::status::Status;
 use crate::core::{Agent, Identity};
-use crate::database::Database;
 use crate::database::local::{self, Local};
+use crate::database::{Database, Progress};
 use crate::hooks::Hooks;
 use crate::http::{self, view::StoreView};
 use crate::metrics::Metrics;
@@ -124,14 +124,7 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
     let executor = Executor::new(identity, Arc::clone(&database), state_dir.floor_writer());
     let metrics = Metrics::new();
     let recorder = Recorder::new(config.member.clone(), metrics.clone());
-    let hooks = Hooks::new(
-        config.cluster_id.clone(),
-        config.member.clone(),
-        config.hooks.clone(),
-        metrics.clone(),
-    );
-    let told = Arc::clone(&hooks);
-    for_ever("hooks", move || Arc::clone(&told).serve());
+    let hooks = start_hooks(config, &metrics);
     let (status, shown) = watch::channel(Arc::new(agent.status()));
     let store = open_store(config);
     let (peers, asked) = Peers::new(
@@ -142,7 +135,8 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
     );
     let served = Arc::clone(&peers);
     for_ever("peer messages", move || Arc::clone(&served).serve());
-    serve(config, listener, metrics, &recorder, shown, store.clone(), Arc::clone(&peers));
+    let shown = Shown { status: shown, progress: database.progress(), store: store.clone() };
+    serve(config, listener, metrics, &recorder, shown, Arc::clone(&peers));
     let leave = watchdog.clone();
     let recording = config.recording.clone().map(Recording::start);
     let parts = Parts {
@@ -175,6 +169,15 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
         Exit::Overdue => Err(RunError::Overdue),
         Exit::NameTaken(why) => Err(RunError::NameTaken(why)),
     }
+}
+
+/// Starts what runs the hooks.
+fn start_hooks(config: &Config, metrics: &Metrics) -> Arc<Hooks> {
+    let (cluster, member) = (config.cluster_id.clone(), config.member.clone());
+    let hooks = Hooks::new(cluster, member, config.hooks.clone(), metrics.clone());
+    let told = Arc::clone(&hooks);
+    for_ever("hooks", move || Arc::clone(&told).serve());
+    hooks
 }
 
 fn listen(address: SocketAddr) -> Result<std::net::TcpListener, RunError> {
@@ -271,14 +274,20 @@ where
     drop(supervise::keep(name, service).detach());
 }
 
+/// What the status is made from.
+struct Shown {
+    status: watch::Receiver<Arc<Status>>,
+    progress: watch::Receiver<Option<Progress>>,
+    store: watch::Receiver<Option<Arc<dyn Store>>>,
+}
+
 /// Shows status and metrics over HTTP.
 fn serve(
     config: &Config,
     listener: std::net::TcpListener,
     metrics: Metrics,
     recorder: &Recorder,
-    shown: watch::Receiver<Arc<Status>>,
-    store: watch::Receiver<Option<Arc<dyn Store>>>,
+    Shown { status: shown, progress, store }: Shown,
     peers: Arc<Peers>,
 ) {
     let setting = Setting {
@@ -286,6 +295,7 @@ fn serve(
         backend: config.store.backend().to_owned(),
         watchdog_wanted: config.policy.watchdog != WatchdogMode::Off,
         started: clock::now(),
+        progress,
     };
     let beat = recorder.beat();
     let beat_age = move || {

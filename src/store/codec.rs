@@ -60,6 +60,7 @@ pub fn encode(header: &Header, record: &Record) -> Vec<u8> {
         Record::Lease(lease) => field("lease", lease),
         Record::ClusterState(state) => field("cluster_state", state),
         Record::Heartbeat(heartbeat) => field("heartbeat", heartbeat),
+        Record::Journal(report) => field("journal", report),
     };
     let mut envelope = Envelope {
         schema: SCHEMA.to_owned(),
@@ -167,6 +168,7 @@ pub fn snapshot(listing: &[Versioned], incarnation: &Incarnation) -> Snapshot {
                 let slot = decode::<Heartbeat>(versioned, "heartbeat", incarnation);
                 snapshot.heartbeats.insert(member.clone(), slot);
             }
+            Key::Journal(_) => {}
         }
     }
     snapshot

@@ -108,7 +108,7 @@ impl Memory {
             Ok(mut bucket) => bucket.apply(write, (self.shared.clock)()),
             Err(rejection) => return WriteOutcome::Rejected(rejection),
         };
-        if matches!(applied, WriteOutcome::Applied { .. }) {
+        if matches!(applied, WriteOutcome::Applied { .. }) && !write.key.is_journal() {
             self.pulse.hint(Hint::Changed(write.key.clone()));
         }
         applied
@@ -179,8 +179,10 @@ impl Store for Memory {
     }
 
     fn list(&self, _timeout: Duration) -> BoxFuture<'_, Result<Vec<Versioned>, ReadError>> {
-        let newest =
-            |bucket: &Bucket| bucket.kept.keys().filter_map(|k| bucket.newest(k)).collect();
+        let newest = |bucket: &Bucket| {
+            let keys = bucket.kept.keys().filter(|key| !key.is_journal());
+            keys.filter_map(|key| bucket.newest(key)).collect()
+        };
         async move { self.ask(newest) }.boxed()
     }
 

@@ -257,7 +257,7 @@ pub struct Statistics {
 ///    `Unknown`, never `Refused`; one never sent is `NotSent` and never lands later.
 /// 5. Reads are the freshest the backend can give (a leader read), and never proof of anything.
 /// 6. A bucket deleted, re-created or restored answers `Rejected(Incarnation)`, not data.
-/// 7. Hints may be lost, late or repeated; nothing waits for one.
+/// 7. Hints may be lost, late or repeated; nothing waits for one. There are none for the journal.
 pub trait Store: Send + Sync + fmt::Debug {
     /// What this backend promises.
     fn capabilities(&self) -> Capabilities;
@@ -272,7 +272,8 @@ pub trait Store: Send + Sync + fmt::Debug {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Option<Versioned>, ReadError>>;
 
-    /// The newest revision of every key, in order of keys.
+    /// The newest revision of every key that agents decide by, in order of keys. Those of the journal
+    /// are read one by one, by whoever wants to know.
     fn list(&self, timeout: Duration) -> BoxFuture<'_, Result<Vec<Versioned>, ReadError>>;
 
     /// Writes when the key is at the expected revision. Resolves unknown outcomes by itself within

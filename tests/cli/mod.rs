@@ -1,6 +1,7 @@
 //! The program as its users meet it: commands, exit codes, the HTTP listener.
 
 mod commands;
+mod history;
 mod http;
 mod metrics;
 mod replay;
@@ -13,7 +14,8 @@ use harmony_agent::core::ids::{Epoch, Lsn, Revision, TimelineId};
 use harmony_agent::core::reason::{Alarm, Reason};
 use harmony_agent::core::records::Address;
 use harmony_agent::http::view::{
-    LeaseView, MemberView, NotObeyed, Role, StoreView, TransitionView, View, WatchdogView,
+    LeaseView, MemberView, NotObeyed, ProgressView, Role, StoreView, TransitionView, View,
+    WatchdogView,
 };
 
 /// The program with `arguments`, and an environment without settings of ours.
@@ -59,6 +61,11 @@ fn primary_view() -> View {
         database: Some(database(Process::RunningPrimary)),
         watchdog: WatchdogView::Armed,
         members: vec![member("a", Role::Primary, None), member("b", Role::Replica, Some("lag"))],
+        progress: Some(ProgressView {
+            step: "copying".to_owned(),
+            done_bytes: Some(5 << 20),
+            total_bytes: Some(9 << 20),
+        }),
         last_transition: Some(TransitionView {
             from: State::ReplicaPromoting,
             to: State::PrimaryHealthy,

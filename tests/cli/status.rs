@@ -30,6 +30,7 @@ async fn the_local_agent_is_asked_for_all_members() {
         "no: lag",
         "10.0.0.1:5432",
         "nobody would take over",
+        "a is copying: 5 MiB of 9 MiB",
         "promoted",
         "ALARM: no_candidate",
         "NOT OBEYED: heartbeat.b: no JSON",

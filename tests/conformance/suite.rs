@@ -54,6 +54,7 @@ tests!(
     a_superseded_operation_is_never_applied_again,
     history_keeps_the_last,
     a_listing_is_complete_and_ordered,
+    the_journal_is_read_key_by_key_and_disturbs_nobody,
     too_long_a_value_is_rejected,
     hints_reach_every_handle,
     no_increment_is_lost,
@@ -249,6 +250,36 @@ async fn a_listing_is_complete_and_ordered(bench: &dyn Bench) {
     // A key that appears later, by another agent, is in the next listing.
     put(&a, &heartbeat("new"), None, "a-new").await;
     assert_eq!(b.list(LIMIT).await.unwrap().len(), keys.len() + 1);
+}
+
+async fn the_journal_is_read_key_by_key_and_disturbs_nobody(bench: &dyn Bench) {
+    let (a, b) = (bench.open("a").await.unwrap(), bench.open("b").await.unwrap());
+    let lease = put(&a, &Key::Lease, None, "a-1").await;
+    let mut hints = b.changes();
+    let places = [0, 9, 31].map(Key::Journal);
+    for (number, key) in places.iter().enumerate() {
+        let first = put(&a, key, None, &format!("j-{number}")).await;
+        let second = b.compare_and_set(&write(key, None, "late"), LIMIT).await;
+        assert!(matches!(second, WriteOutcome::Refused { .. }), "{second:?}");
+        put(&b, key, Some(first), &format!("again-{number}")).await;
+        assert_eq!(newest(&a, key).await.map(|(by, _)| by), Some(format!("again-{number}")));
+    }
+    for store in [&a, &b] {
+        let listed = store.list(LIMIT).await.unwrap();
+        assert_eq!(listed.into_iter().map(|it| it.key).collect::<Vec<_>>(), [Key::Lease]);
+    }
+    // Hints of one key after the other: none of the journal comes before that of the lease.
+    put(&a, &Key::Lease, Some(lease), "a-2").await;
+    let told = async {
+        loop {
+            match hints.recv().await.unwrap() {
+                Hint::Changed(Key::Lease) => break,
+                Hint::Changed(key) => assert!(!key.is_journal(), "told of {key}"),
+                Hint::Resync => {}
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, told).await.unwrap();
 }
 
 async fn too_long_a_value_is_rejected(bench: &dyn Bench) {

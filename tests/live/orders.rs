@@ -67,7 +67,30 @@ fn a_switchover_and_back_lose_nothing_and_clone_nothing() {
     assert!(count(&a) as usize >= acknowledged, "{} of {acknowledged}", count(&a));
     let answer = a.status()["answer"].clone();
     assert_eq!(answer["done"], true, "{answer}");
+    tell_the_two_switchovers(&a);
     assert_sound(&mut [&mut a, &mut b]);
+}
+
+/// Each of them, and the founding, is in the journal.
+fn tell_the_two_switchovers(a: &Member) {
+    let history: Value = serde_json::from_str(&done(a, &["history", "--json"])).unwrap();
+    let epochs: Vec<u64> = history["reports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|report| report["epoch"].as_u64().unwrap())
+        .collect();
+    assert_eq!(epochs, [3, 2, 1], "{history}");
+    assert_eq!(history["unreadable"], json!([]), "{history}");
+    let second = &history["reports"][1];
+    assert_eq!(second["holder"], "b", "{second}");
+    assert_eq!(second["asked"]["wish"], "switchover", "{second}");
+    assert_eq!(second["evidence"]["fence"]["rung"], "fast", "{second}");
+    assert_eq!(second["at_risk"], json!({"bytes": 0, "exact": true}), "{second}");
+    assert!(second["writable_ms"].as_u64().unwrap() < 60_000, "{second}");
+    assert_eq!(history["reports"][2]["reason"], "cluster_new", "{history}");
+    let told = done(a, &["history", "show", "2"]);
+    assert_in_order(&told, &["epoch 2: b became the primary", "asked for: switchover to b"]);
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Coming back: by start, by rewind, by clone; and not with another cluster's data.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use harmony_agent::core::event::{Action, Done, Process};
 use harmony_agent::core::ids::TimelineId;
+use harmony_agent::database::Database;
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::support::postgres::{Member, Scene, pair, timed};
 
@@ -19,7 +22,7 @@ async fn after_a_clean_hand_over_a_start_is_enough() {
     assert_eq!(done, Done::Rejoined { by: "start" });
     a.until_has_all_of(&b).await;
     assert_eq!(a.query("select n from t").await, "1");
-    assert!(a.aside().is_empty());
+    assert!(a.aside().is_empty() && a.left().is_empty());
     // Again, on the running standby.
     let done = a.done(Action::Rejoin { upstream: b.upstream() }).await;
     assert_eq!(done, Done::Rejoined { by: "start" });
@@ -34,8 +37,14 @@ async fn what_the_new_primary_does_not_have_is_rewound() {
     a.query("insert into t select generate_series(10, 2000)").await;
     Member::signal(a.pid(), Signal::KILL);
     a.fence(0, 0).await;
+    let steps = steps(&a);
     let done = timed("rejoin by rewind", a.done(Action::Rejoin { upstream: b.upstream() })).await;
     assert_eq!(done, Done::Rejoined { by: "rewind" });
+    let steps = steps.await.unwrap();
+    let named =
+        ["keeping WAL that the primary does not have", "rewinding", "starting as a standby"];
+    assert!(named.iter().all(|step| steps.contains(*step)), "{steps:?}");
+    assert_kept(&a, 1_500);
     a.until_has_all_of(&b).await;
     assert_eq!(a.query("select n from t").await, "1");
     let seen = a.look().await;
@@ -108,6 +117,43 @@ async fn a_standby_that_waits_for_wal_that_is_gone_is_cloned() {
     assert_eq!(b.aside().len(), 1);
 }
 
+/// The steps that a member's action goes through, until it is over.
+fn steps(member: &Member) -> tokio::task::JoinHandle<BTreeSet<String>> {
+    let mut progress = member.local.progress();
+    tokio::spawn(async move {
+        let mut steps = BTreeSet::new();
+        while progress.changed().await.is_ok() {
+            let Some(step) = progress.borrow_and_update().as_ref().map(|it| it.step.clone()) else {
+                break;
+            };
+            steps.insert(step);
+        }
+        steps
+    })
+}
+
+/// What it wrote alone is kept, said of, and can be read: at least so many inserts.
+fn assert_kept(member: &Member, inserts: usize) {
+    let left = member.left();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let note = std::fs::read_to_string(left[0].join("README.json")).unwrap();
+    let note: serde_json::Value = serde_json::from_str(&note).unwrap();
+    assert_eq!(note["timeline"], 1, "{note}");
+    assert_eq!((&note["end_is_exact"], &note["not_kept"]), (&true.into(), &json!([])), "{note}");
+    assert!(note["bytes"].as_u64().unwrap() > 50 * inserts as u64, "{note}");
+    let told = Command::new(member.settings.bin_dir.join("pg_waldump"))
+        .arg("--path")
+        .arg(&left[0])
+        .args(["--timeline", "1"])
+        .args(["--start", note["fork"].as_str().unwrap(), "--end", note["end"].as_str().unwrap()])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let found = told.lines().filter(|line| line.contains("INSERT")).count();
+    assert!(found >= inserts, "{found} of {inserts}");
+    assert!(told.lines().any(|line| line.contains("COMMIT")), "the transaction is there");
+}
+
 /// Names of the WAL files, from the one that recovery begins with, in order.
 fn wal_segments(member: &Member) -> Vec<String> {
     let program = member.settings.bin_dir.join("pg_controldata");
@@ -144,6 +190,7 @@ async fn a_standby_ahead_of_the_new_primary_is_brought_back() {
     assert_eq!(done.await, Done::Rejoined { by: "rewind" });
     c.until_has_all_of(&b).await;
     assert_eq!(c.query("select n from t").await, "-1");
+    assert_kept(&c, 500);
 }
 
 #[tokio::test]

@@ -72,6 +72,10 @@ pub(crate) enum Mutant {
     HookUnheard,
     /// Nobody hears of the cluster's settings.
     SettingsUnheard,
+    /// Reports name somebody else than the holder.
+    ReportOfAnother,
+    /// Reports are written over whatever is at their place, of which there is one.
+    ReportOverLater,
 }
 
 impl Mutant {
@@ -115,6 +119,8 @@ impl Mutant {
         (Self::RequirementLies, "strict_means_two_disks"),
         (Self::HookUnheard, "promotion_waits_for_hook"),
         (Self::SettingsUnheard, "lag_is_bounded"),
+        (Self::ReportOfAnother, "journal_is_true_and_grows"),
+        (Self::ReportOverLater, "journal_is_true_and_grows"),
     ];
 
     /// The world of a seed with this guard removed, made so that the guard is needed in it.

@@ -301,7 +301,16 @@ impl Member {
 
     /// Directories set aside.
     pub(crate) fn aside(&self) -> Vec<PathBuf> {
-        let prefix = format!("{}.aside-", self.settings.data_dir.display());
+        self.beside(".aside-")
+    }
+
+    /// Directories with WAL that was taken back.
+    pub(crate) fn left(&self) -> Vec<PathBuf> {
+        self.beside(".left-")
+    }
+
+    fn beside(&self, suffix: &str) -> Vec<PathBuf> {
+        let prefix = format!("{}{suffix}", self.settings.data_dir.display());
         std::fs::read_dir(self.settings.data_dir.parent().unwrap())
             .unwrap()
             .map(|entry| entry.unwrap().path())

@@ -9,6 +9,7 @@ use crate::core::event::{
     Action, ActionOutcome, Alarm, Done, FenceProof, Ladder, Reason, State, Upstream,
 };
 use crate::core::ids::{Epoch, MemberId};
+use crate::core::journal::Aside;
 use crate::core::lease::{Held, LeaseAnswer, Purpose};
 use crate::core::records::Release;
 use crate::core::replica;
@@ -68,6 +69,7 @@ impl Yielding {
             reason: reason.name().to_owned(),
             lsn: proof.clean.then_some(proof.lsn),
             timeline: proof.timeline,
+            fence: Aside(cx.fence_told()),
         };
         cx.epoch_ended(held.epoch);
         let epoch = held.epoch;

@@ -21,6 +21,7 @@ impl Shared {
     /// Starts an action in the name of `epoch`; one under way is cancelled.
     pub(in crate::core) fn act(&mut self, action: Action, epoch: Epoch, limit: Duration) {
         self.cancel();
+        self.journal_acts(&action, limit);
         let op = self.op();
         self.effects.push(Effect::Act(op, action.clone(), epoch, limit));
         self.running = Some(Running { op, action });
@@ -56,6 +57,7 @@ impl Shared {
                 // What was seen before the action says nothing about now.
                 self.database = None;
                 self.effects.push(Effect::Observe);
+                self.journal_acted(&outcome);
                 Signal::Acted(running.action, outcome)
             }
             None => {

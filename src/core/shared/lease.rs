@@ -133,6 +133,7 @@ impl Shared {
     pub(in crate::core) fn acquire(&mut self, status: State, expected: Option<Revision>) {
         let epoch = self.next_epoch();
         self.inherit_synchronous();
+        self.journal_decides(epoch, status);
         let lease = self.lease_record(epoch, 0, status, None);
         self.write_lease(Purpose::Acquire, expected, lease);
     }
@@ -175,6 +176,7 @@ impl Shared {
         let held = Held::acquired(landed, &self.policy);
         if self.now < held.fence_at(&self.policy) {
             self.unbind();
+            self.journal_acquired(landed.epoch);
             return Some(held);
         }
         self.outdate();
@@ -304,7 +306,9 @@ impl Shared {
             duration: pending.duration,
             synchronous: match &pending.write.record {
                 Record::Lease(lease) => lease.synchronous.clone(),
-                Record::ClusterState(_) | Record::Heartbeat(_) => BTreeSet::new(),
+                Record::ClusterState(_) | Record::Heartbeat(_) | Record::Journal(_) => {
+                    BTreeSet::new()
+                }
             },
         }))
     }

@@ -5,6 +5,7 @@ mod database;
 mod describe;
 mod heartbeat;
 mod hook;
+mod journal;
 mod lease;
 mod members;
 mod name;
@@ -24,11 +25,13 @@ use super::event::{
 };
 use super::hook::HookOutcome;
 use super::ids::{BootId, Epoch, InstanceId, MemberId, OpId, Revision};
+use super::journal::Aside;
 use super::lease::{Held, LeaseAnswer, PendingLease};
 use super::policy::{Policy, WatchdogMode};
 use super::records::{Address, Header, Position};
 use super::time::Instant;
 use super::view::View;
+use journal::Journal;
 use name::Name;
 pub(super) use order::Verdict;
 use promise::Promises;
@@ -135,6 +138,8 @@ pub(super) struct Shared {
     /// The hook that is waited for.
     #[serde(default)]
     hook: Option<OpId>,
+    #[serde(default)]
+    journal: Aside<Journal>,
 }
 
 /// The agent was told to stop.
@@ -210,6 +215,7 @@ impl Shared {
             cluster_write: Publishing::default(),
             synchronous: Synchronous::default(),
             hook: None,
+            journal: Aside::default(),
         }
     }
 

@@ -169,7 +169,11 @@ impl Cluster {
                 let asker = &mut self.nodes[usize::try_from(asker).unwrap()];
                 return asker.queue.push_back(Event::PromiseAnswered(answer));
             }
-            Effect::Cancel(_) | Effect::EpochEnded(_) | Effect::Became(_) | Effect::Alarm(_) => {
+            Effect::Cancel(_)
+            | Effect::EpochEnded(_)
+            | Effect::Became(_)
+            | Effect::Report(_)
+            | Effect::Alarm(_) => {
                 return;
             }
         };

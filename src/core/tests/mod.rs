@@ -10,6 +10,7 @@ mod failed;
 mod healthy;
 mod hooks;
 mod initializing;
+mod journal;
 mod names;
 mod orders;
 mod promised;

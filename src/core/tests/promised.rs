@@ -60,8 +60,13 @@ fn the_holder_s_release_frees_who_promised() {
     let mut bench = Bench::watching();
     let asked = request(&bench);
     assert_eq!(ask(&mut bench, asked.clone()), Ok(()));
-    let release =
-        Release { to: None, reason: "x".to_owned(), lsn: None, timeline: Default::default() };
+    let release = Release {
+        to: None,
+        reason: "x".to_owned(),
+        lsn: None,
+        timeline: Default::default(),
+        fence: Default::default(),
+    };
     bench.store.put_lease(&identity("b", 1), |lease| lease.released = Some(release));
     bench.read();
     assert!(bench.lease_written().is_some());

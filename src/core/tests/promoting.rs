@@ -16,6 +16,7 @@ fn promoting_with(policy: Policy) -> Bench {
         reason: "hand_over".to_owned(),
         lsn: None,
         timeline: crate::core::ids::TimelineId(1),
+        fence: Default::default(),
     };
     bench.store.put_lease(&identity("b", 1), |lease| lease.released = Some(release));
     bench.read();

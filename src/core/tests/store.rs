@@ -10,6 +10,7 @@ fn released() -> Release {
         reason: "hand_over".to_owned(),
         lsn: None,
         timeline: crate::core::ids::TimelineId(1),
+        fence: Default::default(),
     }
 }
 

@@ -252,6 +252,7 @@ fn released(bench: &mut Bench, names: &[&str]) {
             reason: "shutdown".to_owned(),
             lsn: Some(Lsn(5_000)),
             timeline: crate::core::ids::TimelineId(1),
+            fence: Default::default(),
         });
     });
     bench.read();

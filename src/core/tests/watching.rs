@@ -7,7 +7,7 @@ use crate::core::records::{Invalid, Key, Release};
 use std::time::Duration;
 
 /// The holder falls silent now: a working store, and nothing new about the lease.
-fn silent_for(bench: &mut Bench, milliseconds: u64) {
+pub(super) fn silent_for(bench: &mut Bench, milliseconds: u64) {
     let end = bench.now + Duration::from_millis(milliseconds);
     while let Some(deadline) = bench.agent.deadline().filter(|deadline| deadline.at <= end) {
         let wait = deadline.at.since(bench.now);
@@ -133,6 +133,7 @@ fn release(bench: &mut Bench, to: Option<&str>, lsn: u64) {
         reason: "hand_over".to_owned(),
         lsn: Some(Lsn(lsn)),
         timeline: TimelineId(1),
+        fence: Default::default(),
     };
     bench.store.put_lease(&identity("b", 1), |lease| lease.released = Some(release));
     bench.read();
@@ -272,6 +273,7 @@ fn what_we_released_to_another_is_not_taken_back_at_once() {
         reason: "hand_over".to_owned(),
         lsn: None,
         timeline: TimelineId(1),
+        fence: Default::default(),
     };
     bench.store.put_lease(&identity("a", 0), |lease| lease.released = Some(release));
     bench.read();
@@ -314,6 +316,7 @@ fn never_on_a_description_older_than_the_one_the_holder_knew() {
                 reason: "hand_over".to_owned(),
                 lsn: Some(Lsn(5_000)),
                 timeline: TimelineId(1),
+                fence: Default::default(),
             });
         });
         bench.read();

@@ -47,12 +47,16 @@ pub(super) async fn copy(
     })
     .await?;
     tracing::info!(upstream = %upstream.member, target = %target.display(), "base backup begins");
+    shared.at("copying", None);
+    let files = Arc::clone(shared);
     let made = shared
         .place
         .tool("pg_basebackup")
         .arg("--pgdata")
         .arg(&target)
-        .args(["--wal-method=stream", "--checkpoint=fast", "--no-password", "--dbname"])
+        .args(["--wal-method=stream", "--checkpoint=fast", "--no-password", "--progress"])
+        .heard(move |words| files.said(words))
+        .arg("--dbname")
         .arg(&source)
         .succeed(cancel)
         .await;

@@ -16,6 +16,7 @@ pub mod decoders;
 mod fence;
 mod files;
 mod follow;
+mod keep;
 mod look;
 mod observe;
 mod outcome;
@@ -39,9 +40,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Database;
+use super::{Database, Progress};
 use crate::core::event::{Action, ActionOutcome, Done, Observation};
 use crate::core::ids::MemberId;
 use crate::postmaster::Instance;
@@ -186,6 +188,8 @@ struct Shared {
     waits: Mutex<Option<i32>>,
     /// What the server said about its role does not hold any more.
     role_changed: AtomicBool,
+    /// How far a long action is.
+    progress: watch::Sender<Option<Progress>>,
 }
 
 impl Local {
@@ -215,6 +219,7 @@ impl Local {
             action: Mutex::new(None),
             waits: Mutex::new(None),
             role_changed: AtomicBool::new(false),
+            progress: watch::Sender::new(None),
         };
         Ok(Self { shared: Arc::new(shared), acting: Arc::default() })
     }
@@ -236,7 +241,9 @@ impl Local {
         let (shared, action) = (Arc::clone(&self.shared), action.clone());
         let mut task = tokio::spawn(async move {
             let _guard = guard;
-            perform(&shared, &action, &inner).await
+            let ended = perform(&shared, &action, &inner).await;
+            shared.progress.send_replace(None);
+            ended
         });
         let ended = tokio::select! {
             ended = &mut task => Some(ended),
@@ -268,6 +275,21 @@ impl Local {
 }
 
 impl Shared {
+    /// A long action is at this step, which is about so many bytes.
+    fn at(&self, step: &str, total: Option<u64>) {
+        self.progress.send_replace(Some(Progress { step: step.to_owned(), done: None, total }));
+    }
+
+    /// A program of PostgreSQL said how far it is, if that is what it said.
+    fn said(&self, words: &str) {
+        let Some((done, total)) = tool::progress(words) else { return };
+        self.progress.send_modify(|progress| {
+            if let Some(progress) = progress {
+                (progress.done, progress.total) = (Some(done), Some(total));
+            }
+        });
+    }
+
     /// The postmaster that runs, or ran until now; looked for when none is known.
     fn known_postmaster(&self) -> Option<Arc<files::Known>> {
         let known = self.postmaster.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -316,6 +338,10 @@ impl Database for Local {
         cancel: CancellationToken,
     ) -> BoxFuture<'a, ActionOutcome> {
         Box::pin(self.run(action, cancel))
+    }
+
+    fn progress(&self) -> watch::Receiver<Option<Progress>> {
+        self.shared.progress.subscribe()
     }
 }
 

@@ -101,9 +101,13 @@ impl Place {
 
     /// Data directories that were set aside earlier.
     pub(super) fn set_aside(&self) -> Step<Vec<PathBuf>> {
+        self.siblings(".aside-")
+    }
+
+    /// What lies beside the data directory under its name with something behind that begins so.
+    pub(super) fn siblings(&self, suffix: &str) -> Step<Vec<PathBuf>> {
         let parent = self.parent();
-        let prefix =
-            suffixed(Path::new(self.data_dir().file_name().unwrap_or_default()), ".aside-");
+        let prefix = suffixed(Path::new(self.data_dir().file_name().unwrap_or_default()), suffix);
         let prefix = prefix.to_string_lossy().into_owned();
         let entries =
             fs::read_dir(&parent).map_err(|error| Failure::file("read", &parent, &error))?;

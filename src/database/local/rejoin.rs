@@ -13,6 +13,7 @@ use super::conf;
 use super::control::{ClusterState, Control};
 use super::fence::fence;
 use super::follow::repoint;
+use super::keep::keep;
 use super::look::Seen;
 use super::outcome::{Failure, Step, blocking};
 use super::process::Permit;
@@ -67,6 +68,9 @@ pub(super) async fn rejoin(
     };
     let Some(mut rung) = rung else { return Ok(Done::Rejoined { by: Rung::Start.name() }) };
     loop {
+        if rung != Rung::Start {
+            keep(shared, &source, cancel).await?;
+        }
         tracing::info!(rung = rung.name(), upstream = %upstream.member, "rejoining");
         match climb(shared, rung, &mut permit, upstream, &source, cancel).await {
             Ok(()) => return Ok(Done::Rejoined { by: rung.name() }),
@@ -167,6 +171,7 @@ async fn climb(
             put_in_place(shared, copy).await?;
         }
     }
+    shared.at("starting as a standby", None);
     launch_standby(shared, *permit, Some(upstream)).await?;
     wait_for_progress(shared, cancel).await?;
     if streams(shared, upstream, source, cancel).await? {
@@ -250,11 +255,15 @@ async fn rewind(
     })
     .await?;
     let database = &shared.place.settings.database;
+    shared.at("rewinding", None);
+    let files = Arc::clone(shared);
     let done = shared
         .place
         .tool("pg_rewind")
         .arg("--target-pgdata")
         .arg(&work)
+        .arg("--progress")
+        .heard(move |words| files.said(words))
         .arg("--source-server")
         .arg(format!("{conninfo} dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'")))
         .succeed(cancel)

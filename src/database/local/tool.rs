@@ -18,13 +18,16 @@ const PASSED_ON: [&str; 5] = ["PATH", "HOME", "TZ", "TMPDIR", "LD_LIBRARY_PATH"]
 /// How much of a program's output is kept: its end says what went wrong.
 const KEPT: usize = 64 * 1024;
 
+/// Told what a program writes to its standard error, as it comes.
+type Heard = Box<dyn Fn(&str) + Send + Sync>;
+
 /// A program about to run.
-#[derive(Debug)]
 pub(super) struct Tool {
     name: String,
     command: Command,
     input: Option<String>,
     secret: Option<String>,
+    heard: Option<Heard>,
 }
 
 /// How a program ended.
@@ -48,7 +51,7 @@ impl Tool {
         if account.switch {
             command.uid(account.uid).gid(account.gid);
         }
-        Self { name: name.to_owned(), command, input: None, secret: None }
+        Self { name: name.to_owned(), command, input: None, secret: None, heard: None }
     }
 
     pub(super) fn arg(mut self, arg: impl AsRef<std::ffi::OsStr>) -> Self {
@@ -74,6 +77,12 @@ impl Tool {
         self
     }
 
+    /// Tells of what it writes to its standard error, as it comes.
+    pub(super) fn heard(mut self, heard: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.heard = Some(Box::new(heard));
+        self
+    }
+
     /// Runs it to its end, or kills it when `cancel` fires.
     pub(super) async fn run(mut self, cancel: &CancellationToken) -> Result<Finished, Failure> {
         let mut child = self.command.spawn().map_err(|error| {
@@ -91,7 +100,9 @@ impl Tool {
                 let _ = stdin.write_all(text.as_bytes()).await;
             }
         };
-        let ended = async { tokio::join!(feed, drain(stdout), drain(stderr), child.wait()) };
+        let heard = self.heard.take();
+        let ended =
+            async { tokio::join!(feed, drain(stdout, None), drain(stderr, heard), child.wait()) };
         let ((), stdout, stderr, status) = tokio::select! {
             ended = ended => ended,
             () = cancel.cancelled() => return Err(Failure::Cancelled),
@@ -113,7 +124,8 @@ impl Tool {
         if finished.status.success() {
             return Ok(finished);
         }
-        let words = last_lines(&finished.stderr, 6);
+        let said = finished.stderr.lines().filter(|line| progress(line).is_none());
+        let words = last_lines(&said.collect::<Vec<_>>().join("\n"), 6);
         Err(Failure::Refused(format!("{name} failed ({}): {words}", finished.status)))
     }
 }
@@ -128,6 +140,18 @@ pub(super) fn clean_environment(command: &mut std::process::Command) {
     }
 }
 
+/// Bytes done and bytes in all, from the last such line: "  12345/67890 kB (18%), 0/1 tablespace" of
+/// pg_basebackup, "  12345/67890 kB (18%) copied" of pg_rewind.
+pub(super) fn progress(words: &str) -> Option<(u64, u64)> {
+    let of = |line: &str| {
+        let (counts, _) = line.trim().split_once(" kB (")?;
+        let (done, total) = counts.split_once('/')?;
+        let kib = |text: &str| text.trim().parse::<u64>().ok()?.checked_mul(1024);
+        Some((kib(done)?, kib(total)?))
+    };
+    words.split(['\n', '\r']).rev().find_map(of)
+}
+
 /// The last `count` non-empty lines of `text`, joined.
 pub(super) fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -140,11 +164,14 @@ pub(super) fn last_lines(text: &str, count: usize) -> String {
 }
 
 /// Reads to the end; keeps the last [`KEPT`] bytes.
-async fn drain(source: Option<impl AsyncRead + Unpin>) -> String {
+async fn drain(source: Option<impl AsyncRead + Unpin>, heard: Option<Heard>) -> String {
     let mut kept = Vec::new();
     if let Some(mut source) = source {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = source.read(&mut buffer).await {
+            if let Some(heard) = &heard {
+                heard(&String::from_utf8_lossy(&buffer[..count]));
+            }
             kept.extend_from_slice(&buffer[..count]);
             if kept.len() > 2 * KEPT {
                 kept.drain(..kept.len() - KEPT);
@@ -178,4 +205,21 @@ impl Drop for Group {
 /// The first of `names` that is not in `bin_dir`.
 pub(super) fn missing(bin_dir: &Path, names: &[&str]) -> Option<PathBuf> {
     names.iter().map(|name| bin_dir.join(name)).find(|path| !path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read_from_what_the_programs_say() {
+        let kib = |done: u64, total: u64| Some((done * 1024, total * 1024));
+        assert_eq!(progress("  24576/30912 kB (79%), 0/1 tablespace\n"), kib(24_576, 30_912));
+        assert_eq!(progress("1/9 kB (11%) copied\n  9/9 kB (100%) copied"), kib(9, 9));
+        let waiting = "waiting for checkpoint\n    0/30912 kB (0%), 0/1 tablespace (/d/x)\r";
+        assert_eq!(progress(waiting), kib(0, 30_912));
+        for other in ["", "pg_rewind: error: x", "1/x kB (1%)", "18446744073709551615/1 kB (1%)"] {
+            assert_eq!(progress(other), None, "{other:?}");
+        }
+    }
 }

@@ -108,10 +108,10 @@ impl Bucket {
         format!("ev.{}.>", self.name)
     }
 
-    /// The key that a hint on `subject` is about.
+    /// The key that a hint on `subject` is about; none of the journal, by which nobody decides.
     pub(super) fn hinted(&self, subject: &str) -> Option<Key> {
         let rest = subject.strip_prefix("ev.")?.strip_prefix(&self.name)?;
-        Key::parse(rest.strip_prefix('.')?)
+        Key::parse(rest.strip_prefix('.')?).filter(|key| !key.is_journal())
     }
 
     /// Whether the bucket is the one opened, as far as known.
@@ -171,13 +171,14 @@ impl Bucket {
         self.message(question, deadline).await
     }
 
-    /// The newest revision of every key, in order of keys.
+    /// The newest revision of every key but the journal's, in order of keys.
     pub(super) async fn list(&self, deadline: Deadline) -> Result<Vec<Versioned>, ReadError> {
         let info = self.info(deadline).await?;
         let prefix = format!("$KV.{}.", self.name);
         let names = info.state.subjects.unwrap_or_default();
         let mut keys: Vec<_> =
             names.keys().filter_map(|subject| Key::parse(subject.strip_prefix(&prefix)?)).collect();
+        keys.retain(|key| !key.is_journal());
         keys.sort();
         let reads = keys.iter().map(|key| self.newest(key, deadline));
         Ok(try_join_all(reads).await?.into_iter().flatten().collect())

@@ -61,13 +61,16 @@ const LIFE: &str = "SELECT incarnation,
 const READ: &str = "SELECT key, value, revision, created FROM revisions
     WHERE key = ?1 ORDER BY revision DESC LIMIT 1";
 
+/// Keys of the journal begin with "journal."; the character after the point is the slash.
 const LIST: &str = "SELECT key, value, revision, created FROM revisions
-    WHERE revision IN (SELECT max(revision) FROM revisions GROUP BY key)";
+    WHERE revision IN (SELECT max(revision) FROM revisions
+        WHERE key < 'journal.' OR key >= 'journal/' GROUP BY key)";
 
 const HISTORY: &str =
     "SELECT key, value, revision, created FROM revisions WHERE key = ?1 ORDER BY revision";
 
-const CHANGED: &str = "SELECT DISTINCT key FROM revisions WHERE revision > ?1";
+const CHANGED: &str = "SELECT DISTINCT key FROM revisions
+    WHERE revision > ?1 AND (key < 'journal.' OR key >= 'journal/')";
 
 const AGAIN: &str = "SELECT revision FROM revisions WHERE key = ?1 AND operation = ?2";
 
@@ -153,7 +156,7 @@ impl Database {
         Ok(self.rows(READ, Some(key))?.pop())
     }
 
-    /// The newest revision of every key, in order of keys.
+    /// The newest revision of every key but the journal's, in order of keys.
     pub(super) fn list(&mut self) -> Result<Vec<Versioned>, ReadError> {
         let mut rows = self.rows(LIST, None)?;
         rows.sort_by(|a, b| a.key.cmp(&b.key));

@@ -137,7 +137,7 @@ impl Worker {
             let outcome = database.write(&write, &claim);
             let applied = matches!(outcome, WriteOutcome::Applied { .. });
             let _gone = answer.send(outcome);
-            if applied {
+            if applied && !write.key.is_journal() {
                 announce(database, &pulse);
                 bell::ring(&path);
             }

@@ -225,7 +225,7 @@ fn show_to_a_replica(snapshot: &Snapshot) {
                             check_acquisition(snapshot, now.since(begin));
                             WriteOutcome::Unknown { may_land: true, cause: "lost".to_owned() }
                         }
-                        Key::ClusterState | Key::Heartbeat(_) => {
+                        Key::ClusterState | Key::Heartbeat(_) | Key::Journal(_) => {
                             revision += 1;
                             WriteOutcome::Applied(Revision(revision))
                         }
@@ -247,6 +247,7 @@ fn show_to_a_replica(snapshot: &Snapshot) {
                 | Effect::AskPromises(..)
                 | Effect::Promise(..)
                 | Effect::Became(_)
+                | Effect::Report(_)
                 | Effect::Alarm(_) => {}
             }
         }

@@ -11,6 +11,7 @@ mod floor_before_promotion;
 mod floors_only_grow;
 mod guarded_before_opening;
 mod histories_agree;
+mod journal_is_true_and_grows;
 mod lag_is_bounded;
 mod lease_before_opening;
 mod lease_covers_writes;
@@ -113,6 +114,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<orders_are_of_their_epoch::OrdersAreOfTheirEpoch>::default(),
         Box::<failover_by_hand_loses_only_what_it_may::FailoverByHandLosesOnlyWhatItMay>::default(),
         Box::<promotion_waits_for_hook::PromotionWaitsForHook>::default(),
+        Box::<journal_is_true_and_grows::JournalIsTrueAndGrows>::default(),
         Box::<no_circles::NoCircles>::default(),
         Box::<NeverPanics>::default(),
         Box::<Converges>::default(),

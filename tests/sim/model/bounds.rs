@@ -382,6 +382,16 @@ pub(crate) const BEYOND: &[(Mutant, &str, &str)] = &[
         "a lag between what is set and what a member is configured with takes three faults within less \
          than a heartbeat of each other",
     ),
+    (
+        Mutant::ReportOfAnother,
+        "journal_is_true_and_grows",
+        "no core reads the journal: the search has none",
+    ),
+    (
+        Mutant::ReportOverLater,
+        "journal_is_true_and_grows",
+        "no core reads the journal: the search has none",
+    ),
     (Mutant::AnswerLost, "converges", "that something happens at last is no question of safety"),
     (
         Mutant::AnswersEarly,

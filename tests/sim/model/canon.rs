@@ -171,6 +171,7 @@ fn is_spent(world: &World, at: u64, item: &Item) -> bool {
         | Item::Hint(m, life)
         | Item::Asked(m, life, ..)
         | Item::KeeperHears(m, life, _)
+        | Item::Report(m, life, ..)
         | Item::StartDog(m, life) => gone(*m, *life),
         Item::Dog(m, number) | Item::DogHears(m, number, ..) => {
             world.machines[*m].dog.as_ref().is_none_or(|dog| dog.number != *number)
@@ -184,6 +185,7 @@ fn is_spent(world: &World, at: u64, item: &Item) -> bool {
         | Item::Stream(_)
         | Item::StartAgent(_)
         | Item::Operator(_)
+        | Item::Reported(..)
         | Item::BackUp => false,
     }
 }

@@ -254,6 +254,7 @@ impl World {
                 self.say(format_args!("{name}: {to} ({reason}) epoch {epoch}"));
                 self.became(m, transition);
             }
+            Effect::Report(report) => self.report(m, report, 0),
             Effect::Alarm(alarm) => {
                 let name = self.name(m);
                 self.say(format_args!("{name}: alarm {alarm}"));

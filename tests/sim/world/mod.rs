@@ -20,6 +20,7 @@ pub(crate) mod fault;
 pub(crate) mod heal;
 pub(crate) mod history;
 mod hook;
+mod journal;
 mod kind;
 pub(crate) mod look;
 pub(crate) mod machine;
@@ -36,6 +37,7 @@ use std::fmt::Arguments;
 
 use harmony_agent::core::event::{Action, Event, Floor, Observation, State, Transition};
 use harmony_agent::core::ids::{Epoch, OpId, Revision};
+use harmony_agent::core::journal::Report;
 use harmony_agent::core::promise::{PromiseAnswer, PromiseRequest};
 use harmony_agent::core::records::{Invalid, Key, Lease};
 use harmony_agent::core::time::Instant;
@@ -47,6 +49,7 @@ use super::setup::Setup;
 use database::ServerEvent;
 use fault::Fault;
 use history::{Branches, Place};
+use journal::Draft;
 use machine::Machine;
 use network::{Answer, MOMENT, Network, Request};
 use operator::Wanted;
@@ -88,6 +91,10 @@ pub(crate) enum Item {
     BackUp,
     /// What an operator writes arrives at the store.
     Operator(Box<Wanted>),
+    /// The agent tries to write a report, so many times before.
+    Report(usize, u32, Box<Report>, u32),
+    /// The write arrives at the store.
+    Reported(usize, u32, Box<Draft>),
     End(u64),
 }
 
@@ -126,6 +133,8 @@ pub(crate) enum Fact {
     Diverged(usize, usize),
     /// The store lost what it had acknowledged.
     StoreLost,
+    /// A report was written into the journal; the one it replaced.
+    Reported(Box<Report>, Option<Box<Report>>),
     /// Somebody wrote garbage over the lease.
     LeaseDamaged,
     /// A holder asks for promises.
@@ -242,6 +251,7 @@ impl Item {
             | Self::Act(m, life, _)
             | Self::Died(m, life, _)
             | Self::Asked(m, life, ..)
+            | Self::Report(m, life, ..)
             | Self::DiskDone(m, life, _)
             | Self::HookEnds(m, life, ..)
             | Self::Keeper(m, life)
@@ -256,6 +266,7 @@ impl Item {
             | Self::Stream(_)
             | Self::BackUp
             | Self::Operator(_)
+            | Self::Reported(..)
             | Self::End(_) => Target::World,
         }
     }
@@ -404,6 +415,8 @@ impl World {
                 self.later(pause, Item::BackUp);
             }
             Item::Operator(wanted) => self.operator_writes(*wanted),
+            Item::Report(m, _, report, tries) => self.report(m, report, tries),
+            Item::Reported(m, life, draft) => self.reported(m, life, *draft),
             Item::End(number) => self.end_fault(number),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use harmony_agent::core::event::{StoreWrite, WriteOutcome};
 use harmony_agent::core::ids::{Incarnation, MemberId, Revision};
+use harmony_agent::core::journal::Report;
 use harmony_agent::core::records::{
     ClusterState, Header, Invalid, Key, Lease, Record, Slot, Snapshot,
 };
@@ -183,14 +184,20 @@ impl Store {
         }
     }
 
+    /// A place in the journal.
+    pub(crate) fn journal(&self, key: &Key) -> Slot<Report> {
+        let found = self.now.slots.get(key);
+        found.map_or(Slot::Absent, |value| slot(value, &self.incarnation, as_report))
+    }
+
     /// Members that the cluster's description names.
     pub(crate) fn admitted(&self) -> impl Iterator<Item = &MemberId> {
         self.cluster().map(|cluster| cluster.members.keys()).into_iter().flatten()
     }
 
-    /// Keys there are.
+    /// Keys there are that agents read.
     pub(crate) fn keys(&self) -> Vec<Key> {
-        self.now.slots.keys().cloned().collect()
+        self.now.slots.keys().filter(|key| !key.is_journal()).cloned().collect()
     }
 }
 
@@ -207,6 +214,7 @@ impl Contents {
                     let member: MemberId = member.clone();
                     snapshot.heartbeats.insert(member, slot(value, incarnation, as_heartbeat));
                 }
+                Key::Journal(_) => {}
             }
         }
         snapshot
@@ -233,20 +241,27 @@ fn slot<T>(value: &Value, incarnation: &Incarnation, pick: fn(&Record) -> Option
 fn as_lease(record: &Record) -> Option<Lease> {
     match record {
         Record::Lease(lease) => Some(lease.clone()),
-        Record::ClusterState(_) | Record::Heartbeat(_) => None,
+        Record::ClusterState(_) | Record::Heartbeat(_) | Record::Journal(_) => None,
     }
 }
 
 fn as_cluster(record: &Record) -> Option<ClusterState> {
     match record {
         Record::ClusterState(cluster) => Some(cluster.clone()),
-        Record::Lease(_) | Record::Heartbeat(_) => None,
+        Record::Lease(_) | Record::Heartbeat(_) | Record::Journal(_) => None,
     }
 }
 
 fn as_heartbeat(record: &Record) -> Option<harmony_agent::core::records::Heartbeat> {
     match record {
         Record::Heartbeat(heartbeat) => Some(heartbeat.clone()),
-        Record::Lease(_) | Record::ClusterState(_) => None,
+        Record::Lease(_) | Record::ClusterState(_) | Record::Journal(_) => None,
+    }
+}
+
+fn as_report(record: &Record) -> Option<Report> {
+    match record {
+        Record::Journal(report) => Some((**report).clone()),
+        Record::Lease(_) | Record::ClusterState(_) | Record::Heartbeat(_) => None,
     }
 }

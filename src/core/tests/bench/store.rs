@@ -59,7 +59,7 @@ impl Store {
         };
         let members = self.slots.keys().filter_map(|key| match key {
             Key::Heartbeat(member) => Some(member.clone()),
-            Key::Lease | Key::ClusterState => None,
+            Key::Lease | Key::ClusterState | Key::Journal(_) => None,
         });
         Snapshot {
             incarnation: Some(self.incarnation.clone()),
