@@ -53,6 +53,22 @@ async fn what_the_new_primary_does_not_have_is_rewound() {
 }
 
 #[tokio::test]
+async fn when_too_much_was_kept_already_it_rejoins_all_the_same() {
+    let scene = Scene::new();
+    let (a, b) = pair(&scene).await;
+    for number in 0..16 {
+        std::fs::create_dir(scene.path().join(format!("a.left-1-0_{number}"))).unwrap();
+    }
+    b.done(Action::Promote).await;
+    a.query("insert into t values (7)").await;
+    a.fence(0, 0).await;
+    let done = a.done(Action::Rejoin { upstream: b.upstream() }).await;
+    assert_eq!(done, Done::Rejoined { by: "rewind" });
+    a.until_has_all_of(&b).await;
+    assert_eq!(a.left().len(), 16, "none is added, and none removed");
+}
+
+#[tokio::test]
 async fn where_a_rewind_is_impossible_it_is_cloned_and_the_old_data_kept() {
     let scene = Scene::new();
     let (a, b) = pair(&scene).await;
