@@ -26,6 +26,7 @@ pub mod candidate;
 pub mod event;
 pub mod ids;
 mod lease;
+pub mod membership;
 pub mod order;
 mod plain;
 pub mod policy;

@@ -21,7 +21,7 @@ const LEASE: [&str; 7] = [
 /// Whether a setting counts as soon as it was read again.
 fn is_live(key: &str) -> bool {
     let rule = key.starts_with("failover.") || key.starts_with("timing.");
-    (rule && !LEASE.contains(&key)) || ["shutdown.on_sigterm", "log.level"].contains(&key)
+    (rule && !LEASE.contains(&key)) || ["shutdown.on_sigterm", "log.level", "site"].contains(&key)
 }
 
 /// Reads the settings again, and remembers what was read last.

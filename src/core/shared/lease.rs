@@ -122,7 +122,7 @@ impl Shared {
             lease_duration: self.policy.lease_duration,
             database: self.position,
             address: self.id.address.clone(),
-            described: self.view.described(),
+            described: self.view.newest_described(),
             released,
         }
     }
@@ -293,6 +293,9 @@ impl Shared {
             return Signal::Lease(LeaseAnswer::Refused(pending.purpose));
         }
         self.raise_floor(pending.epoch, revision);
+        if let Record::Lease(lease) = &pending.write.record {
+            self.lease_moved(lease);
+        }
         Signal::Lease(LeaseAnswer::Applied(Landed {
             purpose: pending.purpose,
             epoch: pending.epoch,

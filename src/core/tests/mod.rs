@@ -9,6 +9,7 @@ mod cluster;
 mod failed;
 mod healthy;
 mod initializing;
+mod membership;
 mod names;
 mod orders;
 mod promised;
