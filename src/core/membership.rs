@@ -153,16 +153,16 @@ pub fn drain(
     policy: &Policy,
 ) -> Result<Option<ClusterState>, Refused> {
     must_be_known(snapshot, &cluster, member)?;
-    let fresh = !cluster.drained.insert(member.clone());
+    let already = !cluster.drained.insert(member.clone());
     let lease = snapshot.lease.record().filter(|lease| lease.released.is_none());
     if let Some(lease) = lease.filter(|lease| lease.holder == *member) {
-        if fresh && cluster.order.as_ref().is_some_and(|order| order.epoch == lease.epoch) {
+        if already && cluster.order.as_ref().is_some_and(|order| order.epoch == lease.epoch) {
             return Ok(None);
         }
         cluster.order = Some(replace(snapshot, &cluster, lease, order, policy)?);
         return Ok(Some(cluster));
     }
-    Ok((!fresh).then_some(cluster))
+    Ok((!already).then_some(cluster))
 }
 
 /// The order that hands the lease to the best candidate.

@@ -2,6 +2,7 @@
 
 mod commands;
 mod http;
+mod member;
 mod metrics;
 mod replay;
 mod status;

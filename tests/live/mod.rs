@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod conditions;
 mod demo;
+mod members;
 mod nats_trouble;
 mod orders;
 mod promises;
