@@ -64,6 +64,8 @@ pub(crate) enum Mutant {
     OrderOfAnyEpoch,
     /// A failover by hand may lose whatever it takes.
     LossAccepted,
+    /// An agent takes itself for a member.
+    AdmitsItself,
 }
 
 impl Mutant {
@@ -103,6 +105,7 @@ impl Mutant {
         (Self::PauseIgnored, "pause_is_kept"),
         (Self::OrderOfAnyEpoch, "orders_are_of_their_epoch"),
         (Self::LossAccepted, "failover_by_hand_loses_only_what_it_may"),
+        (Self::AdmitsItself, "takeover_is_admitted"),
     ];
 
     /// The world of a seed with this guard removed, made so that the guard is needed in it.

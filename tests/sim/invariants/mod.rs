@@ -26,6 +26,7 @@ mod pause_is_kept;
 mod released_is_fenced;
 mod stale_decisions_change_nothing;
 mod synchronous_commits_survive;
+mod takeover_is_admitted;
 mod takeover_waits;
 mod tasks_belong_to_their_epoch;
 mod transitions_as_documented;
@@ -107,6 +108,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<pause_is_kept::PauseIsKept>::default(),
         Box::<orders_are_of_their_epoch::OrdersAreOfTheirEpoch>::default(),
         Box::<failover_by_hand_loses_only_what_it_may::FailoverByHandLosesOnlyWhatItMay>::default(),
+        Box::<takeover_is_admitted::TakeoverIsAdmitted>::default(),
         Box::<no_circles::NoCircles>::default(),
         Box::<NeverPanics>::default(),
         Box::<Converges>::default(),

@@ -52,6 +52,8 @@ pub(crate) enum Kind {
     /// Notices of change arrive late, and again and again.
     HintsReplayed,
     StaleReads,
+    /// The keys of a read are of different times: the cluster's description is from long ago.
+    TornReads,
     CutPair,
     CutOneWay,
     // the store
@@ -74,6 +76,10 @@ pub(crate) enum Kind {
     /// No automatic transition, until it is over; at times it ends by itself.
     Pause,
     Resume,
+    /// A member is not to take over, and hands over when it is the primary; or it may again.
+    Drain,
+    /// A member is taken out; at times although its agent runs.
+    Remove,
 }
 
 /// A fault: of what kind, where, for how long (nanoseconds), and a number that means something to
@@ -88,7 +94,7 @@ pub(crate) struct Fault {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 51] = [
+    pub(crate) const ALL: [Self; 54] = [
         Self::FreezeAgent,
         Self::Stumble,
         Self::KillAgent,
@@ -126,6 +132,7 @@ impl Kind {
         Self::HintsLost,
         Self::HintsReplayed,
         Self::StaleReads,
+        Self::TornReads,
         Self::CutPair,
         Self::CutOneWay,
         Self::StoreDown,
@@ -140,10 +147,12 @@ impl Kind {
         Self::Withdraw,
         Self::Pause,
         Self::Resume,
+        Self::Drain,
+        Self::Remove,
     ];
 
     /// Those that a person is the cause of, the last of all.
-    pub(crate) const OF_OPERATOR: usize = 7;
+    pub(crate) const OF_OPERATOR: usize = 9;
 
     /// A person is the cause of it.
     pub(crate) fn is_of_operator(self) -> bool {
@@ -187,6 +196,8 @@ impl Kind {
                 | Self::Rehearse
                 | Self::Withdraw
                 | Self::Resume
+                | Self::Drain
+                | Self::Remove
         )
     }
 }
