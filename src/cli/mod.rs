@@ -5,6 +5,7 @@ pub mod demo;
 pub mod exit;
 pub mod explain;
 pub mod history;
+pub mod member;
 pub mod order;
 mod output;
 pub mod pause;
@@ -147,6 +148,9 @@ pub enum Command {
     Pause(pause::Arguments),
     /// Let automatic transitions happen again
     Resume,
+    /// Show the members; drain one, or take one out
+    #[command(subcommand)]
+    Member(member::Command),
     /// Run a cluster of real members on this machine, and let something happen to it
     Demo(demo::Arguments),
     /// Ask the core again what a recording says it was asked, and show the first difference
@@ -193,6 +197,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Failover(arguments) => order::failover(arguments, &settings),
         Command::Pause(arguments) => pause::pause(&arguments, &settings),
         Command::Resume => pause::resume(&settings),
+        Command::Member(command) => member::member(command, &settings),
         Command::Demo(arguments) => demo::demo(&arguments, &settings),
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Config(command) => config::config(&command, &settings),

@@ -152,9 +152,13 @@ pub fn page(view: &View) -> String {
         view.store.trouble.as_ref().map_or(String::new(), |trouble| format!(": {trouble}"));
     lines.push(format!("store: {}, {store}{trouble}", view.store.backend));
     lines.push(String::new());
-    let head =
-        ["MEMBER", "ROLE", "STATE", "TIMELINE", "LSN", "LAG", "CANDIDATE", "SEEN", "ADDRESS"];
-    lines.push(output::table(&head, view.members.iter().map(row)));
+    let mut head =
+        vec!["MEMBER", "ROLE", "STATE", "TIMELINE", "LSN", "LAG", "CANDIDATE", "SEEN", "ADDRESS"];
+    let sites = view.members.iter().any(|member| member.site.is_some());
+    if sites {
+        head.push("SITE");
+    }
+    lines.push(output::table(&head, view.members.iter().map(|member| row(member, sites))));
     lines.push(String::new());
     lines.push(view.takeover.clone());
     if let Some(progress) = &view.progress {
@@ -212,14 +216,16 @@ pub(super) fn how_far(ProgressView { step, done_bytes, total_bytes }: &ProgressV
     }
 }
 
-fn row(member: &MemberView) -> Vec<String> {
+fn row(member: &MemberView, sites: bool) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let candidate = match (member.role, &member.ineligible) {
+        (Role::Primary, _) if member.drained => "drained".to_owned(),
         (Role::Primary, _) => "-".to_owned(),
         (Role::Replica | Role::Unknown, None) => format!("yes, priority {}", member.priority),
         (Role::Replica | Role::Unknown, Some(why)) => format!("no: {why}"),
     };
-    vec![
+    let site = sites.then(|| or_dash(member.site.as_ref().map(ToString::to_string)));
+    let cells = [
         member.member.to_string(),
         member.role.name().to_owned(),
         or_dash(member.state.map(|state| state.to_string())),
@@ -231,10 +237,12 @@ fn row(member: &MemberView) -> Vec<String> {
         or_dash(
             member.address.as_ref().map(|address| format!("{}:{}", address.host, address.port)),
         ),
-    ]
+    ];
+    cells.into_iter().chain(site).collect()
 }
 
-fn age(seconds: f64) -> String {
+/// How long ago something was.
+pub(super) fn age(seconds: f64) -> String {
     let rounded = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
     match rounded.as_secs() {
         0..=9 => format!("{seconds:.1} s ago"),

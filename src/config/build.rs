@@ -17,6 +17,7 @@ use super::{
 };
 use crate::core::event::ShutdownMode;
 use crate::core::hook::{BeforePromote, Hook};
+use crate::core::ids::Site;
 use crate::core::policy::{Policy, Reaction, WatchdogMode};
 use crate::core::records::Address;
 use crate::core::synchronous::SynchronousMode;
@@ -129,6 +130,7 @@ impl Reader {
         let cluster_id = cluster_id.or_else(|| stand_in.parse().ok());
         let member = self.parsed("member", "a name of a member");
         let member = member.or_else(|| stand_in.parse().ok());
+        self.parsed::<Site>("site", "a short name of a place");
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let http_listen = self.parsed("http.listen", LISTEN_RULE).unwrap_or(any_port);
         let log_level = self.log_level();
@@ -180,6 +182,7 @@ impl Reader {
             takeover_step: time("takeover_step"),
             maximum_lag_on_failover: self.whole("failover.maximum_lag_on_failover"),
             priority: u8::try_from(self.whole("failover.priority")).unwrap_or(u8::MAX),
+            site: self.optional("site").and_then(|site| site.parse().ok()),
             may_bootstrap: self.flag("failover.may_bootstrap"),
             synchronous: match self.text("synchronous.mode").as_str() {
                 "on" => SynchronousMode::On,

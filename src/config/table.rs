@@ -58,6 +58,8 @@ pub const KEYS: &[Key] = &[
         "Name of the cluster, equal on all its members: a-z, 0-9, '-', '_', at most 48.\nThe NATS bucket is harmony_<cluster_id>."),
     key("member", Text, Required,
         "Name of this member, different on each: a-z, 0-9, '-', '_', at most 48.\nIt is also the standby's application_name."),
+    key("site", Text, Absent,
+        "Where this member stands (a data centre, a room): a-z, 0-9, '-', '_', at most 48.\nOf two equally good candidates the one in the primary's site takes over."),
     key("state_dir", Path, Is("/var/lib/harmony-agent"),
         "Directory for what no restart may forget. One per agent, on a local disk, not in data_dir."),
     key("profile", Choice(&["fast", "standard", "wan"]), Is("standard"),

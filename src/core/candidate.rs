@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::event::{Condition, Observation, Process, State};
-use super::ids::{InstanceId, Lsn, MemberId, TimelineId};
+use super::ids::{BootId, InstanceId, Lsn, MemberId, Site, TimelineId};
 use super::records::{ClusterState, Heartbeat, Lease};
 use super::time::Instant;
 use super::view::View;
@@ -16,6 +16,10 @@ use super::view::View;
 pub enum WhyNot {
     /// Its priority is 0.
     NeverPromote,
+    /// A person wants it not to.
+    Drained(MemberId),
+    /// A person took it out of the cluster.
+    Removed(MemberId),
     /// Automatic transitions are paused.
     Paused(String),
     /// Its promotion failed a short while ago.
@@ -64,6 +68,14 @@ impl fmt::Display for WhyNot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverPromote => f.write_str("priority is 0: never promoted"),
+            Self::Drained(member) => write!(
+                f,
+                "drained; `harmony-agent member drain {member} --off` lets it take over again"
+            ),
+            Self::Removed(member) => write!(
+                f,
+                "removed from the cluster; when the agent of {member} is started anew it joins again"
+            ),
             Self::Paused(why) => write!(f, "automatic transitions are paused: {why}"),
             Self::CoolingDown => f.write_str("cooling down after a failed promotion"),
             Self::DatabaseUnseen => f.write_str("database not seen yet"),
@@ -99,6 +111,8 @@ impl fmt::Display for WhyNot {
 pub struct Fitness<'a> {
     /// This member.
     pub me: &'a MemberId,
+    /// This start of its agent.
+    pub boot: &'a BootId,
     /// Its state directory.
     pub instance: &'a InstanceId,
     /// Its database as last seen.
@@ -141,6 +155,9 @@ pub fn eligible(
     if fitness.priority == 0 {
         return Err(WhyNot::NeverPromote);
     }
+    if let Some(cluster) = cluster {
+        kept_out(fitness, cluster)?;
+    }
     if let Some(why) = fitness.paused.filter(|_| fitness.ordered.is_none()) {
         return Err(WhyNot::Paused(why.to_owned()));
     }
@@ -171,6 +188,16 @@ pub fn eligible(
         Some(Wanted::AtAnyLoss) => u64::MAX,
     };
     not_behind(database, allowed, lease, cluster)
+}
+
+fn kept_out(fitness: &Fitness<'_>, cluster: &ClusterState) -> Result<(), WhyNot> {
+    if cluster.has_removed(fitness.me, fitness.boot) {
+        return Err(WhyNot::Removed(fitness.me.clone()));
+    }
+    if cluster.drained.contains(fitness.me) {
+        return Err(WhyNot::Drained(fitness.me.clone()));
+    }
+    Ok(())
 }
 
 fn admitted(fitness: &Fitness<'_>, cluster: &ClusterState) -> Result<(), WhyNot> {
@@ -229,32 +256,61 @@ pub struct Candidate {
     pub priority: u8,
     /// It is in the synchronous set.
     pub synchronous: bool,
+    /// It stands where the lease's holder does.
+    pub near: bool,
 }
 
-/// Members that would take over, in order: synchronous set, timeline, LSN, priority, name.
+/// The member as a candidate by its own word, if that says that it would take over and no person wants
+/// it not to.
+pub fn candidate(
+    member: &MemberId,
+    heartbeat: &Heartbeat,
+    lease: Option<&Lease>,
+    cluster: Option<&ClusterState>,
+) -> Option<Candidate> {
+    let holds = lease.is_some_and(|it| it.released.is_none() && it.holder == *member);
+    let kept_out = cluster.is_some_and(|cluster| {
+        cluster.drained.contains(member) || cluster.has_removed(member, &heartbeat.boot)
+    });
+    let ready = heartbeat.status == State::ReplicaWatching && heartbeat.ineligible.is_none();
+    let near = heartbeat.site.as_ref().is_some_and(|own| site(lease, cluster) == Some(own));
+    (ready && !holds && !kept_out).then(|| Candidate {
+        member: member.clone(),
+        timeline: heartbeat.database.timeline,
+        lsn: heartbeat.database.lsn,
+        priority: heartbeat.priority,
+        synchronous: lease.is_some_and(|lease| lease.synchronous.contains(member)),
+        near,
+    })
+}
+
+/// Where the lease's holder stands, or stood.
+fn site<'a>(lease: Option<&Lease>, cluster: Option<&'a ClusterState>) -> Option<&'a Site> {
+    cluster?.members.get(&lease?.holder)?.site.as_ref()
+}
+
+/// Puts candidates in order, the best first.
+pub fn sort(line: &mut [Candidate]) {
+    line.sort_by_key(|it| {
+        let order = (it.synchronous, it.timeline, it.lsn, it.priority, it.near);
+        (Reverse(order), it.member.clone())
+    });
+}
+
+/// Members that would take over, in order: synchronous set, timeline, LSN, priority, the holder's site,
+/// name.
 ///
 /// Everybody computes it from the same published heartbeats; one that has not changed for
 /// `silent_after` does not count, because its member may be gone.
 pub fn line(view: &View, now: Instant, silent_after: Duration) -> Vec<Candidate> {
-    let synchronous =
-        |member: &MemberId| view.lease().is_some_and(|it| it.synchronous.contains(member));
-    let holder = view.lease().filter(|lease| lease.released.is_none()).map(|lease| &lease.holder);
+    let (lease, cluster) = (view.lease(), view.cluster());
     let alive =
         |member: &MemberId| view.heartbeat_age(member, now).is_some_and(|age| age <= silent_after);
-    let candidate = |(member, heartbeat): (&MemberId, &Heartbeat)| {
-        let ready = heartbeat.status == State::ReplicaWatching && heartbeat.ineligible.is_none();
-        (ready && alive(member) && Some(member) != holder).then(|| Candidate {
-            member: member.clone(),
-            timeline: heartbeat.database.timeline,
-            lsn: heartbeat.database.lsn,
-            priority: heartbeat.priority,
-            synchronous: synchronous(member),
-        })
-    };
-    let mut line: Vec<Candidate> = view.heartbeats().filter_map(candidate).collect();
-    line.sort_by_key(|candidate| {
-        let order = (candidate.synchronous, candidate.timeline, candidate.lsn, candidate.priority);
-        (Reverse(order), candidate.member.clone())
-    });
+    let mut line: Vec<Candidate> = view
+        .heartbeats()
+        .filter(|(member, _)| alive(member))
+        .filter_map(|(member, heartbeat)| candidate(member, heartbeat, lease, cluster))
+        .collect();
+    sort(&mut line);
     line
 }

@@ -94,6 +94,11 @@ name!(
     "member name"
 );
 name!(
+    /// Where a member stands: those of one site reach each other sooner, and may fail together.
+    Site,
+    "site name"
+);
+name!(
     /// UUID made when the store's bucket was created. Another one means the store was lost or replaced.
     Incarnation,
     "incarnation"

@@ -28,6 +28,7 @@ pub mod hook;
 pub mod ids;
 pub mod journal;
 mod lease;
+pub mod membership;
 pub mod order;
 mod plain;
 pub mod policy;

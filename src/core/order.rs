@@ -115,6 +115,8 @@ pub enum Refusal {
         /// Those that do.
         known: Vec<MemberId>,
     },
+    /// A person wants it not to take over.
+    Drained(MemberId),
     /// Its heartbeat does not change any more.
     Silent(MemberId),
     /// It is not watching.
@@ -149,6 +151,9 @@ impl fmt::Display for Refusal {
             Self::Unknown { member, known } => {
                 let known: Vec<&str> = known.iter().map(MemberId::as_str).collect();
                 write!(f, "no member {member} reports; those that do: {}", known.join(", "))
+            }
+            Self::Drained(member) => {
+                write!(f, "{member} is drained; `harmony-agent member drain {member} --off` first")
             }
             Self::Silent(member) => {
                 write!(f, "{member} has not been heard of lately; see to its agent")

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::hook::BeforePromote;
+use super::ids::Site;
 use super::synchronous::SynchronousMode;
 use super::time::Instant;
 
@@ -55,6 +56,9 @@ pub struct Policy {
     pub maximum_lag_on_failover: u64,
     /// Preference of this member; 0 means never.
     pub priority: u8,
+    /// Where this member stands.
+    #[serde(default)]
+    pub site: Option<Site>,
     /// This member may initialise an empty cluster.
     pub may_bootstrap: bool,
     /// After a failed promotion this member waits so long before it is a candidate again.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::event::State;
 use super::ids::{
-    BootId, Epoch, Incarnation, InstanceId, Lsn, MemberId, Revision, SystemId, TimelineId,
+    BootId, Epoch, Incarnation, InstanceId, Lsn, MemberId, Revision, Site, SystemId, TimelineId,
 };
 use super::journal::{Aside, Fence, RING, Report};
 use super::order::{Answer, Order, Pause};
@@ -188,6 +188,9 @@ pub struct Heartbeat {
     pub address: Address,
     /// Its preference as a candidate; 0 means never.
     pub priority: u8,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Site>,
     /// WAL arrives from the primary right now.
     pub streaming: bool,
     /// Bytes behind the lease's position, as last compared.
@@ -205,6 +208,9 @@ pub struct MemberSettings {
     pub address: Address,
     /// Its preference as a candidate; 0 means never.
     pub priority: u8,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Site>,
 }
 
 /// Settings that a person changed for the whole cluster while it runs (`config set`). What is absent is as
@@ -233,6 +239,13 @@ pub struct ClusterState {
     pub timeline: TimelineId,
     /// Every member the primary admitted, itself included.
     pub members: BTreeMap<MemberId, MemberSettings>,
+    /// Members that a person wants not to take over.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub drained: BTreeSet<MemberId>,
+    /// Members that a person took out, each with the start of its agent that reported last: that one is
+    /// not admitted again, another one is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub removed: BTreeMap<MemberId, BootId>,
     /// No automatic transition while it holds.
     #[serde(default)]
     pub paused: Option<Pause>,
@@ -249,6 +262,13 @@ pub struct ClusterState {
     pub synchronous: Vec<MemberId>,
     /// The last change of primary, for people.
     pub last_transition: String,
+}
+
+impl ClusterState {
+    /// A person took out the member whose agent has this start.
+    pub fn has_removed(&self, member: &MemberId, boot: &BootId) -> bool {
+        !self.members.contains_key(member) && self.removed.get(member) == Some(boot)
+    }
 }
 
 /// Any record.
@@ -359,6 +379,19 @@ impl Snapshot {
     pub fn newest_time(&self) -> Option<StoreTime> {
         let heartbeats = self.heartbeats.values().filter_map(Slot::created);
         heartbeats.chain(self.lease.created()).chain(self.cluster.created()).max()
+    }
+
+    /// How long before the newest of the records a record was written, by the store's clock. Only
+    /// records of a later revision count: they were written later, whatever the clock was set to since.
+    /// `None` when the clock ran backwards between them, so that nobody can say.
+    pub fn age<T>(&self, record: &Slot<T>) -> Option<Duration> {
+        let (revision, created) = (record.revision()?, record.created()?);
+        let heartbeats = self.heartbeats.values().map(|slot| (slot.revision(), slot.created()));
+        let lease = (self.lease.revision(), self.lease.created());
+        let cluster = (self.cluster.revision(), self.cluster.created());
+        let all = heartbeats.chain([lease, cluster]);
+        let later = all.filter(|(other, _)| *other > Some(revision)).filter_map(|(_, at)| at).max();
+        later.map_or(Some(Duration::ZERO), |later| later.since(created))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::agent::{Agent, Workflow};
 use super::candidate::Candidate;
 use super::event::{Alarm, Observation, Reason, State, Transition, WatchdogStatus};
-use super::ids::{Epoch, Incarnation, MemberId, Revision, SystemId};
+use super::ids::{Epoch, Incarnation, MemberId, Revision, Site, SystemId};
 use super::order::{Answer, Order, Pause};
 use super::records::{Address, ClusterSettings, Position};
 use super::replica::{Takeover, takeover};
@@ -110,6 +110,10 @@ pub struct MemberStatus {
     pub streaming: bool,
     /// Its preference.
     pub priority: u8,
+    /// Where it stands.
+    pub site: Option<Site>,
+    /// A person wants it not to take over.
+    pub drained: bool,
     /// Why it would not take over, as it last said.
     pub ineligible: Option<String>,
     /// How long its record has not changed.
@@ -193,9 +197,12 @@ impl Agent {
 
     fn members(&self) -> Vec<MemberStatus> {
         let cx = &self.shared;
-        let lease = cx.view.lease();
+        let (lease, cluster) = (cx.view.lease(), cx.view.cluster());
+        let drained =
+            |member: &MemberId| cluster.is_some_and(|cluster| cluster.drained.contains(member));
         let mut members = Vec::new();
         if let Some(lease) = lease {
+            let settings = cluster.and_then(|cluster| cluster.members.get(&lease.holder));
             members.push(MemberStatus {
                 member: lease.holder.clone(),
                 state: Some(lease.status),
@@ -203,18 +210,17 @@ impl Agent {
                 database: lease.database,
                 lag: 0,
                 streaming: false,
-                priority: cx
-                    .view
-                    .cluster()
-                    .and_then(|cluster| cluster.members.get(&lease.holder))
-                    .map_or(0, |settings| settings.priority),
+                priority: settings.map_or(0, |settings| settings.priority),
+                site: settings.and_then(|settings| settings.site.clone()),
+                drained: drained(&lease.holder),
                 ineligible: None,
                 age: cx.view.staleness(cx.now),
                 address: lease.address.clone(),
             });
         }
         for (member, heartbeat) in cx.view.heartbeats() {
-            if lease.is_some_and(|lease| lease.holder == *member) {
+            let removed = cluster.is_some_and(|it| it.has_removed(member, &heartbeat.boot));
+            if removed || lease.is_some_and(|lease| lease.holder == *member) {
                 continue;
             }
             members.push(MemberStatus {
@@ -225,6 +231,8 @@ impl Agent {
                 lag: heartbeat.lag,
                 streaming: heartbeat.streaming,
                 priority: heartbeat.priority,
+                site: heartbeat.site.clone(),
+                drained: drained(member),
                 ineligible: heartbeat.ineligible.clone(),
                 age: cx.view.heartbeat_age(member, cx.now),
                 address: heartbeat.address.clone(),

@@ -38,6 +38,9 @@ pub struct View {
     last_lease: Option<Lease>,
     /// The last description of the cluster that was valid and obeyed.
     last_cluster: Option<(Revision, ClusterState)>,
+    /// The newest revision of a description that was valid and obeyed: a read may show an older one.
+    #[serde(default)]
+    newest_described: Option<Revision>,
 }
 
 /// Why nothing this store says is obeyed.
@@ -118,6 +121,7 @@ impl View {
         if let Slot::Valid { record, revision, .. } = &self.snapshot.cluster
             && self.obeyed()
         {
+            self.newest_described = self.newest_described.max(Some(*revision));
             self.last_cluster = Some((*revision, record.clone()));
         }
     }
@@ -159,6 +163,11 @@ impl View {
     /// The revision of that description.
     pub fn described(&self) -> Option<Revision> {
         self.description().map(|(revision, _)| revision)
+    }
+
+    /// The newest revision of a description that was ever seen.
+    pub fn newest_described(&self) -> Option<Revision> {
+        self.newest_described
     }
 
     fn description(&self) -> Option<(Revision, &ClusterState)> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::event::{Condition, Observation, Process, State};
-use crate::core::ids::{ClusterId, Epoch, Incarnation, Lsn, MemberId, Revision, TimelineId};
+use crate::core::ids::{ClusterId, Epoch, Incarnation, Lsn, MemberId, Revision, Site, TimelineId};
 use crate::core::order::{Answer, Order};
 use crate::core::reason::{Alarm, Reason};
 use crate::core::records::Address;
@@ -191,6 +191,12 @@ pub struct MemberView {
     pub state: Option<State>,
     /// Its preference as a candidate; 0 means never.
     pub priority: u8,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Site>,
+    /// A person wants it not to take over.
+    #[serde(default)]
+    pub drained: bool,
     /// Bytes behind the primary.
     pub lag: Option<u64>,
     /// Timeline of its log.

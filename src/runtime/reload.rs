@@ -22,7 +22,7 @@ const LEASE: [&str; 7] = [
 fn is_live(key: &str) -> bool {
     let rule =
         ["failover.", "timing.", "synchronous."].iter().any(|section| key.starts_with(section));
-    (rule && !LEASE.contains(&key)) || ["shutdown.on_sigterm", "log.level"].contains(&key)
+    (rule && !LEASE.contains(&key)) || ["shutdown.on_sigterm", "log.level", "site"].contains(&key)
 }
 
 /// Reads the settings again, and remembers what was read last.

@@ -116,6 +116,8 @@ fn member(status: &MemberStatus) -> MemberView {
         role,
         state: status.state,
         priority: status.priority,
+        site: status.site.clone(),
+        drained: status.drained,
         lag: Some(status.lag),
         timeline: Some(status.database.timeline),
         lsn: Some(status.database.lsn),

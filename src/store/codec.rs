@@ -197,6 +197,8 @@ mod tests {
             system: Some("7123456789012345678".parse().unwrap()),
             timeline: TimelineId(2),
             members: [].into(),
+            drained: [].into(),
+            removed: [].into(),
             paused: None,
             order: None,
             answer: None,

@@ -12,6 +12,10 @@ fn wrong_command_lines_end_with_64() {
         &["status", "--watch", "0"],
         &["status", "--url", "https://secure.example"],
         &["completions", "cmd.exe"],
+        &["member"],
+        &["member", "remove"],
+        &["member", "drain", "Not A Name"],
+        &["member", "list", "--json", "-o", "yaml"],
     ] {
         let ended = output(arguments);
         assert_eq!(ended.status.code(), Some(64), "{arguments:?}: {}", text(&ended.stderr));

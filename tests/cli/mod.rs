@@ -3,6 +3,7 @@
 mod commands;
 mod history;
 mod http;
+mod member;
 mod metrics;
 mod replay;
 mod status;
@@ -123,6 +124,8 @@ fn member(name: &str, role: Role, ineligible: Option<&str>) -> MemberView {
             State::ReplicaWatching
         }),
         priority: 1,
+        site: None,
+        drained: false,
         lag: Some(2048),
         timeline: Some(TimelineId(3)),
         lsn: Some(Lsn(0x0300_0060)),

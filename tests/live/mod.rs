@@ -10,6 +10,7 @@ mod cluster;
 mod conditions;
 mod demo;
 mod hooks;
+mod members;
 mod nats_trouble;
 mod orders;
 mod promises;

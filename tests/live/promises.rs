@@ -12,16 +12,13 @@ use super::cluster::{Member, Place, has_alarm, until};
 use crate::support::nats;
 
 /// Several leases of the profile `fast`, and longer than NATS takes to elect.
-const OUTAGE: Duration = Duration::from_secs(6);
+pub(super) const OUTAGE: Duration = Duration::from_secs(6);
 
 /// Two members that may ask each other over HTTP, signed with these secrets.
-fn pair(place: &Place, secrets: [&str; 2]) -> (Member, Member) {
+pub(super) fn pair(place: &Place, secrets: [&str; 2]) -> (Member, Member) {
     let [mut a, mut b] = ["a", "b"].map(|name| place.member(name));
     for (member, secret) in [&mut a, &mut b].into_iter().zip(secrets) {
-        let file = member.dir.join("peers.secret");
-        fs::write(&file, secret).unwrap();
-        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        member.settings["peers"] = json!({"secret_file": file});
+        share(member, secret);
     }
     a.start();
     a.until_leads();
@@ -32,8 +29,16 @@ fn pair(place: &Place, secrets: [&str; 2]) -> (Member, Member) {
     (a, b)
 }
 
+/// The member signs with this secret.
+pub(super) fn share(member: &mut Member, secret: &str) {
+    let file = member.dir.join("peers.secret");
+    fs::write(&file, secret).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    member.settings["peers"] = json!({"secret_file": file});
+}
+
 /// The holder has described the cluster, and has renewed its lease since.
-fn until_admitted(replica: &Member) {
+pub(super) fn until_admitted(replica: &Member) {
     replica.until("the primary admits it", |status| {
         status["takeover"].as_str().is_some_and(|text| text.starts_with("this member"))
     });
@@ -41,14 +46,14 @@ fn until_admitted(replica: &Member) {
 }
 
 /// Nobody writes to the store while this lives.
-fn lock(place: &Place) -> Connection {
+pub(super) fn lock(place: &Place) -> Connection {
     let hand = Connection::open(place.store()).unwrap();
     hand.busy_timeout(Duration::from_secs(10)).unwrap();
     hand.execute_batch("begin exclusive").unwrap();
     hand
 }
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 #[test]
 fn everybody_s_promise_rides_out_an_outage() {

@@ -76,6 +76,8 @@ pub(crate) enum Mutant {
     ReportOfAnother,
     /// Reports are written over whatever is at their place, of which there is one.
     ReportOverLater,
+    /// An agent takes itself for a member.
+    AdmitsItself,
 }
 
 impl Mutant {
@@ -121,6 +123,7 @@ impl Mutant {
         (Self::SettingsUnheard, "lag_is_bounded"),
         (Self::ReportOfAnother, "journal_is_true_and_grows"),
         (Self::ReportOverLater, "journal_is_true_and_grows"),
+        (Self::AdmitsItself, "takeover_is_admitted"),
     ];
 
     /// The world of a seed with this guard removed, made so that the guard is needed in it.

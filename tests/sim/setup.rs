@@ -168,6 +168,7 @@ pub(crate) fn policy(profile: Profile) -> Policy {
         takeover_step: ms([75, 500, 1_000]),
         maximum_lag_on_failover: 1 << 20,
         priority: 1,
+        site: None,
         may_bootstrap: true,
         failback_after: None,
         synchronous: SynchronousMode::Off,

@@ -22,7 +22,7 @@ const REJOIN: Duration = Duration::from_secs(30);
 
 /// Shows what happens until the order is answered; withdraws it when nobody takes it up, and when it is
 /// interrupted.
-pub(super) async fn follow(
+pub(in crate::cli) async fn follow(
     operator: &mut Operator,
     order: &Order,
     (revision, lease): (Revision, &Lease),

@@ -14,6 +14,7 @@ use crate::core::ids::{MemberId, Revision};
 use crate::core::order::{Order, Wish};
 use crate::core::records::{ClusterState, Lease, Snapshot};
 use crate::operator::{Operator, Trouble};
+pub(super) use follow::follow;
 use when::When;
 
 /// Arguments of `switchover`.
@@ -129,7 +130,7 @@ async fn give(wanted: Wanted, settings: &Settings) -> Result<(), Failure> {
             order.wish.name()
         ));
     }
-    follow::follow(&mut operator, &order, (revision, lease), &config.policy).await
+    follow(&mut operator, &order, (revision, lease), &config.policy).await
 }
 
 /// The cluster's description with the order in it.
@@ -174,7 +175,8 @@ async fn cancel(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
-fn leased(snapshot: &Snapshot) -> Result<(Revision, &Lease), Failure> {
+/// The lease that stands in the store.
+pub(super) fn leased(snapshot: &Snapshot) -> Result<(Revision, &Lease), Failure> {
     let found = snapshot.lease.revision().zip(snapshot.lease.record());
     found.ok_or_else(|| {
         let text =
@@ -206,7 +208,8 @@ fn plan(wanted: &Wanted, config: &Config, snapshot: &Snapshot, lease: &Lease) ->
     )
 }
 
-fn confirm(plan: &str) -> Result<(), Failure> {
+/// Asks back on the terminal.
+pub(super) fn confirm(plan: &str) -> Result<(), Failure> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         let text = format!("{plan}\nnobody can be asked back here; say --yes if that is meant");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Shared;
 use crate::core::event::Observation;
-use crate::core::ids::{Epoch, MemberId};
+use crate::core::ids::{BootId, Epoch, MemberId};
 use crate::core::order::Answer;
 use crate::core::records::{ClusterState, MemberSettings};
 
@@ -29,6 +29,8 @@ impl Shared {
             system: database.system,
             timeline: database.timeline,
             members: self.members(database),
+            drained: known.map(|cluster| cluster.drained.clone()).unwrap_or_default(),
+            removed: self.removed(),
             paused: pause.filter(|it| it.holds(self.view.store_now())).cloned(),
             order: open.cloned(),
             answer: answer.or(outcome).or_else(|| known.and_then(|known| known.answer.clone())),
@@ -38,16 +40,32 @@ impl Shared {
         }
     }
 
-    /// Everybody who reports with our data, who did so before, and ourselves.
+    /// Members that a person took out, as long as the start of their agent that he meant is the last
+    /// one that reported.
+    fn removed(&self) -> BTreeMap<MemberId, BootId> {
+        let mut removed =
+            self.view.cluster().map(|cluster| cluster.removed.clone()).unwrap_or_default();
+        let reported = |member: &MemberId| self.view.heartbeats().find(|(it, _)| *it == member);
+        removed.retain(|member, boot| {
+            *member != self.id.member && reported(member).is_some_and(|(_, it)| it.boot == *boot)
+        });
+        removed
+    }
+
+    /// Everybody who reports with our data and was not taken out, who did so before, and ourselves.
     fn members(&self, database: &Observation) -> BTreeMap<MemberId, MemberSettings> {
         let mut members =
             self.view.cluster().map(|cluster| cluster.members.clone()).unwrap_or_default();
+        let removed = self.removed();
         for (member, heartbeat) in self.view.heartbeats() {
-            if heartbeat.database.system.is_none_or(|system| Some(system) == database.system) {
+            let is_ours =
+                heartbeat.database.system.is_none_or(|system| Some(system) == database.system);
+            if is_ours && !removed.contains_key(member) {
                 let settings = MemberSettings {
                     instance: heartbeat.instance.clone(),
                     address: heartbeat.address.clone(),
                     priority: heartbeat.priority,
+                    site: heartbeat.site.clone(),
                 };
                 members.insert(member.clone(), settings);
             }
@@ -56,6 +74,7 @@ impl Shared {
             instance: self.id.instance.clone(),
             address: self.id.address.clone(),
             priority: self.policy.priority,
+            site: self.policy.site.clone(),
         };
         members.insert(self.id.member.clone(), own);
         members

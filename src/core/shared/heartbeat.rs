@@ -92,6 +92,7 @@ impl Shared {
             database: self.position,
             address: self.id.address.clone(),
             priority: self.policy.priority,
+            site: self.policy.site.clone(),
             streaming: self.database.as_ref().is_some_and(|database| database.streaming),
             lag,
             ineligible: eligible.err().map(|why| why.to_string()),

@@ -123,7 +123,7 @@ impl Shared {
             lease_duration: self.policy.lease_duration,
             database: self.position,
             address: self.id.address.clone(),
-            described: self.view.described(),
+            described: self.view.newest_described(),
             synchronous: self.synchronous_set().clone(),
             released,
         }
@@ -298,6 +298,9 @@ impl Shared {
             return Signal::Lease(LeaseAnswer::Refused(pending.purpose));
         }
         self.raise_floor(pending.epoch, revision);
+        if let Record::Lease(lease) = &pending.write.record {
+            self.lease_moved(lease);
+        }
         Signal::Lease(LeaseAnswer::Applied(Landed {
             purpose: pending.purpose,
             epoch: pending.epoch,

@@ -11,6 +11,7 @@ impl Shared {
     pub(in crate::core) fn eligible(&self, lease: &Lease) -> Result<(), WhyNot> {
         let fitness = Fitness {
             me: &self.id.member,
+            boot: &self.id.boot,
             instance: &self.id.instance,
             database: self.database.as_ref(),
             priority: self.policy.priority,
@@ -87,7 +88,7 @@ impl Shared {
             return;
         }
         let expected = self.view.cluster_slot().revision();
-        self.admitting(&wanted);
+        self.admitting(&wanted, expected);
         let write = self.store_write(Key::ClusterState, expected, Record::ClusterState(wanted));
         let op = self.op();
         self.effects.push(Effect::Write(op, write, self.policy.heartbeat_timeout));

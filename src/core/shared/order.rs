@@ -103,6 +103,9 @@ impl Shared {
             let known = known.filter(|member| *member != self.id.member).collect();
             return Err(Refusal::Unknown { member: to.clone(), known });
         };
+        if self.view.cluster().is_some_and(|cluster| cluster.drained.contains(to)) {
+            return Err(Refusal::Drained(to.clone()));
+        }
         let silent_after = self.policy.lease_duration + self.longest_gap();
         if self.view.heartbeat_age(to, self.now).is_none_or(|age| age > silent_after) {
             return Err(Refusal::Silent(to.clone()));

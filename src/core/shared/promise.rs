@@ -7,11 +7,30 @@ use serde::{Deserialize, Serialize};
 
 use super::Shared;
 use crate::core::event::{Effect, Floor};
-use crate::core::ids::{Epoch, InstanceId, MemberId};
+use crate::core::ids::{Epoch, InstanceId, MemberId, Revision};
 use crate::core::lease::{Held, Purpose};
 use crate::core::promise::{Bound, PromiseAnswer, PromiseRequest};
-use crate::core::records::{Address, ClusterState, Lease, Slot};
+use crate::core::records::{Address, ClusterState, Lease, MemberSettings, Slot};
 use crate::core::time::Instant;
+
+impl Admitted {
+    /// Notes who is not in the description of `revision`, which is of our epoch. One that a write of ours
+    /// may yet take the place of says nothing: that write admits again, or did so already and this is
+    /// a read of what was there before.
+    fn compare(&mut self, members: &BTreeMap<MemberId, MemberSettings>, revision: Revision) {
+        if Some(revision) <= self.written_on {
+            return;
+        }
+        for it in self.others.keys() {
+            let (member, instance) = it;
+            if members.get(member).is_some_and(|settings| settings.instance == *instance) {
+                self.gone.remove(it);
+            } else {
+                self.gone.entry(it.clone()).or_insert(revision);
+            }
+        }
+    }
+}
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,6 +63,12 @@ struct Admitted {
     /// When a read first showed our own description of the cluster: from then on nobody else can be
     /// admitted by a write of a former holder.
     seen: Option<Instant>,
+    /// The newest revision that a description of ours was to take the place of.
+    #[serde(default)]
+    written_on: Option<Revision>,
+    /// Those of `others` that a person took out, by the revision that showed them gone.
+    #[serde(default, with = "crate::core::plain::pairs")]
+    gone: BTreeMap<(MemberId, InstanceId), Revision>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -167,8 +192,9 @@ impl Shared {
 // ---- as the holder
 
 impl Shared {
-    /// A description of the cluster is being written: whom it admits may take over from now on.
-    pub(super) fn admitting(&mut self, wanted: &ClusterState) {
+    /// A description of the cluster is being written in the place of the one of revision `expected`: whom
+    /// it admits may take over from now on.
+    pub(super) fn admitting(&mut self, wanted: &ClusterState, expected: Option<Revision>) {
         let others = wanted
             .members
             .iter()
@@ -182,24 +208,52 @@ impl Shared {
             self.promises.complete = None;
         }
         match &mut self.promises.admitted {
-            Some(admitted) if admitted.epoch == wanted.epoch => admitted.others.extend(others),
+            Some(admitted) if admitted.epoch == wanted.epoch => {
+                admitted.gone.retain(|it, _| !others.contains_key(it));
+                admitted.others.extend(others);
+                admitted.written_on = admitted.written_on.max(expected);
+            }
             _ => {
-                self.promises.admitted = Some(Admitted { epoch: wanted.epoch, others, seen: None });
+                self.promises.admitted = Some(Admitted {
+                    epoch: wanted.epoch,
+                    others,
+                    seen: None,
+                    written_on: expected,
+                    gone: BTreeMap::new(),
+                });
             }
         }
     }
 
     /// A read showed the description of the cluster.
     pub(super) fn note_admitted(&mut self) {
-        let Slot::Valid { record, .. } = self.view.cluster_slot() else { return };
+        let Slot::Valid { record, revision, .. } = self.view.cluster_slot() else { return };
         if record.primary != self.id.member || !self.view.obeyed() {
             return;
         }
-        let (epoch, now) = (record.epoch, self.now);
         if let Some(admitted) = &mut self.promises.admitted
-            && admitted.epoch == epoch
+            && admitted.epoch == record.epoch
         {
-            admitted.seen.get_or_insert(now);
+            admitted.seen.get_or_insert(self.now);
+            admitted.compare(&record.members, *revision);
+        }
+    }
+
+    /// A write of ours to the lease is in the store: whoever sees the lease from now on needs the
+    /// description that it names, and takes over only if that admits it. An acquisition that was decided
+    /// on the lease before it is refused. So who was gone in that description need not promise.
+    pub(super) fn lease_moved(&mut self, lease: &Lease) {
+        if let Some(admitted) = &mut self.promises.admitted
+            && admitted.epoch == lease.epoch
+        {
+            let Admitted { others, gone, .. } = admitted;
+            gone.retain(|it, since| {
+                let described = lease.described >= Some(*since);
+                if described {
+                    others.remove(it);
+                }
+                !described
+            });
         }
     }
 

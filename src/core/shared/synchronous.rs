@@ -225,8 +225,9 @@ impl Shared {
         let known = self.synchronous.from.contains_key(member);
         // Commits would wait long for one that is far behind.
         let near = database.lsn.bytes_ahead_of(flushed) <= self.policy.maximum_lag_on_failover;
-        let admitted =
-            self.view.cluster().is_some_and(|cluster| cluster.members.contains_key(member));
+        let admitted = self.view.cluster().is_some_and(|cluster| {
+            cluster.members.contains_key(member) && !cluster.drained.contains(member)
+        });
         let fit = heartbeat.priority > 0 && admitted && *member != self.id.member;
         (fit && (known || watching && near)).then_some(Standby {
             member,

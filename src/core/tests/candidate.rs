@@ -1,6 +1,7 @@
 use super::bench::*;
 use crate::core::candidate::{Candidate, line};
 use crate::core::ids::{Lsn, TimelineId};
+use crate::core::records::Release;
 use crate::core::time::Instant;
 use crate::core::view::View;
 use proptest::prelude::*;
@@ -16,29 +17,36 @@ fn order(store: &Store, now: u64) -> Vec<Candidate> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Best first by synchronous set, timeline, position, priority, name, whoever looks and whatever
+    /// Best first by synchronous set, timeline, position, priority, site, name, whoever looks and whatever
     /// the order in which heartbeats came.
     #[test]
     fn everybody_sees_the_same_line(
-        members in proptest::collection::vec((0u32..3, 0u64..3, 0u8..3, any::<bool>()), 1..6),
+        members in proptest::collection::vec((0u32..2, 0u64..2, 0u8..2, any::<bool>(), any::<bool>()), 1..6),
         turn in 0usize..6,
     ) {
         let names = ["a", "b", "c", "d", "e"];
         let fill = |order: Vec<usize>| {
             let mut store = Store::new();
             let synchronous = |i: &usize| members[*i].3;
+            store.put_cluster(&identity("z", 1), |cluster| {
+                let place = cluster.members.get_mut(&member("c")).unwrap();
+                place.site = "here".parse().ok();
+            });
             store.put_lease(&identity("z", 1), |lease| {
                 lease.synchronous = (0..members.len())
                     .filter(synchronous)
                     .map(|i| member(names[i]))
                     .collect();
             });
+            let release = Release { to: None, reason: String::new(), lsn: None, timeline: TimelineId(1), fence: Default::default() };
+            store.put_lease(&identity("c", 1), |lease| lease.released = Some(release));
             for i in order {
-                let (timeline, lsn, priority, _) = members[i];
+                let (timeline, lsn, priority, _, near) = members[i];
                 store.put_heartbeat(&identity(names[i], 1), |heartbeat| {
                     heartbeat.database.timeline = TimelineId(timeline);
                     heartbeat.database.lsn = Lsn(lsn);
                     heartbeat.priority = priority;
+                    heartbeat.site = if near { "here" } else { "there" }.parse().ok();
                 });
             }
             store
@@ -49,7 +57,7 @@ proptest! {
         prop_assert_eq!(&one, &order(&fill(other), 999_000));
         prop_assert_eq!(one.len(), members.len());
         for pair in one.windows(2) {
-            let rank = |c: &Candidate| (c.synchronous, c.timeline, c.lsn, c.priority);
+            let rank = |c: &Candidate| (c.synchronous, c.timeline, c.lsn, c.priority, c.near);
             let better = rank(&pair[0]) > rank(&pair[1]);
             let tie = rank(&pair[0]) == rank(&pair[1]) && pair[0].member < pair[1].member;
             prop_assert!(better || tie);

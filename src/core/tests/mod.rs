@@ -11,6 +11,7 @@ mod healthy;
 mod hooks;
 mod initializing;
 mod journal;
+mod membership;
 mod names;
 mod orders;
 mod promised;

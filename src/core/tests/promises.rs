@@ -23,13 +23,13 @@ pub(super) fn described(policy: Policy) -> Bench {
 }
 
 /// The renewal that is due gets no answer.
-fn renewal_unanswered(bench: &mut Bench) {
+pub(super) fn renewal_unanswered(bench: &mut Bench) {
     bench.advance_ms(1_000);
     bench.answer(&Key::Lease, unknown());
 }
 
 /// The latest round asked for and not looked at yet.
-fn asked(bench: &mut Bench) -> Option<(PromiseRequest, Vec<MemberId>)> {
+pub(super) fn asked(bench: &mut Bench) -> Option<(PromiseRequest, Vec<MemberId>)> {
     let mut found = None;
     bench.open.retain(|effect| match effect {
         Effect::AskPromises(request, peers, _) => {
@@ -42,7 +42,7 @@ fn asked(bench: &mut Bench) -> Option<(PromiseRequest, Vec<MemberId>)> {
     found
 }
 
-fn granted(by: &str, request: &PromiseRequest) -> PromiseAnswer {
+pub(super) fn granted(by: &str, request: &PromiseRequest) -> PromiseAnswer {
     let Identity { member, instance, .. } = identity(by, 1);
     PromiseAnswer {
         boot: request.boot.clone(),

@@ -150,6 +150,7 @@ pub(super) fn policy() -> Policy {
         takeover_step: ms(500),
         maximum_lag_on_failover: 16 << 20,
         priority: 1,
+        site: None,
         may_bootstrap: true,
         failback_after: None,
         synchronous: harmony_agent::core::synchronous::SynchronousMode::On,

@@ -30,6 +30,7 @@ mod released_is_fenced;
 mod stale_decisions_change_nothing;
 mod strict_means_two_disks;
 mod synchronous_commits_survive;
+mod takeover_is_admitted;
 mod takeover_waits;
 mod tasks_belong_to_their_epoch;
 mod transitions_as_documented;
@@ -115,6 +116,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<failover_by_hand_loses_only_what_it_may::FailoverByHandLosesOnlyWhatItMay>::default(),
         Box::<promotion_waits_for_hook::PromotionWaitsForHook>::default(),
         Box::<journal_is_true_and_grows::JournalIsTrueAndGrows>::default(),
+        Box::<takeover_is_admitted::TakeoverIsAdmitted>::default(),
         Box::<no_circles::NoCircles>::default(),
         Box::<NeverPanics>::default(),
         Box::<Converges>::default(),

@@ -398,4 +398,9 @@ pub(crate) const BEYOND: &[(Mutant, &str, &str)] = &[
         "tasks_belong_to_their_epoch",
         "the next action has to begin while one that was given up goes on: not within these times",
     ),
+    (
+        Mutant::AdmitsItself,
+        "takeover_is_admitted",
+        "a removal, a renewal after it and then a dead primary take longer than these times",
+    ),
 ];

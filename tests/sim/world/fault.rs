@@ -105,6 +105,7 @@ impl World {
             Kind::HintsLost => way.hints_lost = true,
             Kind::HintsReplayed => way.hints_again = true,
             Kind::StaleReads => way.stale = Some(self.store.now.clone()),
+            Kind::TornReads => way.torn = Some(self.store.now.clone()),
             Kind::CutPair | Kind::CutOneWay => {
                 let other = self.other(fault);
                 self.net.cut.insert((m, other));
@@ -260,6 +261,7 @@ impl World {
             Kind::HintsLost => way.hints_lost = false,
             Kind::HintsReplayed => way.hints_again = false,
             Kind::StaleReads => way.stale = None,
+            Kind::TornReads => way.torn = None,
             Kind::CutPair | Kind::CutOneWay => {
                 let other = self.other(fault);
                 self.net.cut.remove(&(m, other));

@@ -56,6 +56,8 @@ pub(crate) enum Kind {
     /// Notices of change arrive late, and again and again.
     HintsReplayed,
     StaleReads,
+    /// The keys of a read are of different times: the cluster's description is from long ago.
+    TornReads,
     CutPair,
     CutOneWay,
     // the store
@@ -80,6 +82,10 @@ pub(crate) enum Kind {
     Resume,
     /// Settings of the whole cluster: other ones, or every member's own again.
     ChangeSettings,
+    /// A member is not to take over, and hands over when it is the primary; or it may again.
+    Drain,
+    /// A member is taken out; at times although its agent runs.
+    Remove,
 }
 
 /// A fault: of what kind, where, for how long (nanoseconds), and a number that means something to
@@ -94,7 +100,7 @@ pub(crate) struct Fault {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 54] = [
+    pub(crate) const ALL: [Self; 57] = [
         Self::FreezeAgent,
         Self::Stumble,
         Self::KillAgent,
@@ -134,6 +140,7 @@ impl Kind {
         Self::HintsLost,
         Self::HintsReplayed,
         Self::StaleReads,
+        Self::TornReads,
         Self::CutPair,
         Self::CutOneWay,
         Self::StoreDown,
@@ -149,10 +156,12 @@ impl Kind {
         Self::Pause,
         Self::Resume,
         Self::ChangeSettings,
+        Self::Drain,
+        Self::Remove,
     ];
 
     /// Those that a person is the cause of, the last of all.
-    pub(crate) const OF_OPERATOR: usize = 8;
+    pub(crate) const OF_OPERATOR: usize = 10;
 
     /// A person is the cause of it.
     pub(crate) fn is_of_operator(self) -> bool {
@@ -198,6 +207,8 @@ impl Kind {
                 | Self::Withdraw
                 | Self::Resume
                 | Self::ChangeSettings
+                | Self::Drain
+                | Self::Remove
         )
     }
 }

@@ -6,11 +6,12 @@ use harmony_agent::core::event::{Event, ReadFailure, StoreWrite, WriteOutcome};
 use harmony_agent::core::ids::{Incarnation, OpId};
 use harmony_agent::core::order::Wish;
 use harmony_agent::core::records::{
-    ClusterSettings, Header, Key, Lease, Record, Release, Slot, Snapshot,
+    ClusterSettings, Header, Key, Lease, MemberSettings, Record, Release, Slot, Snapshot,
 };
 use harmony_agent::core::time::Instant;
 
 use super::agent::Open;
+use super::machine::Machine;
 use super::store::Contents;
 use super::{Fact, Item, LeaseWritten, World, Written};
 use crate::sim::mutant::Mutant;
@@ -74,6 +75,8 @@ pub(crate) struct Way {
     pub(crate) hints_again: bool,
     /// Reads are served from what was there some time ago.
     pub(crate) stale: Option<Contents>,
+    /// What they say of the cluster is from some time ago.
+    pub(crate) torn: Option<Contents>,
 }
 
 /// See the module's documentation.
@@ -154,7 +157,11 @@ impl World {
             What::Read => {
                 let way = &self.net.ways[request.from];
                 let contents = way.stale.as_ref().unwrap_or(&self.store.now);
-                Answer::Read(Ok(contents.snapshot(&self.store.incarnation)))
+                let mut snapshot = contents.snapshot(&self.store.incarnation);
+                if let Some(torn) = &way.torn {
+                    snapshot.cluster = torn.snapshot(&self.store.incarnation).cluster;
+                }
+                Answer::Read(Ok(snapshot))
             }
             What::Write(write, header) => Answer::Written(self.apply_write(request, write, header)),
         }
@@ -287,12 +294,26 @@ impl World {
             | Mutant::OrderOfAnyEpoch
             | Mutant::LossAccepted
             | Mutant::SettingsUnheard => asked_otherwise(mutant, snapshot),
+            Mutant::AdmitsItself => self.admitting_itself(m, snapshot),
             Mutant::BadDataCrashes => {
                 assert!(!matches!(snapshot.lease, Slot::Invalid { .. }), "unexpected lease");
                 snapshot
             }
             _ => snapshot,
         })
+    }
+
+    /// The agent is a member in whatever it reads.
+    fn admitting_itself(&self, m: usize, mut snapshot: Snapshot) -> Snapshot {
+        let Machine { member, instance, .. } = &self.machines[m];
+        if let Slot::Valid { record, .. } = &mut snapshot.cluster
+            && let Some(primary) = record.members.get(&record.primary).cloned()
+        {
+            record.removed.remove(member);
+            let own = MemberSettings { instance: instance.clone(), ..primary };
+            record.members.insert(member.clone(), own);
+        }
+        snapshot
     }
 
     /// What is not to be obeyed, taken for the last good lease there was.

@@ -1,8 +1,13 @@
 //! A person, or what acts for one: reads the store, and writes an order or a pause by one compare-and-set
 //! on what was read, which comes too late at times.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
+use std::time::Duration;
+
 use harmony_agent::core::event::{StoreWrite, WriteOutcome};
 use harmony_agent::core::ids::{Epoch, MemberId, Revision};
+use harmony_agent::core::membership;
 use harmony_agent::core::order::{Answer, Order, Pause, Wish};
 use harmony_agent::core::records::{ClusterSettings, ClusterState, Header, Key, Record};
 use harmony_agent::core::time::StoreTime;
@@ -59,6 +64,11 @@ impl World {
                 cluster.settings = self.other_settings(&fault);
                 self.say(format_args!("operator: {:?}", cluster.settings));
             }
+            Kind::Drain | Kind::Remove => match self.members_changed(&fault, epoch, cluster) {
+                Ok(Some(changed)) => cluster = changed,
+                Ok(None) => return,
+                Err(why) => return self.say(format_args!("operator: refused: {why}")),
+            },
             _ => {
                 let order = self.order(&fault, epoch);
                 self.say(format_args!("operator: {}", describe(&order)));
@@ -68,6 +78,29 @@ impl World {
         let wanted = self.wanted(cluster, revision);
         let delay = self.some(1, 1_500);
         self.later(delay, Item::Operator(Box::new(wanted)));
+    }
+
+    /// What `harmony-agent member drain` and `remove` do. With an odd `detail` the member is drained no
+    /// longer, or it is taken out although it runs.
+    fn members_changed(
+        &self,
+        fault: &Fault,
+        epoch: Epoch,
+        cluster: ClusterState,
+    ) -> Result<Option<ClusterState>, membership::Refused> {
+        let snapshot = self.store.now.snapshot(&self.store.incarnation);
+        let (member, policy) = (&self.machines[fault.machine].member, &self.setup.policy);
+        let odd = fault.detail % 2 == 1;
+        if fault.kind == Kind::Remove {
+            let silent_after = membership::silent_after(&snapshot, policy);
+            let silent_after = if odd { Duration::ZERO } else { silent_after };
+            return membership::remove(&snapshot, cluster, member, silent_after).map(Some);
+        }
+        if odd {
+            return membership::undrain(&snapshot, cluster, member);
+        }
+        let order = self.order(&Fault { detail: 0, ..*fault }, epoch);
+        membership::drain(&snapshot, cluster, member, &order, policy)
     }
 
     fn wanted(&self, cluster: ClusterState, revision: Revision) -> Wanted {
@@ -156,13 +189,16 @@ impl World {
         }
     }
 
-    /// Operators have gone home, and nothing is left paused.
+    /// Operators have gone home; nothing is left paused, and everybody may be a member.
     pub(crate) fn lift_pause(&mut self) {
         self.queue.retain(|_, item| !matches!(item, Item::Operator(_)));
-        if self.may_operate(Kind::Resume)
-            && let Some(Described { mut cluster, revision, .. }) = self.described()
-        {
-            cluster.paused = None;
+        if let Some(Described { mut cluster, revision, .. }) = self.described() {
+            let wanted = (None, BTreeSet::new(), BTreeMap::new());
+            let left =
+                (cluster.paused.take(), take(&mut cluster.drained), take(&mut cluster.removed));
+            if left == wanted {
+                return;
+            }
             self.next_order += 1;
             let wanted = self.wanted(cluster, revision);
             self.operator_writes(wanted);

@@ -53,6 +53,7 @@ pub(super) fn policy() -> Policy {
         takeover_step: seconds(1),
         maximum_lag_on_failover: 1_000,
         priority: 1,
+        site: None,
         failback_after: None,
         synchronous: crate::core::synchronous::SynchronousMode::Off,
         synchronous_standbys: 1,

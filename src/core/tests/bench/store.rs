@@ -146,8 +146,12 @@ impl Store {
     ) {
         let admitted = ["a", "b", "c"].map(|name| {
             let id = identity(name, 1);
-            let settings =
-                MemberSettings { instance: id.instance, address: id.address, priority: 1 };
+            let settings = MemberSettings {
+                instance: id.instance,
+                address: id.address,
+                priority: 1,
+                site: None,
+            };
             (id.member, settings)
         });
         let mut cluster = ClusterState {
@@ -156,6 +160,8 @@ impl Store {
             system: Some(SYSTEM),
             timeline: TimelineId(1),
             members: BTreeMap::from(admitted),
+            drained: BTreeSet::new(),
+            removed: BTreeMap::new(),
             paused: None,
             order: None,
             answer: None,
@@ -166,6 +172,18 @@ impl Store {
         change(&mut cluster);
         let header = header(by, &self.incarnation, self.revision + 1_000);
         self.put(Key::ClusterState, Ok((Record::ClusterState(cluster), header)));
+    }
+
+    /// Somebody changes what the description of the cluster says.
+    pub(in crate::core::tests) fn change_cluster(
+        &mut self,
+        change: impl FnOnce(&mut ClusterState),
+    ) {
+        let Slot::Valid { mut record, header, .. } = self.snapshot().cluster else {
+            panic!("no description of the cluster")
+        };
+        change(&mut record);
+        self.put(Key::ClusterState, Ok((Record::ClusterState(record), header)));
     }
 
     /// A heartbeat of a replica that would take over.
@@ -188,6 +206,7 @@ impl Store {
             },
             address: by.address.clone(),
             priority: 1,
+            site: None,
             streaming: true,
             lag: 0,
             ineligible: None,
