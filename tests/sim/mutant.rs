@@ -149,6 +149,9 @@ impl Mutant {
             setup.policy.maximum_lag_on_failover = 256 << 10;
         }
         if [Self::LossAccepted, Self::SettingsUnheard].contains(&self) {
+            // Nothing that keeps who lacks something from taking over.
+            setup.synchronous = false;
+            setup.policy.synchronous = SynchronousMode::Off;
             // Nobody else to take over from a primary that is gone.
             (setup.members, setup.twin, setup.late) = (2, false, false);
         }

@@ -1,6 +1,7 @@
 //! The bounds that are searched: in CI, with more time, and for the mutants.
 
 use harmony_agent::core::policy::WatchdogMode;
+use harmony_agent::core::synchronous::SynchronousMode;
 
 use super::fate::Fates;
 use super::terms::{EVER, PLAIN, Search, Start};
@@ -128,6 +129,12 @@ pub(crate) const CI: &[Search] = &[
     Search {
         name: "three members with synchronous commits, one fault of any kind",
         start: Start { members: 3, synchronous: true, paces: BOTH_PACES, ..PLAIN },
+        layers: 2,
+        ..ONE
+    },
+    Search {
+        name: "two members, strict synchronous commits, one fault of any kind",
+        start: Start { mode: SynchronousMode::Strict, paces: BOTH_PACES, ..PLAIN },
         layers: 2,
         ..ONE
     },
@@ -291,6 +298,9 @@ const SPOILT: Search =
     Search { start: Start { store_loses: true, paces: BOTH_PACES, ..PLAIN }, ..SMALL };
 const SYNCHRONOUS: Search =
     Search { start: Start { members: 3, synchronous: true, paces: BOTH_PACES, ..PLAIN }, ..SMALL };
+/// Commits wait for whom the agents say.
+const MANAGED: Search =
+    Search { start: Start { mode: SynchronousMode::Strict, paces: BOTH_PACES, ..PLAIN }, ..SMALL };
 const ALONE: Search =
     Search { start: Start { promises: false, watchdog: WatchdogMode::Off, ..PLAIN }, ..SMALL };
 /// Two faults: the store is lost, and somebody is started again.
@@ -362,6 +372,8 @@ pub(crate) const CLAIMS: &[Claim] = &[
     claim(Mutant::PromiseInvented, "one_writer", SMALL),
     claim(Mutant::PromiseInvented, "lease_covers_writes", SMALL),
     claim(Mutant::AnyStandby, "synchronous_commits_survive", SYNCHRONOUS),
+    claim(Mutant::RequirementLies, "named_members_have_every_commit", MANAGED),
+    claim(Mutant::RequirementLies, "strict_means_two_disks", MANAGED),
     claim(Mutant::BlindWrites, "stale_decisions_change_nothing", SMALL),
     claim(Mutant::EpochEndUnheard, "tasks_belong_to_their_epoch", FOUNDING_SLOW),
     claim(Mutant::FenceAlone, "tasks_belong_to_their_epoch", FOUNDING_SLOW),

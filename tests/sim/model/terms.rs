@@ -3,6 +3,7 @@
 use std::fmt;
 
 use harmony_agent::core::policy::{Policy, Reaction, WatchdogMode};
+use harmony_agent::core::synchronous::SynchronousMode;
 
 use super::fate::Fates;
 use crate::sim::mutant::Mutant;
@@ -60,6 +61,8 @@ pub(crate) struct Start {
     pub(crate) late: bool,
     /// Commits wait for every other member's standby.
     pub(crate) synchronous: bool,
+    /// Commits wait for whom the agents say.
+    pub(crate) mode: SynchronousMode,
     /// The last member is preferred, and gets the lease back by itself after two heartbeat intervals.
     pub(crate) failback: bool,
     /// Promotions depend on a hook.
@@ -81,6 +84,7 @@ pub(crate) const PLAIN: Start = Start {
     twin: false,
     late: false,
     synchronous: false,
+    mode: SynchronousMode::Off,
     failback: false,
     hook: false,
     phases: &[0],
@@ -164,6 +168,7 @@ impl Search {
         // Two commits of the model's clients.
         policy.maximum_lag_on_failover = 128;
         policy.failback_after = start.failback.then(|| policy.heartbeat_interval * 2);
+        policy.synchronous = start.mode;
         policy.before_promote = start.hook.then(|| hook(Profile::Fast, true));
         let preferred = |m: usize| start.failback && m + 1 == start.members;
         let priority = |m: usize| if preferred(m) { 5 } else { 1 };
