@@ -73,6 +73,7 @@ impl Shared {
         if self.running.as_ref().is_some_and(changes) {
             return;
         }
+        self.looked_at_standbys();
         self.position = Position {
             system: observation.system,
             timeline: observation.timeline,

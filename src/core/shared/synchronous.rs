@@ -28,6 +28,8 @@ pub(super) struct Synchronous {
     /// Since which position commits have waited for a member without a break: what it has flushed
     /// beyond is all of it.
     from: BTreeMap<MemberId, Lsn>,
+    /// The database was looked at since the requirement took effect.
+    looked: bool,
     /// Since when nobody of the set has been attached.
     alone_since: Option<Instant>,
     /// The latest requirement did not take effect: it is not tried again before.
@@ -135,8 +137,7 @@ impl Shared {
             Requirement::All(members) => {
                 self.synchronous.from.retain(|member, _| members.contains(member));
             }
-            Requirement::Nobody => self.synchronous.from.clear(),
-            Requirement::Unsatisfiable => {}
+            Requirement::Nobody | Requirement::Unsatisfiable => self.synchronous.from.clear(),
         }
         self.synchronous.required = None;
         self.act(Action::Require { requirement }, epoch, self.policy.stop_timeout / 2);
@@ -149,12 +150,18 @@ impl Shared {
             return;
         };
         self.synchronous.retry_at = None;
+        self.synchronous.looked = false;
         if let Requirement::All(members) = requirement {
             for member in members {
                 self.synchronous.from.entry(member.clone()).or_insert(*lsn);
             }
         }
         self.synchronous.required = Some(requirement.clone());
+    }
+
+    /// The database was looked at.
+    pub(super) fn looked_at_standbys(&mut self) {
+        self.synchronous.looked = true;
     }
 
     /// Keeps the set and the requirement right. `since`: when the database was opened.
@@ -254,7 +261,11 @@ impl Shared {
         let has_all = |member: &&MemberId| {
             let from = self.synchronous.from.get(*member);
             let known = self.synchronous.set.contains(*member);
-            from.is_some_and(|from| known || flushed(member).is_some_and(|it| it >= *from))
+            // What a look before that saw may have been another standby of that name.
+            let looked = self.synchronous.looked;
+            from.is_some_and(|from| {
+                known || looked && flushed(member).is_some_and(|it| it >= *from)
+            })
         };
         let ready: BTreeSet<MemberId> = chosen.iter().filter(has_all).cloned().collect();
         if !ready.is_empty() {

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use super::bench::*;
 use crate::core::event::{
-    Action, ActionOutcome, Alarm, Done, Event, Observation, Process, State, WriteOutcome,
+    Action, ActionOutcome, Alarm, Done, Effect, Event, Observation, Process, State, WriteOutcome,
 };
-use crate::core::ids::{Lsn, MemberId};
+use crate::core::ids::{Epoch, Lsn, MemberId};
 use crate::core::policy::Policy;
 use crate::core::records::{Key, Release};
 use crate::core::synchronous::{Requirement, SynchronousMode};
@@ -72,7 +72,6 @@ fn renew(bench: &mut Bench) {
 
 /// The requirement that is asked for and not answered yet.
 fn asked(bench: &Bench) -> Option<Requirement> {
-    use crate::core::event::Effect;
     bench.open.iter().find_map(|effect| match effect {
         Effect::Act(_, Action::Require { requirement }, ..) => Some(requirement.clone()),
         _ => None,
@@ -235,6 +234,75 @@ fn members_that_never_take_over_or_lag_far_behind_are_not_waited_for() {
     assert_eq!(bench.agent.status().synchronous.requirement, Some(Requirement::Nobody));
 }
 
+/// A look that was before the requirement took effect may have seen another standby of that name.
+#[test]
+fn a_look_from_before_it_took_effect_proves_nothing() {
+    let mut bench = primary(mode(SynchronousMode::On), &[("b", 6_000)]);
+    in_effect(&mut bench, 5_000);
+    bench.step(Event::Tick);
+    renew(&mut bench);
+    bench.advance_ms(1_000);
+    renew(&mut bench);
+    assert_eq!(named(&bench), BTreeSet::new());
+    second(&mut bench, &[("b", 6_000)]);
+    second(&mut bench, &[("b", 6_000)]);
+    assert_eq!(named(&bench), members(&["b"]));
+}
+
+/// What a member had when it was required in an earlier time as the primary says nothing about what was
+/// acknowledged by others since.
+#[test]
+fn a_member_has_to_catch_up_anew_with_whoever_takes_over_again() {
+    let mut bench = settled(mode(SynchronousMode::Strict));
+    // Somebody else takes over, then this member follows.
+    let c = identity("c", 1);
+    bench
+        .store
+        .put_lease(&c, |lease| (lease.epoch, lease.synchronous) = (Epoch(7), members(&["a"])));
+    bench.step(Event::Changed);
+    bench.read();
+    bench.acted(fenced());
+    for _ in 0..10 {
+        if bench.agent.state() == State::ReplicaWatching {
+            break;
+        }
+        let rejoins = |it: &Effect| matches!(it, Effect::Act(_, Action::Rejoin { .. }, ..));
+        if bench.open.iter().any(rejoins) {
+            bench.acted(ActionOutcome::Applied(Done::Rejoined { by: "start" }));
+        }
+        let upstream = Some(("c".to_owned(), 5432));
+        bench.step(Event::Observed(Observation { upstream, ..seen(Process::RunningStandby) }));
+        bench.advance_ms(1_000);
+        bench.read();
+        bench.settle();
+    }
+    assert_eq!(bench.agent.state(), State::ReplicaWatching);
+    assert_eq!(asked(&bench), Some(Requirement::Unsatisfiable));
+    in_effect(&mut bench, 0);
+    // And takes over again. What it wrote as the primary before is answered by nobody.
+    while bench.writing(&Key::Lease).is_some() {}
+    bench.store.put_lease(&c, |lease| {
+        (lease.epoch, lease.synchronous) = (Epoch(7), members(&["a"]));
+        lease.released = Some(release());
+    });
+    bench.read();
+    assert!(bench.lease_written().is_some(), "{}", bench.agent.status().takeover);
+    bench.apply(&Key::Lease);
+    bench.remember();
+    bench.acted(ActionOutcome::Applied(Done::Done));
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    second(&mut bench, &[("b", 8_000)]);
+    second(&mut bench, &[("b", 8_000)]);
+    assert_eq!(asked(&bench), Some(all(&["b"])));
+    in_effect(&mut bench, 9_000);
+    second(&mut bench, &[("b", 8_000)]);
+    second(&mut bench, &[("b", 8_000)]);
+    assert_eq!(named(&bench), members(&["a"]), "it had that in an earlier time");
+    second(&mut bench, &[("b", 9_000)]);
+    second(&mut bench, &[("b", 9_000)]);
+    assert_eq!(named(&bench), members(&["b"]));
+}
+
 // ---- taking over
 
 /// A standby `a` beside a lease of `b` that names these members.
@@ -247,15 +315,19 @@ fn watching(policy: Policy, names: &[&str]) -> Bench {
 fn released(bench: &mut Bench, names: &[&str]) {
     bench.store.put_lease(&identity("b", 1), |lease| {
         lease.synchronous = members(names);
-        lease.released = Some(Release {
-            to: None,
-            reason: "shutdown".to_owned(),
-            lsn: Some(Lsn(5_000)),
-            timeline: crate::core::ids::TimelineId(1),
-            fence: Default::default(),
-        });
+        lease.released = Some(release());
     });
     bench.read();
+}
+
+fn release() -> Release {
+    Release {
+        to: None,
+        reason: "shutdown".to_owned(),
+        lsn: Some(Lsn(5_000)),
+        timeline: crate::core::ids::TimelineId(1),
+        fence: Default::default(),
+    }
 }
 
 #[test]
