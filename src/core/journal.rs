@@ -79,7 +79,7 @@ pub struct Report {
     /// Bytes of the old primary's log that the new one is not known to have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_risk: Option<AtRisk>,
-    /// Members that had every acknowledged commit, by the cluster's description.
+    /// Members that had every acknowledged commit, by the lease that was replaced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub synchronous: Vec<MemberId>,
     /// What took how long, in order.

@@ -1,5 +1,5 @@
 //! Synchronous replication: whom PostgreSQL waits for before it acknowledges a commit (`docs/protocol.md`,
-//! section 8).
+//! section 7).
 
 use std::collections::BTreeSet;
 use std::fmt;

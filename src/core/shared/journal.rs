@@ -309,7 +309,7 @@ impl Shared {
         priority: u8,
     ) -> Contender {
         let place = line.iter().position(|it| it.member == *member);
-        let synchronous = self.view.cluster().is_some_and(|it| it.synchronous.contains(member));
+        let synchronous = lease.synchronous.contains(member);
         Contender {
             member: member.clone(),
             place: place.and_then(|place| u32::try_from(place).ok()),

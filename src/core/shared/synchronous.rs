@@ -177,9 +177,10 @@ impl Shared {
         }
         let chosen = self.choose(&database);
         let set = self.next_set(&chosen, &database, since);
-        let alone = mode != SynchronousMode::Off && set.iter().all(|it| *it == self.id.member);
-        let settled = self.now.since(since) > self.policy.lease_duration * 2;
-        self.set_alarm(Alarm::NoSynchronousStandby, alone && settled);
+        let alone = self.synchronous.alone_since.filter(|_| mode != SynchronousMode::Off);
+        let long = self.policy.lease_duration * 2;
+        let alone = alone.is_some_and(|since| self.now.since(since) > long);
+        self.set_alarm(Alarm::NoSynchronousStandby, alone);
         if set != self.synchronous.set && self.covers(&set) {
             self.synchronous.set = set;
         }
@@ -231,7 +232,7 @@ impl Shared {
         let watching = alive && heartbeat.status == State::ReplicaWatching;
         let known = self.synchronous.from.contains_key(member);
         // Commits would wait long for one that is far behind.
-        let near = database.lsn.bytes_ahead_of(flushed) <= self.policy.maximum_lag_on_failover;
+        let near = database.lsn.bytes_ahead_of(flushed) <= self.maximum_lag();
         let admitted = self.view.cluster().is_some_and(|cluster| {
             cluster.members.contains_key(member) && !cluster.drained.contains(member)
         });
@@ -252,6 +253,7 @@ impl Shared {
         since: Instant,
     ) -> BTreeSet<MemberId> {
         if self.policy.synchronous == SynchronousMode::Off {
+            self.synchronous.alone_since = None;
             return BTreeSet::new();
         }
         let flushed = |member: &MemberId| {

@@ -167,11 +167,16 @@ fn on_falls_back_when_nobody_is_left_and_the_lease_says_so_first() {
 #[test]
 fn strict_never_falls_back() {
     let mut bench = settled(mode(SynchronousMode::Strict));
+    let alarmed =
+        |bench: &Bench| bench.agent.status().alarms.contains(&Alarm::NoSynchronousStandby);
     for _ in 0..40 {
         second(&mut bench, &[]);
         assert_eq!((asked(&bench), named(&bench)), (None, members(&["b"])));
     }
+    assert!(alarmed(&bench), "commits wait");
     assert_eq!(bench.agent.status().synchronous.requirement, Some(all(&["b"])));
+    second(&mut bench, &[("b", 5_000)]);
+    assert!(!alarmed(&bench));
 }
 
 #[test]
@@ -283,7 +288,7 @@ fn a_member_has_to_catch_up_anew_with_whoever_takes_over_again() {
     while bench.writing(&Key::Lease).is_some() {}
     bench.store.put_lease(&c, |lease| {
         (lease.epoch, lease.synchronous) = (Epoch(7), members(&["a"]));
-        lease.released = Some(release());
+        lease.released = Some(Release { to: Some(member("a")), ..release() });
     });
     bench.read();
     assert!(bench.lease_written().is_some(), "{}", bench.agent.status().takeover);
