@@ -9,7 +9,7 @@ use crate::core::event::{
 };
 use crate::core::ids::{Epoch, Lsn, MemberId};
 use crate::core::policy::Policy;
-use crate::core::records::{Key, Release};
+use crate::core::records::{Key, Record, Release};
 use crate::core::synchronous::{Requirement, SynchronousMode};
 
 fn mode(synchronous: SynchronousMode) -> Policy {
@@ -142,6 +142,24 @@ fn another_member_takes_the_place_of_one_that_is_gone_without_a_gap() {
     bench.step(Event::Observed(with(&[("c", 5_000)])));
     assert_eq!(named(&bench), members(&["c"]));
     assert_eq!(asked(&bench), Some(all(&["c"])));
+}
+
+/// A write that may land yet names a member that is wanted no more: it stays required.
+#[test]
+fn whom_a_write_without_an_outcome_names_stays_required() {
+    let mut bench = settled(mode(SynchronousMode::On));
+    second(&mut bench, &[("c", 5_000)]);
+    in_effect(&mut bench, 5_000);
+    renew(&mut bench);
+    bench.step(Event::Observed(with(&[("c", 5_000)])));
+    let (op, write) = bench.writing(&Key::Lease).expect("the lease says so at once");
+    let Record::Lease(lease) = &write.record else { panic!("{write:?}") };
+    assert_eq!(lease.synchronous, members(&["c"]));
+    bench.step(Event::Written(op, unknown()));
+    for _ in 0..3 {
+        bench.step(Event::Observed(with(&[("b", 5_000)])));
+        assert_eq!(asked(&bench), None, "c may be taken for one that has everything");
+    }
 }
 
 #[test]
