@@ -4,8 +4,12 @@ use super::Settings;
 use super::exit::Failure;
 use super::output::{self, bytes};
 use super::status::ask;
-use crate::core::ids::Epoch;
-use crate::http::view::{MemberView, NotObeyed, PauseView, Role, View, WatchdogView};
+use crate::core::ids::{Epoch, MemberId};
+use crate::core::order::Order;
+use crate::core::synchronous::SynchronousMode;
+use crate::http::view::{
+    MemberView, NotObeyed, PauseView, Role, SynchronousView, View, WatchdogView,
+};
 
 /// Arguments of `explain`.
 #[derive(Clone, Debug, clap::Args)]
@@ -68,7 +72,39 @@ fn now(view: &View) -> Vec<String> {
     if let Some(PauseView { reason, by, .. }) = &view.paused {
         lines.push(format!("Automatic transitions are paused: {reason} ({by})."));
     }
+    if let Some(Order { wish, to, by, .. }) = &view.order {
+        let to = to.as_ref().map_or_else(String::new, |to| format!(" to {to}"));
+        lines.push(format!("A {}{to} is asked for ({by}).", wish.name()));
+    }
+    lines.push(kept(&view.synchronous));
     lines
+}
+
+/// Who has what was acknowledged.
+fn kept(view: &SynchronousView) -> String {
+    let SynchronousView { mode, members, .. } = view;
+    if !members.is_empty() {
+        let names: Vec<&str> = members.iter().map(MemberId::as_str).collect();
+        return format!(
+            "Every acknowledged commit is on {}: nobody else takes over.",
+            names.join(", ")
+        );
+    }
+    match mode {
+        SynchronousMode::Off => {
+            "Replication is asynchronous: what is not yet on a standby is lost with \
+                                 the primary."
+                .to_owned()
+        }
+        SynchronousMode::On => {
+            "No standby has every commit: for now replication is asynchronous, and \
+                                what is not yet on a standby is lost with the primary."
+                .to_owned()
+        }
+        SynchronousMode::Strict => {
+            "No standby has every commit yet: until one has, none is acknowledged.".to_owned()
+        }
+    }
 }
 
 /// What would happen if the primary died.
