@@ -209,6 +209,17 @@ pub(super) fn relations(config: &Config, problems: &mut Vec<Problem>, warnings: 
             config.policy.synchronous.name()
         ));
     }
+    let weak = ["local", "off", "remote_write"];
+    let weakens = |(name, value): (&String, &String)| {
+        name.eq_ignore_ascii_case("synchronous_commit") && weak.contains(&value.trim())
+    };
+    if config.policy.synchronous != SynchronousMode::Off && local.parameters.iter().any(weakens) {
+        broken.push(format!(
+            "synchronous.mode is {} and database.local.parameters sets synchronous_commit to what waits for \
+             no standby's disk; use on or remote_apply, or leave it out",
+            config.policy.synchronous.name()
+        ));
+    }
     let mut questionable = doubts(config);
     match &config.store {
         Store::Sqlite(sqlite) => questionable.extend(sqlite_doubts(sqlite)),

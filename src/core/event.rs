@@ -94,6 +94,9 @@ pub struct Observation {
     pub streaming: bool,
     /// Standby: host and port of the server it is configured to follow.
     pub upstream: Option<(String, u16)>,
+    /// The agent has told this server, or this directory's, to wait for standbys.
+    #[serde(default)]
+    pub required: bool,
     /// Primary: standbys attached, by `application_name` (the member name), with the flushed position.
     pub standbys: Vec<(String, Lsn)>,
 }

@@ -110,6 +110,7 @@ fn database(process: Process) -> Observation {
         replayed: Lsn(0x0300_0060),
         streaming: process == Process::RunningStandby,
         upstream: None,
+        required: false,
         standbys: Vec::new(),
     }
 }

@@ -79,7 +79,13 @@ impl Healthy {
         }
         let answer = match self.verdict(cx) {
             // What was cancelled when a hand-over was called off has to be over first.
-            Some(Verdict::HandOver(..)) if cx.busy() => None,
+            Some(Verdict::HandOver(..)) if cx.busy() => {
+                if cx.is_requiring() {
+                    // Whatever is in effect covers whom the lease names.
+                    cx.cancel();
+                }
+                None
+            }
             Some(Verdict::HandOver(member, reason)) => {
                 let order = cx.view.order(self.held.epoch).map(|order| order.id.clone());
                 return self.hand_over(cx, Heir { member, reason, order });
@@ -212,6 +218,10 @@ impl Healthy {
     fn shut_down(mut self, cx: &mut Shared, mode: ShutdownMode, signal: &Signal) -> Next {
         match mode {
             ShutdownMode::HandOver if cx.busy() => {
+                if cx.is_requiring() {
+                    // Whatever is in effect covers whom the lease names.
+                    cx.cancel();
+                }
                 cx.drive_renewal(&mut self.held, State::PrimaryHealthy);
                 Next::stay(Primary::Healthy(self))
             }

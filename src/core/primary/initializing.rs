@@ -319,7 +319,9 @@ impl Initializing {
     fn begin(cx: &mut Shared, held: &Held, limit: Instant, opening: Opening) -> Opening {
         if opening == Opening::Awaited && cx.is_guarded() && !cx.busy() {
             if let Some(requirement) = cx.missing_requirement(&cx.synchronous_set().clone()) {
-                cx.require(requirement, held.epoch);
+                if cx.may_require() {
+                    cx.require(requirement, held.epoch);
+                }
                 return opening;
             }
             cx.act(Action::StartPrimary, held.epoch, limit.since(cx.now));
@@ -373,7 +375,8 @@ impl Initializing {
             return Next::to(Primary::Failed(failed), reason);
         }
         let failed = match signal {
-            Signal::Acted(Action::Require { .. }, ActionOutcome::Applied(_)) => false,
+            // Tried again until the limit.
+            Signal::Acted(Action::Require { .. }, _) => cx.now >= limit,
             Signal::Acted(_, ActionOutcome::Applied(_)) => {
                 cx.drive_renewal(&mut held, State::PrimaryInitializing);
                 return Next::to(Primary::Healthy(Healthy::new(cx, held)), Reason::LeaseKept);

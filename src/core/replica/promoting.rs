@@ -55,7 +55,9 @@ impl Promoting {
         }
         // Whoever may be taken for one that has every commit has to get those of the new timeline, too.
         if let Some(requirement) = cx.missing_requirement(&cx.synchronous_set().clone()) {
-            cx.require(requirement, self.held.epoch);
+            if cx.may_require() {
+                cx.require(requirement, self.held.epoch);
+            }
         } else {
             self.started = true;
             cx.act(Action::Promote, self.held.epoch, self.limit.since(cx.now));
@@ -89,9 +91,12 @@ impl Promoting {
                 let healthy = primary::Healthy::new(cx, self.held);
                 return Next::to(Primary::Healthy(healthy), Reason::Promoted);
             }
-            Signal::Acted(Action::Require { .. }, ActionOutcome::Applied(_)) => false,
+            // Tried again until the limit.
+            Signal::Acted(Action::Require { .. }, _)
+            | Signal::Look
+            | Signal::Lease(_)
+            | Signal::Hook(_) => cx.now >= self.limit,
             Signal::Acted(..) | Signal::Died => true,
-            Signal::Look | Signal::Lease(_) | Signal::Hook(_) => cx.now >= self.limit,
         };
         if failed {
             return self.give_up(cx, Reason::PromotionFailed, After::StepBack);

@@ -21,6 +21,9 @@ impl Shared {
     /// Starts an action in the name of `epoch`; one under way is cancelled.
     pub(in crate::core) fn act(&mut self, action: Action, epoch: Epoch, limit: Duration) {
         self.cancel();
+        if matches!(action, Action::Promote | Action::StartPrimary | Action::Bootstrap) {
+            self.opens();
+        }
         self.journal_acts(&action, limit);
         let op = self.op();
         self.effects.push(Effect::Act(op, action.clone(), epoch, limit));

@@ -208,7 +208,8 @@ impl Shared {
 
     /// Gives the lease back.
     pub(in crate::core) fn release(&mut self, held: &Held, status: State, release: Release) {
-        let lease = self.lease_record(held.epoch, held.seq + 1, status, Some(release));
+        let mut lease = self.lease_record(held.epoch, held.seq + 1, status, Some(release));
+        lease.synchronous = self.released_set();
         self.write_lease(Purpose::Release, Some(held.revision), lease);
     }
 

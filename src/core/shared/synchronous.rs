@@ -30,6 +30,9 @@ pub(super) struct Synchronous {
     from: BTreeMap<MemberId, Lsn>,
     /// The database was looked at since the requirement took effect.
     looked: bool,
+    /// Who had every commit of the lease that we took over, while nothing was opened on ours: what a
+    /// release names.
+    replaced: Option<BTreeSet<MemberId>>,
     /// Since when nobody of the set has been attached.
     alone_since: Option<Instant>,
     /// The latest requirement did not take effect: it is not tried again before.
@@ -62,16 +65,35 @@ impl Shared {
     /// over.
     pub(super) fn inherit_synchronous(&mut self) {
         self.synchronous.alone_since = None;
+        self.synchronous.replaced = None;
         let Some(last) = self.view.last_lease() else { return };
-        if last.boot == self.id.boot {
+        let outdated = self.view.lease_slot().revision() < self.newest_lease_revision();
+        if last.boot == self.id.boot || outdated {
             // What we say ourselves is at least as new.
             return;
         }
+        if self.is_ours(last) || last.synchronous.is_empty() {
+            self.synchronous.set = last.synchronous.clone();
+            return;
+        }
         let own = BTreeSet::from([self.id.member.clone()]);
-        self.synchronous.set = match (self.is_ours(last), last.synchronous.is_empty()) {
-            (true, _) | (false, true) => last.synchronous.clone(),
-            (false, false) => own,
-        };
+        // After a clean stop the old holder has everything, too.
+        let clean = last.released.as_ref().is_some_and(|release| release.lsn.is_some());
+        let holder = clean.then(|| last.holder.clone());
+        let had = last.synchronous.iter().cloned().chain(holder).chain(own.iter().cloned());
+        self.synchronous.replaced = Some(had.collect());
+        self.synchronous.set = own;
+    }
+
+    /// Something is about to be opened on our lease: from then on nobody else has everything.
+    pub(super) fn opens(&mut self) {
+        self.synchronous.replaced = None;
+    }
+
+    /// Whom a release names.
+    pub(super) fn released_set(&self) -> BTreeSet<MemberId> {
+        let set = self.synchronous.replaced.as_ref().unwrap_or(&self.synchronous.set);
+        set.clone()
     }
 
     /// Everybody who may be taken for one that has every acknowledged commit.
@@ -104,7 +126,8 @@ impl Shared {
     ) -> Option<Requirement> {
         let wanted = self.requiring(set.clone());
         let known = self.synchronous.required.as_ref();
-        let ours = self.policy.synchronous != SynchronousMode::Off || known.is_some();
+        let left = self.database.as_ref().is_some_and(|seen| seen.required);
+        let ours = self.policy.synchronous != SynchronousMode::Off || known.is_some() || left;
         let needed = ours || wanted != Requirement::Nobody;
         (needed && known != Some(&wanted)).then_some(wanted)
     }
@@ -120,7 +143,8 @@ impl Shared {
         }
     }
 
-    fn may_require(&self) -> bool {
+    /// None is under way, and the latest one did not fail a moment ago.
+    pub(in crate::core) fn may_require(&self) -> bool {
         let waits = self.synchronous.retry_at.is_some_and(|at| self.now < at);
         !waits && !self.busy() && self.shutdown.is_none()
     }
@@ -152,6 +176,14 @@ impl Shared {
         self.synchronous.retry_at = None;
         self.synchronous.looked = false;
         if let Requirement::All(members) = requirement {
+            let known = |member: &&MemberId| {
+                self.synchronous.set.contains(*member)
+                    || self.synchronous.from.contains_key(*member)
+            };
+            if *lsn == Lsn(0) && !members.iter().all(|member| known(&member)) {
+                // Where the log of a server that is down ends is not known: asked for again.
+                return;
+            }
             for member in members {
                 self.synchronous.from.entry(member.clone()).or_insert(*lsn);
             }
@@ -169,6 +201,7 @@ impl Shared {
         let mode = self.policy.synchronous;
         let managed = mode != SynchronousMode::Off
             || !self.named(held).is_empty()
+            || self.database.as_ref().is_some_and(|seen| seen.required)
             || self.synchronous.required.as_ref().is_some_and(|it| *it != Requirement::Nobody);
         let Some(database) = self.database.clone().filter(is_open) else { return };
         if !managed {

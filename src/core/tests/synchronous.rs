@@ -398,3 +398,46 @@ fn strict_prepared_in_advance_the_promotion_begins_at_once() {
     bench.remember();
     assert!(bench.actions().contains(&Action::Promote));
 }
+
+/// Nothing was opened: whoever had every commit still has, and so has the old holder after a clean stop.
+#[test]
+fn an_acquisition_that_opened_nothing_is_released_to_all_who_have_everything() {
+    let mut bench = watching(mode(SynchronousMode::Strict), &["a", "c"]);
+    released(&mut bench, &["a", "c"]);
+    bench.acted(ActionOutcome::Unknown("cancelled".to_owned()));
+    bench.step(Event::Tick);
+    bench.apply(&Key::Lease);
+    bench.remember();
+    for _ in 0..31 {
+        if asked(&bench).is_some() {
+            bench.acted(ActionOutcome::Refused("another file".to_owned()));
+        }
+        bench.advance_ms(1_000);
+        if bench.agent.state() == State::ReplicaPromoting {
+            renew(&mut bench);
+            bench.read();
+        }
+    }
+    assert_eq!(bench.agent.state(), State::PrimaryFailed);
+    bench.acted(fenced());
+    for _ in 0..5 {
+        renew(&mut bench);
+        bench.advance_ms(1_000);
+        bench.read();
+    }
+    assert!(bench.store.lease().released.is_some(), "{:?}", bench.agent.state());
+    assert_eq!(named(&bench), members(&["a", "b", "c"]));
+}
+
+/// The file that keeps it outlives the agent.
+#[test]
+fn what_an_agent_in_another_mode_required_is_lifted_when_it_is_off() {
+    let mut bench = Bench::healthy();
+    bench.step(Event::Observed(Observation { required: true, ..seen(Process::RunningPrimary) }));
+    assert_eq!(asked(&bench), Some(Requirement::Nobody));
+    let mut bench = watching(policy(), &[]);
+    let standby = Observation { required: true, ..seen(Process::RunningStandby) };
+    bench.step(Event::Observed(standby));
+    bench.read();
+    assert_eq!(asked(&bench), Some(Requirement::Nobody));
+}

@@ -99,6 +99,21 @@ pub(super) fn set(place: &Place, settings: &[(&str, Option<String>)]) -> Step<()
     place.write(&path, &kept, 0o600)
 }
 
+/// A setting's value in our file, as [`set`] and [`render`] write it.
+pub(super) fn value(place: &Place, name: &str) -> Step<Option<String>> {
+    let path = place.data_dir().join(FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failure::file("read", &path, &error)),
+    };
+    let of = |line: &str| {
+        let value = line.strip_prefix(name)?.strip_prefix(" = '")?.strip_suffix('\'')?;
+        Some(value.replace("''", "'").replace("\\\\", "\\"))
+    };
+    Ok(text.lines().find_map(of))
+}
+
 /// Whether ALTER SYSTEM has set `name`, which would win over our file.
 pub(super) fn is_altered(place: &Place, name: &str) -> bool {
     let path = place.data_dir().join("postgresql.auto.conf");

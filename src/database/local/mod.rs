@@ -35,7 +35,7 @@ mod tool;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -184,6 +184,8 @@ struct Shared {
     watcher: tokio::sync::Mutex<observe::Watcher>,
     /// An open connection for the next action: a promotion must not wait for one.
     action: Mutex<Option<Arc<Asker>>>,
+    /// The server was told to wait for standbys, and not yet to wait no more.
+    required: AtomicBool,
     /// The postmaster whose commits are known to wait for standbys.
     waits: Mutex<Option<i32>>,
     /// What the server said about its role does not hold any more.
@@ -217,10 +219,14 @@ impl Local {
             postmaster: Mutex::new(None),
             watcher: tokio::sync::Mutex::default(),
             action: Mutex::new(None),
+            required: AtomicBool::new(false),
             waits: Mutex::new(None),
             role_changed: AtomicBool::new(false),
             progress: watch::Sender::new(None),
         };
+        // What cannot be read says nothing; it is read again when it matters.
+        let left = require::value(&shared.place).ok().flatten().is_some();
+        shared.required.store(left, Ordering::Relaxed);
         Ok(Self { shared: Arc::new(shared), acting: Arc::default() })
     }
 

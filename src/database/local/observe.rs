@@ -75,8 +75,9 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
     let mut watcher = shared.watcher.lock().await;
     let step_limit = (limit * 2).max(Duration::from_secs(1));
     watcher.patience.tick(step_limit);
+    let required = shared.required.load(Ordering::Relaxed);
     let (files, fresh) = watcher.files(shared, end).await;
-    let mut seen = blank(Process::Running, Condition::Slow);
+    let mut seen = Observation { required, ..blank(Process::Running, Condition::Slow) };
     match files {
         Files::Running { server, free } => {
             if fresh {
@@ -106,6 +107,7 @@ fn blank(process: Process, condition: Condition) -> Observation {
         replayed: Lsn(0),
         streaming: false,
         upstream: None,
+        required: false,
         standbys: Vec::new(),
     }
 }

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -96,12 +97,28 @@ pub(super) async fn require(
     let wanted = text(&names);
     let found = find(shared, cancel).await?;
     keep(shared, wanted.clone()).await?;
+    let done = apply(shared, found, &names, &wanted, cancel).await?;
+    shared.required.store(!names.is_empty(), Ordering::Relaxed);
+    Ok(done)
+}
+
+async fn apply(
+    shared: &Arc<Shared>,
+    found: Found,
+    names: &[String],
+    wanted: &str,
+    cancel: &CancellationToken,
+) -> Step<Done> {
     match found {
-        Found::Absent | Found::Stopped { .. } => Ok(Done::Required { lsn: Lsn(0) }),
+        Found::Absent | Found::Stopped { .. } => {
+            // The next server may have this one's process id.
+            *shared.waits.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            Ok(Done::Required { lsn: Lsn(0) })
+        }
         Found::Running => {
             let (asker, _) = wait(shared, cancel).await?;
             let client = &asker.session.client;
-            let told = tell(shared, client, &names, &wanted);
+            let told = tell(shared, client, names, wanted);
             tokio::select! {
                 told = told => told.map(|lsn| Done::Required { lsn }),
                 () = cancel.cancelled() => Err(Failure::Cancelled),
@@ -113,6 +130,7 @@ pub(super) async fn require(
 /// Writes what holds from the next start on.
 async fn keep(shared: &Arc<Shared>, wanted: String) -> Step<()> {
     let shared = Arc::clone(shared);
+    shared.required.store(true, Ordering::Relaxed);
     blocking(move || {
         let place = &shared.place;
         if value(place)?.unwrap_or_default() == wanted {
@@ -131,7 +149,8 @@ async fn tell(shared: &Arc<Shared>, client: &Client, names: &[String], wanted: &
     let proven = *shared.waits.lock().unwrap_or_else(PoisonError::into_inner);
     let waits = !names.is_empty();
     let known = pid.is_some() && proven == pid;
-    if shown == wanted && (known || !waits) {
+    let written = conf::value(&shared.place, SETTING)?.unwrap_or_default();
+    if shown == wanted && written == wanted && (known || !waits) {
         return senders(client, names).await;
     }
     if conf::is_altered(&shared.place, SETTING) {
@@ -188,7 +207,10 @@ async fn senders(client: &Client, names: &[String]) -> Step<Lsn> {
         let row = client.query_one(PRIORITIES, &[]).await.map_err(unknown)?;
         let senders: Vec<String> = row.try_get(0).map_err(unknown)?;
         let lsn: Option<&str> = row.try_get(1).map_err(unknown)?;
-        let place = |name: &str| names.iter().position(|it| it == name).map_or(0, |at| at + 1);
+        let place = |name: &str| {
+            let found = names.iter().position(|it| it.eq_ignore_ascii_case(name));
+            found.map_or(0, |at| at + 1)
+        };
         let knows = |sender: &String| {
             sender.rsplit_once(' ').is_none_or(|(name, said)| said == place(name).to_string())
         };

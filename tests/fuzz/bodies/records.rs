@@ -190,6 +190,7 @@ fn standby() -> Observation {
         replayed: Lsn(0x0300_0060),
         streaming: false,
         upstream: None,
+        required: false,
         standbys: Vec::new(),
     }
 }

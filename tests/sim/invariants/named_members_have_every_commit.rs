@@ -12,7 +12,7 @@ use crate::sim::world::{Fact, World};
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct NamedMembersHaveEveryCommit {
-    /// By cluster and timeline: the last commit that was acknowledged while the lease named members.
+    /// By cluster and timeline: the last commit that the lease's holder acknowledged.
     acknowledged: BTreeMap<(SystemId, BranchId), u64>,
     /// Machines that decided to take over because a person accepts any loss.
     accepted: BTreeSet<usize>,
@@ -55,7 +55,7 @@ impl Invariant for NamedMembersHaveEveryCommit {
     }
 
     fn sentence(&self) -> &'static str {
-        "Whoever takes over a lease that names members has every commit acknowledged while a lease did, unless a person accepted any loss; a takeover of a lease that names nobody may give some up."
+        "Whoever takes over a lease that names members has every commit that holders acknowledged, unless a person accepted any loss; a takeover of a lease that names nobody may give some up."
     }
 
     fn source(&self) -> &'static str {
@@ -78,10 +78,11 @@ impl Invariant for NamedMembersHaveEveryCommit {
                 }
             }
             Fact::Acknowledged(m, place) => {
-                let named = world.store.lease().is_some_and(|(lease, ..)| {
-                    lease.holder == world.machines[*m].member && !lease.synchronous.is_empty()
-                });
-                if let Some(data) = world.machines[*m].db.data.as_ref().filter(|_| named) {
+                let holds = world
+                    .store
+                    .lease()
+                    .is_some_and(|(lease, ..)| lease.holder == world.machines[*m].member);
+                if let Some(data) = world.machines[*m].db.data.as_ref().filter(|_| holds) {
                     self.acknowledged.insert((data.system, place.branch), place.lsn);
                 }
             }

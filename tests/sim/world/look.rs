@@ -2,6 +2,7 @@
 
 use harmony_agent::core::event::{Condition, Event, Observation, Process};
 use harmony_agent::core::ids::{Lsn, TimelineId};
+use harmony_agent::core::synchronous::Requirement;
 
 use super::agent::nanos;
 use super::database::{Data, Server};
@@ -21,6 +22,7 @@ fn blank(process: Process, condition: Condition) -> Observation {
         replayed: Lsn(0),
         streaming: false,
         upstream: None,
+        required: false,
         standbys: Vec::new(),
     }
 }
@@ -49,7 +51,9 @@ impl World {
         } else {
             agent.silent_since = None;
         }
-        let seen = self.observation(m, hung.then_some(silent));
+        let told = self.machines[m].db.requirement.1.as_ref();
+        let required = told.is_some_and(|it| *it != Requirement::Nobody);
+        let seen = Observation { required, ..self.observation(m, hung.then_some(silent)) };
         let took = if hung { 1_000 * MS } else { self.some(2, 20) };
         self.later(took, Item::Looked(m, life, number, Box::new(seen)));
     }

@@ -85,6 +85,7 @@ pub(super) fn seen(process: Process) -> Observation {
         replayed: Lsn(5_000),
         streaming: process == Process::RunningStandby,
         upstream: (process == Process::RunningStandby).then(|| ("b".to_owned(), 5432)),
+        required: false,
         standbys: match process {
             Process::RunningPrimary => ["b", "c"].map(|it| (it.to_owned(), Lsn(5_000))).into(),
             _ => Vec::new(),
