@@ -154,6 +154,8 @@ impl Mutant {
             setup.policy.synchronous = SynchronousMode::Off;
             // Nobody else to take over from a primary that is gone.
             (setup.members, setup.twin, setup.late) = (2, false, false);
+            setup.policy.before_promote = None;
+            setup.store_loses = false;
         }
         setup
     }
