@@ -210,7 +210,7 @@ pub(crate) const CI: &[Search] = &[
         lasts: &[7],
         ..TWO
     },
-    TWO,
+    Search { lasts: &[7], ..TWO },
     Search {
         name: "three members, two faults",
         start: Start { members: 3, ..PLAIN },
@@ -279,6 +279,7 @@ pub(crate) const MORE: &[Search] = &[
         lasts: &[7],
         ..TWO
     },
+    Search { name: "two members, two faults of two lengths", ..TWO },
     Search {
         name: "two members, promotions depend on a hook, two faults, farther",
         start: Start { hook: true, paces: BOTH_PACES, ..PLAIN },
