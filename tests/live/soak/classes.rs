@@ -98,6 +98,19 @@ impl Field {
         seen
     }
 
+    /// Somebody raises this alarm: servers that elect a leader meanwhile do not answer at once.
+    fn until_alarm(&mut self, alarm: &str) {
+        let begin = Instant::now();
+        let raised = |said: &serde_json::Value| {
+            said["alarms"].as_array().is_some_and(|alarms| alarms.iter().any(|it| it == alarm))
+        };
+        while !self.world.watch.seen().iter().any(raised) {
+            assert!(begin.elapsed() < Duration::from_secs(30), "nobody raises {alarm}");
+            self.world.supervise();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn during(&mut self, kind: Kind, who: Who, seconds: u64) -> Seen {
         let (lasting, before) = (Duration::from_secs(seconds), self.primary());
         let from = self.clients.commits().len().saturating_sub(1);
@@ -194,7 +207,8 @@ fn servers_of_the_store_disks_processors_and_clocks() {
         field.suffers(Kind::FillDisk, primary, 5).moves();
         // Whether somebody takes over depends on how long the store elects a leader meanwhile.
         field.suffers(Kind::KillMemberAndServer, primary, 3);
-        field.during(Kind::WipeStore, primary, 2).stays().alarm("store_rejects");
+        field.during(Kind::WipeStore, primary, 2).stays();
+        field.until_alarm("store_rejects");
         restore::not_obeyed(&mut field.world).unwrap();
         let mut story = String::new();
         restore::by_the_runbook(&mut field.world, &mut story).unwrap();
