@@ -66,16 +66,6 @@ const ASKED_AND_STOPS: &[Kind] = &[
     Kind::CutFromStore,
 ];
 
-/// What ends an agent, a database or a machine, freezes an agent, or cuts one off.
-const FEW: &[Kind] = &[
-    Kind::FreezeAgent,
-    Kind::KillAgent,
-    Kind::PowerOff,
-    Kind::KillDb,
-    Kind::Lag,
-    Kind::CutFromStore,
-];
-
 /// One fault of any kind, at every quarter of a heartbeat interval.
 const ONE: Search = Search {
     name: "two members, one fault of any kind",
@@ -210,11 +200,10 @@ pub(crate) const CI: &[Search] = &[
         lasts: &[7],
         ..TWO
     },
-    Search { lasts: &[7], ..TWO },
+    TWO,
     Search {
         name: "three members, two faults",
         start: Start { members: 3, ..PLAIN },
-        kinds: FEW,
         lasts: &[7],
         horizon: 10,
         ..TWO
@@ -279,7 +268,6 @@ pub(crate) const MORE: &[Search] = &[
         lasts: &[7],
         ..TWO
     },
-    Search { name: "two members, two faults of two lengths", ..TWO },
     Search {
         name: "two members, promotions depend on a hook, two faults, farther",
         start: Start { hook: true, paces: BOTH_PACES, ..PLAIN },
