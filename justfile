@@ -50,6 +50,10 @@ bench-all runs="10":
         ./deploy/demo --fault $fault --runs {{ runs }} --report json || exit 1; \
     done
 
+# What agents and strict synchronous replication cost in transactions, against plain PostgreSQL
+bench-synchronous:
+    cargo test --release --locked --test integration -- live::bench --ignored --nocapture
+
 # How long the stores' operations take (needs target/tools, see tests/run)
 bench-stores:
     cargo test --release --locked --test integration -- conformance::latency --ignored --nocapture

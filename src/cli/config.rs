@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use tokio::time::Instant;
 
 use super::exit::{Code, Failure};
 use super::order::failure;
 use super::output::{self, Format};
 use super::{Settings, runtime};
 use crate::config::budget::{Budget, budget};
-use crate::config::{self, Config, Effective, TimingRule, show_duration, template};
+use crate::config::{self, Changes, Config, Effective, TimingRule, show_duration, template};
+use crate::core::ids::MemberId;
+use crate::core::policy::Policy;
 use crate::core::records::{ClusterSettings, ClusterState, Slot, Snapshot};
 use crate::operator::{Operator, Trouble};
 
@@ -35,17 +38,27 @@ pub enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
-    /// Change a setting of all members while they run
+    /// Change settings of all members while they run: KEY VALUE, as often as wanted
+    ///
+    /// Keys: timing.* and profile (within the timing rule, all timings at once), synchronous.mode,
+    /// synchronous.standbys, failover.maximum_lag_on_failover, failover.failback_after,
+    /// failover.on_hung, failover.on_disk_full, and failover.priority with --member. Several go in
+    /// together or not at all. Values are as in the environment: 16MiB, 10m, strict
     Set {
-        /// failover.maximum_lag_on_failover or failover.failback_after
-        key: String,
-        /// As in the environment: 16MiB, 10m
-        value: String,
+        /// A key and its value, and further ones
+        #[arg(required = true, num_args = 2.., value_names = ["KEY", "VALUE"])]
+        pairs: Vec<String>,
+        /// Whose failover.priority it is
+        #[arg(long)]
+        member: Option<MemberId>,
     },
     /// Let every member's own configuration count again
     Unset {
-        /// The same keys
+        /// One of the same keys, or `timing` for all timings
         key: String,
+        /// Whose failover.priority it is
+        #[arg(long)]
+        member: Option<MemberId>,
     },
 }
 
@@ -61,10 +74,17 @@ pub fn config(command: &Command, settings: &Settings) -> Result<(), Failure> {
         Command::Budget { output } => show_budget(&settings.load()?.config, *output),
         Command::Show { effective: false, output } => show(&settings.load()?.effective, *output),
         Command::Show { effective: true, output } => show_effective(settings, *output),
-        Command::Set { key, value } => {
-            change(settings, |set| config::set_for_cluster(set, key, value))
+        Command::Set { pairs, member } => {
+            let changes = changes(pairs, member.as_ref()).map_err(usage)?;
+            change(settings, |set, own| changes.apply(set, own))
         }
-        Command::Unset { key } => change(settings, |set| config::unset_for_cluster(set, key)),
+        Command::Unset { key, member } => {
+            let unset =
+                |set: &ClusterSettings| config::unset_for_cluster(set, key, member.as_ref());
+            // What is wrong in itself is said before anybody is asked.
+            unset(&ClusterSettings::default()).map_err(usage)?;
+            change(settings, |set, _| unset(set))
+        }
     }
 }
 
@@ -152,29 +172,73 @@ fn show_effective(settings: &Settings, format: Format) -> Result<(), Failure> {
         Slot::Invalid { why, .. } => return Err(failure(Trouble::Unreadable(why.to_string()))),
         Slot::Valid { record, .. } => &record.settings,
     };
-    show(&config::effective(&loaded.effective, set), format)
+    show(&config::effective(&loaded.effective, set, &loaded.config.member), format)
 }
 
-/// Changes what is set for the cluster.
+fn usage(why: String) -> Failure {
+    Failure::new(Code::Usage, why)
+}
+
+fn changes(pairs: &[String], member: Option<&MemberId>) -> Result<Changes, String> {
+    let (whole, rest) = pairs.as_chunks::<2>();
+    if let [key] = rest {
+        return Err(format!("{key} has no value; write KEY VALUE, as often as wanted"));
+    }
+    let pairs = whole.iter().map(|[key, value]| (key.as_str(), value.as_str()));
+    Changes::parse(pairs, member.cloned())
+}
+
+/// How long the primary is given to show that it has read what was set.
+const HEARD: Duration = Duration::from_secs(5);
+
+/// Changes what is set for the cluster, and waits until its primary counts by it.
 fn change(
     settings: &Settings,
-    wanted: impl Fn(&ClusterSettings) -> Result<ClusterSettings, String>,
+    wanted: impl Fn(&ClusterSettings, &Policy) -> Result<ClusterSettings, String>,
 ) -> Result<(), Failure> {
-    // What is wrong in itself is said before anybody is asked.
-    wanted(&ClusterSettings::default()).map_err(|why| Failure::new(Code::Usage, why))?;
     runtime()?.block_on(async {
         let config = settings.read()?.config;
         let mut operator = Operator::open(&config).await.map_err(failure)?;
-        let put = |_: &Snapshot, cluster: ClusterState| {
-            let settings = wanted(&cluster.settings)?;
+        let put = |snapshot: &Snapshot, cluster: ClusterState| {
+            let settings = wanted(&cluster.settings, &config.policy)?;
+            for member in settings.priorities.keys() {
+                let new = !cluster.settings.priorities.contains_key(member);
+                let known = cluster.members.contains_key(member)
+                    || snapshot.heartbeats.contains_key(member);
+                if new && !known {
+                    return Err(format!("there is no member {member}"));
+                }
+            }
             let changes = settings != cluster.settings;
             Ok(changes.then_some(ClusterState { settings, ..cluster }))
         };
-        match operator.change(put).await.map_err(failure)? {
-            true => output::print(
-                "set; every agent that reaches the store counts by it from its next read on",
-            ),
-            false => output::print("nothing to change"),
+        if !operator.change(put).await.map_err(failure)? {
+            return output::print("nothing to change");
         }
+        let heard = until_heard(&operator).await?;
+        output::print(&match heard {
+            Some(holder) => format!(
+                "set; {holder}, the primary, counts by it, and nobody takes over who has not read it"
+            ),
+            None => "set; no primary has shown yet that it counts by it: each agent does from its next \
+                     read of the store on, and nobody takes over who has not read what the primary knew"
+                .to_owned(),
+        })
     })
+}
+
+/// The holder of the lease, once that says that its holder knows the description as it is now.
+async fn until_heard(operator: &Operator) -> Result<Option<MemberId>, Failure> {
+    let end = Instant::now() + HEARD;
+    loop {
+        let snapshot = operator.read().await.map_err(failure)?;
+        let lease = snapshot.lease.record().filter(|lease| lease.released.is_none());
+        if let Some(lease) = lease.filter(|lease| lease.described >= snapshot.cluster.revision()) {
+            return Ok(Some(lease.holder.clone()));
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -11,6 +11,7 @@ use super::{Config, Database, Problem, Store};
 use crate::core::event::ShutdownMode;
 use crate::core::policy::{Policy, WatchdogMode};
 use crate::core::synchronous::SynchronousMode;
+use crate::core::timing::Timing;
 use crate::{database, store};
 
 /// The rule that keeps a primary from writing when a replica may already have taken over.
@@ -26,13 +27,8 @@ pub struct TimingRule {
 impl TimingRule {
     /// The rule with the numbers of `policy`.
     pub fn of(policy: &Policy) -> Self {
-        let failures = policy.heartbeat_timeout.saturating_mul(policy.failure_threshold);
-        let needed = policy
-            .heartbeat_interval
-            .saturating_add(failures)
-            .saturating_add(policy.fence_timeout)
-            .saturating_add(policy.safety_margin);
-        Self { policy: policy.clone(), needed, allowed: policy.less_drift(policy.lease_duration) }
+        let timing = Timing::of(policy);
+        Self { policy: policy.clone(), needed: timing.needed(), allowed: timing.allowed() }
     }
 
     /// The rule is kept.

@@ -34,7 +34,7 @@ use crate::core::records::Address;
 use crate::{database, hooks, recording, store};
 
 pub use check::{TimingRule, policy_problems};
-pub use cluster::{CLUSTER_KEYS, effective, set_for_cluster, unset_for_cluster};
+pub use cluster::{CLUSTER_KEYS, Changes, effective, unset_for_cluster};
 pub use keys::{Default, Key, Kind};
 pub use source::{FILE_VARIABLE, Origin, Sources};
 pub use table::KEYS;

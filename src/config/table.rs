@@ -161,7 +161,7 @@ pub const KEYS: &[Key] = &[
     key("failover.priority", Whole(0, 255), Is("1"),
         "Preference among equally good candidates; the higher, the sooner. 0: never takes over."),
     key("failover.maximum_lag_on_failover", Size, Is("16MiB"),
-        "A replica further behind does not take over.\nMore: a takeover in more cases; more acknowledged commits that it may lose."),
+        "A replica further behind does not take over, unless the lease names it as having\nevery acknowledged commit.\nMore: a takeover in more cases; more acknowledged commits that it may lose."),
     key("failover.may_bootstrap", Flag, Is("true"),
         "This member may initialise the database of a new cluster. Never over existing data."),
     key("failover.failback_after", Duration, Is("0s"),

@@ -218,7 +218,7 @@ impl Agent {
                 Signal::Look
             }
             Event::Reconfigured(policy) => {
-                cx.policy = policy;
+                cx.reconfigure(policy);
                 Signal::Look
             }
         }

@@ -183,6 +183,8 @@ pub fn eligible(
         return Err(WhyNot::NotSynchronous);
     }
     let allowed = match fitness.ordered {
+        // It has every acknowledged commit: what it lacks nobody was told of.
+        None if synchronous.contains(fitness.me) => u64::MAX,
         None => fitness.maximum_lag,
         Some(Wanted::WithoutLoss) => 0,
         Some(Wanted::AtAnyLoss) => u64::MAX,

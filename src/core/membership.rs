@@ -190,8 +190,7 @@ pub fn candidates(snapshot: &Snapshot, cluster: &ClusterState, policy: &Policy) 
     let fit = |(member, slot): (&MemberId, &Slot<Heartbeat>)| {
         let heartbeat = slot.record().filter(|it| it.streaming)?;
         let heard = snapshot.age(slot).is_some_and(|age| age <= silent_after);
-        let allowed = cluster.settings.maximum_lag_on_failover;
-        let near = heartbeat.lag <= allowed.unwrap_or(policy.maximum_lag_on_failover);
+        let near = heartbeat.lag <= policy.maximum_lag_on_failover;
         candidate::candidate(member, heartbeat, lease, Some(cluster)).filter(|_| heard && near)
     };
     let mut line: Vec<Candidate> = snapshot.heartbeats.iter().filter_map(fit).collect();

@@ -41,6 +41,7 @@ mod shared;
 pub mod status;
 pub mod synchronous;
 pub mod time;
+pub mod timing;
 mod view;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::hook::BeforePromote;
 use super::ids::Site;
 use super::synchronous::SynchronousMode;
 use super::time::Instant;
+use super::timing::less_drift;
 
 /// Whether a watchdog process is a condition of leadership.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -105,7 +106,7 @@ fn one() -> u8 {
 impl Policy {
     /// `duration` less the clock drift allowed.
     pub fn less_drift(&self, duration: Duration) -> Duration {
-        duration.saturating_sub(duration / 1_000_000 * self.clock_drift_ppm)
+        less_drift(duration, self.clock_drift_ppm)
     }
 
     /// End of the right to write that a renewal sent at `sent`, publishing `duration`, gives.

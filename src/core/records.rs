@@ -12,7 +12,10 @@ use super::ids::{
 };
 use super::journal::{Aside, Fence, RING, Report};
 use super::order::{Answer, Order, Pause};
+use super::policy::{Policy, Reaction};
+use super::synchronous::SynchronousMode;
 use super::time::StoreTime;
+use super::timing::{Timing, safe};
 
 /// Name of a record in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -224,6 +227,54 @@ pub struct ClusterSettings {
     /// by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failback_after_ms: Option<u64>,
+    /// All timings.
+    #[serde(default, deserialize_with = "safe", skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Box<Timing>>,
+    /// Preferences as candidates; 0 means never.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub priorities: BTreeMap<MemberId, u8>,
+    /// Whether commits wait for standbys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synchronous_mode: Option<SynchronousMode>,
+    /// For how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synchronous_standbys: Option<u8>,
+    /// What to do when the database hangs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_hung: Option<Reaction>,
+    /// What to do when its disk is full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_disk_full: Option<Reaction>,
+}
+
+impl ClusterSettings {
+    /// What `member` counts by, `own` being what it is configured with.
+    pub fn over(&self, own: &Policy, member: &MemberId) -> Policy {
+        let own = match &self.timing {
+            Some(timing) => timing.over(own.clone()),
+            None => own.clone(),
+        };
+        Policy {
+            maximum_lag_on_failover: self
+                .maximum_lag_on_failover
+                .unwrap_or(own.maximum_lag_on_failover),
+            failback_after: match self.failback_after_ms {
+                Some(milliseconds) => {
+                    (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
+                }
+                None => own.failback_after,
+            },
+            priority: self.priorities.get(member).copied().unwrap_or(own.priority),
+            synchronous: self.synchronous_mode.unwrap_or(own.synchronous),
+            synchronous_standbys: self
+                .synchronous_standbys
+                .filter(|number| *number > 0)
+                .unwrap_or(own.synchronous_standbys),
+            on_hung: self.on_hung.unwrap_or(own.on_hung),
+            on_disk_full: self.on_disk_full.unwrap_or(own.on_disk_full),
+            ..own
+        }
+    }
 }
 
 /// The cluster as its primary last described it.

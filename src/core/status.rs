@@ -11,6 +11,7 @@ use super::records::{Address, ClusterSettings, Position};
 use super::replica::{Takeover, takeover};
 use super::synchronous::{Requirement, SynchronousMode};
 use super::time::Instant;
+use super::timing::Timing;
 
 /// See the module's documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub struct Status {
     pub answer: Option<Answer>,
     /// What a person set for all members.
     pub settings: ClusterSettings,
+    /// The timings it counts by.
+    pub timing: Timing,
     /// Alarms that stand.
     pub alarms: Vec<Alarm>,
     /// The last transition and when.
@@ -177,6 +180,7 @@ impl Agent {
             order: cluster.and_then(|it| it.order.clone()),
             answer: cluster.and_then(|it| it.answer.clone()),
             settings: cluster.map(|it| it.settings.clone()).unwrap_or_default(),
+            timing: Timing::of(&cx.policy),
             alarms: cx.alarms().iter().copied().collect(),
             last_transition: self.last_transition.clone(),
             stale_completions: cx.stale_completions,

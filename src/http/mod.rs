@@ -40,7 +40,7 @@ pub struct Shared {
     /// Time since the driver's loop last beat, by the driver's clock.
     pub beat_age: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// A loop that has not beaten for longer than this is stuck.
-    pub beat_limit: Duration,
+    pub beat_limit: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// The metrics.
     pub metrics: Metrics,
     /// Takes requests of other agents, when they are taken over HTTP.
@@ -58,17 +58,16 @@ const LONGEST_REQUEST: usize = 4096;
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("beat_limit", &self.beat_limit).finish_non_exhaustive()
+        f.debug_struct("Shared").finish_non_exhaustive()
     }
 }
 
 impl Shared {
     /// Why the driver's loop counts as stuck, if it does.
     fn stuck(&self) -> Option<String> {
-        let age = (self.beat_age)();
-        (age > self.beat_limit).then(|| {
-            format!("the driver's loop has not beaten for {age:?}, more than {:?}", self.beat_limit)
-        })
+        let (age, limit) = ((self.beat_age)(), (self.beat_limit)());
+        (age > limit)
+            .then(|| format!("the driver's loop has not beaten for {age:?}, more than {limit:?}"))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::config::{self, Config};
 use crate::core::header;
 use crate::core::ids::{BootId, InstanceId, Revision};
 use crate::core::journal::{RING, Report};
+use crate::core::policy::Policy;
 use crate::core::records::{ClusterState, Key, Lease, Record, Slot, Snapshot};
 use crate::core::{Identity, operation};
 use crate::store::{
@@ -60,6 +61,14 @@ pub enum Trouble {
         "not known whether it was written: {0}; `harmony-agent status` shows what stands in the store"
     )]
     Unknown(String),
+}
+
+/// What the configured member counts by: what the store says of the cluster's settings, else its own.
+pub fn policy(config: &Config, snapshot: &Snapshot) -> Policy {
+    match snapshot.cluster.record() {
+        Some(cluster) => cluster.settings.over(&config.policy, &config.member),
+        None => config.policy.clone(),
+    }
 }
 
 /// A person at the store.

@@ -317,14 +317,10 @@ impl Recorder {
             self.said.paused = paused;
         }
         if status.settings != self.said.settings {
-            let settings = &status.settings;
-            tracing::info!(
-                member = %self.member,
-                maximum_lag_on_failover = settings.maximum_lag_on_failover,
-                failback_after_ms = settings.failback_after_ms,
-                "settings of the cluster changed"
-            );
-            self.said.settings = settings.clone();
+            let said = serde_json::to_string(&status.settings);
+            let settings = said.unwrap_or_else(|error| error.to_string());
+            tracing::info!(member = %self.member, settings, "settings of the cluster changed");
+            self.said.settings = status.settings.clone();
         }
         let order = status.order.as_ref().map(|order| order.id.clone());
         if order != self.said.order {

@@ -302,13 +302,17 @@ fn serve(
         let beat = crate::core::time::Instant::from_nanos(beat.load(Ordering::Relaxed));
         clock::now().since(beat)
     };
-    let beat_limit = (config.policy.heartbeat_interval * 4).max(Duration::from_secs(3));
+    let told = shown.clone();
+    let beat_limit = move || {
+        let interval = told.borrow().timing.heartbeat_interval;
+        interval.saturating_mul(4).max(Duration::from_secs(3))
+    };
     let view = move || {
         let status = shown.borrow().clone();
         let opened = store.borrow().clone();
         show::view(&setting, &status, store_view(&setting, opened.as_deref()), clock::now())
     };
-    let (view, beat_age) = (Arc::new(view), Arc::new(beat_age));
+    let (view, beat_age, beat_limit) = (Arc::new(view), Arc::new(beat_age), Arc::new(beat_limit));
     let peers = peers.takes_http().then_some(peers);
     let promise = peers.map(|peers| Arc::new(Questions(peers)) as Arc<dyn http::Questions>);
     let shared = http::Shared { view, beat_age, beat_limit, metrics, promise };

@@ -176,10 +176,15 @@ pub fn snapshot(listing: &[Versioned], incarnation: &Incarnation) -> Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::core::ids::{Epoch, Revision, TimelineId};
+    use crate::core::policy::Reaction;
     use crate::core::records::ClusterSettings;
+    use crate::core::synchronous::SynchronousMode;
     use crate::core::time::StoreTime;
+    use crate::core::timing::Timing;
 
     fn header() -> Header {
         Header {
@@ -263,6 +268,47 @@ mod tests {
         foreign.incarnation = "inc-2".parse().unwrap();
         let value = encode(&foreign, &Record::ClusterState(state()));
         assert!(matches!(slot(value), Slot::Invalid { why: Invalid::ForeignIncarnation(_), .. }));
+    }
+
+    #[test]
+    fn settings_read_back_and_timings_that_break_the_rule_are_no_settings() {
+        let ms = Duration::from_millis;
+        let timing = Timing {
+            heartbeat_interval: ms(250),
+            heartbeat_timeout: ms(150),
+            failure_threshold: 2,
+            fence_timeout: ms(300),
+            safety_margin: ms(100),
+            lease_duration: ms(1_000),
+            clock_drift_ppm: 10_000,
+            takeover_step: ms(75),
+            cool_down: ms(5_000),
+            hand_over_timeout: ms(2_000),
+            stop_timeout: ms(10_000),
+            start_timeout: ms(30_000),
+            promote_timeout: ms(10_000),
+            rejoin_timeout: ms(3_600_000),
+            shutdown_timeout: ms(20_000),
+        };
+        let with = |timing: Timing| {
+            let settings = ClusterSettings {
+                timing: Some(Box::new(timing)),
+                priorities: [("b".parse().unwrap(), 0)].into(),
+                synchronous_mode: Some(SynchronousMode::Strict),
+                on_hung: Some(Reaction::FailOver),
+                ..ClusterSettings::default()
+            };
+            ClusterState { settings, ..state() }
+        };
+        let kept = with(timing.clone());
+        let value = encode(&header(), &Record::ClusterState(kept.clone()));
+        assert_eq!(slot(value).record(), Some(&kept));
+        let broken = with(Timing { lease_duration: ms(950), ..timing });
+        let Slot::Invalid { why, .. } = slot(encode(&header(), &Record::ClusterState(broken)))
+        else {
+            panic!("obeyed timings that break the rule");
+        };
+        assert!(why.to_string().contains("breaks the timing rule"), "{why}");
     }
 
     #[test]

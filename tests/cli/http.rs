@@ -32,7 +32,7 @@ impl Agent {
         let shared = Shared {
             view: Arc::new(move || receiver.borrow().clone()),
             beat_age: Arc::new(move || Duration::from_millis(age.load(Ordering::Relaxed))),
-            beat_limit: Duration::from_secs(5),
+            beat_limit: Arc::new(|| Duration::from_secs(5)),
             metrics: Metrics::new(),
             promise: None,
         };

@@ -4,6 +4,7 @@ mod account;
 mod adopt;
 mod bad_input;
 mod bad_place;
+mod bench;
 mod checks;
 mod client;
 mod cluster;

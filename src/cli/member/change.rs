@@ -11,7 +11,7 @@ use crate::core::ids::{Epoch, MemberId};
 use crate::core::membership;
 use crate::core::order::{Order, Wish};
 use crate::core::records::{ClusterState, Snapshot};
-use crate::operator::Operator;
+use crate::operator::{Operator, policy};
 
 pub(super) async fn remove(
     operator: &mut Operator,
@@ -20,7 +20,7 @@ pub(super) async fn remove(
 ) -> Result<(), Failure> {
     let member = &wanted.member;
     let without = |snapshot: &Snapshot, cluster: ClusterState| {
-        let silent_after = membership::silent_after(snapshot, &config.policy);
+        let silent_after = membership::silent_after(snapshot, &policy(config, snapshot));
         membership::remove(snapshot, cluster, member, silent_after)
             .map(Some)
             .map_err(|why| why.to_string())
@@ -67,8 +67,9 @@ pub(super) async fn drain(
     // The order as it was written last: who is the best changes.
     let placed = RefCell::new(None);
     let drained = |snapshot: &Snapshot, cluster: ClusterState| {
-        let wanted = membership::drain(snapshot, cluster, member, &order, &config.policy)
-            .map_err(|why| why.to_string())?;
+        let wanted =
+            membership::drain(snapshot, cluster, member, &order, &policy(config, snapshot))
+                .map_err(|why| why.to_string())?;
         let ours = wanted.as_ref().and_then(|cluster| cluster.order.clone());
         *placed.borrow_mut() = ours.filter(|open| open.id == order.id);
         Ok(wanted)
@@ -91,13 +92,15 @@ pub(super) async fn drain(
     let placed = placed.take();
     if let Some(order) = placed {
         let (revision, lease) = leased(&snapshot)?;
-        return follow(operator, &order, (revision, lease), &config.policy).await.map_err(
-            |failure| Failure::new(failure.code, format!("{failure}\n{member} stays drained")),
-        );
+        return follow(operator, &order, (revision, lease), &policy(config, &snapshot))
+            .await
+            .map_err(|failure| {
+                Failure::new(failure.code, format!("{failure}\n{member} stays drained"))
+            });
     }
     let snapshot = operator.read().await.map_err(failure)?;
     let cluster = described(&snapshot.cluster)?;
-    if membership::candidates(&snapshot, cluster, &config.policy).is_empty() {
+    if membership::candidates(&snapshot, cluster, &policy(config, &snapshot)).is_empty() {
         output::complain("warning: nobody could take over from the primary now");
     }
     Ok(())

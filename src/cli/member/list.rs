@@ -8,13 +8,14 @@ use crate::cli::exit::Failure;
 use crate::cli::order::failure;
 use crate::cli::output::{self, Format};
 use crate::cli::status::age;
+use crate::config::Config;
 use crate::core::candidate::WhyNot;
 use crate::core::event::State;
 use crate::core::ids::{InstanceId, Lsn, MemberId, Site, TimelineId};
 use crate::core::membership::{Refused, known, silent_after};
 use crate::core::policy::Policy;
 use crate::core::records::{Address, ClusterState, Heartbeat, Slot, Snapshot};
-use crate::operator::Operator;
+use crate::operator::{self, Operator};
 
 /// One member as the store has it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -56,10 +57,10 @@ pub(super) async fn list(
     operator: &Operator,
     only: Option<&MemberId>,
     format: Format,
-    policy: &Policy,
+    config: &Config,
 ) -> Result<(), Failure> {
     let snapshot = operator.read().await.map_err(failure)?;
-    let rows = rows(&snapshot, policy);
+    let rows = rows(&snapshot, &operator::policy(config, &snapshot));
     let Some(member) = only else {
         return output::print(&match format {
             Format::Table => page(&rows),

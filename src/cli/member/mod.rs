@@ -87,9 +87,9 @@ pub fn member(command: Command, settings: &Settings) -> Result<(), Failure> {
         let config = settings.read()?.config;
         let mut operator = Operator::open(&config).await.map_err(super::order::failure)?;
         match command {
-            Command::List(how) => list::list(&operator, None, how.format(), &config.policy).await,
+            Command::List(how) => list::list(&operator, None, how.format(), &config).await,
             Command::Show(Show { member, how }) => {
-                list::list(&operator, Some(&member), how.format(), &config.policy).await
+                list::list(&operator, Some(&member), how.format(), &config).await
             }
             Command::Remove(wanted) => change::remove(&mut operator, &wanted, &config).await,
             Command::Drain(wanted) if wanted.off => {

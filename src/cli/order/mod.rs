@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::core::ids::{MemberId, Revision};
 use crate::core::order::{Order, Wish};
 use crate::core::records::{ClusterState, Lease, Snapshot};
-use crate::operator::{Operator, Trouble};
+use crate::operator::{Operator, Trouble, policy};
 pub(super) use follow::follow;
 use when::When;
 
@@ -130,7 +130,7 @@ async fn give(wanted: Wanted, settings: &Settings) -> Result<(), Failure> {
             order.wish.name()
         ));
     }
-    follow(&mut operator, &order, (revision, lease), &config.policy).await
+    follow(&mut operator, &order, (revision, lease), &policy(&config, &snapshot)).await
 }
 
 /// The cluster's description with the order in it.

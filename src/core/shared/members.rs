@@ -15,7 +15,7 @@ impl Shared {
             instance: &self.id.instance,
             database: self.database.as_ref(),
             priority: self.policy.priority,
-            maximum_lag: self.maximum_lag(),
+            maximum_lag: self.policy.maximum_lag_on_failover,
             cooling_down: self.cooling_until.is_some_and(|until| self.now < until),
             watchdog_missing: self.watchdog_missing(),
             paused: self.view.paused(),

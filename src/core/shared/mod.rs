@@ -82,7 +82,10 @@ struct OwnHeartbeat {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Shared {
     pub(super) id: Identity,
+    /// What we count by.
     pub(super) policy: Policy,
+    #[serde(default)]
+    set: Option<settings::Set>,
     pub(super) now: Instant,
     pub(super) view: View,
     pub(super) floor: Option<Floor>,
@@ -177,6 +180,7 @@ impl Shared {
         Self {
             id,
             policy,
+            set: None,
             now,
             view: View::default(),
             floor: floor.clone(),
@@ -345,7 +349,7 @@ impl Shared {
     /// not take costs clients a wait, and doubles this one.
     pub(super) fn failback_wait(&self) -> Option<Duration> {
         let doubled = 1 << self.failbacks_missed.min(FAILBACK_DOUBLINGS);
-        self.failback_after().map(|wait| wait.saturating_mul(doubled))
+        self.policy.failback_after.map(|wait| wait.saturating_mul(doubled))
     }
 
     /// The watchdog is a condition of leadership and not there.

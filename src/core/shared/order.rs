@@ -126,7 +126,7 @@ impl Shared {
         if !heartbeat.streaming || self.is_detached(to) {
             return Err(Refusal::NotStreaming(to.clone()));
         }
-        let (bytes, allowed) = (self.behind(to), self.maximum_lag());
+        let (bytes, allowed) = (self.behind(to), self.policy.maximum_lag_on_failover);
         if bytes > allowed {
             return Err(Refusal::LagsBehind { member: to.clone(), bytes, allowed });
         }

@@ -56,6 +56,7 @@ impl Shared {
                 self.outdated = self.outdated.filter(|outdated| op <= *outdated);
                 let gap = self.longest_gap();
                 self.view.update(self.now, snapshot, self.floor.as_ref(), gap);
+                self.heed_settings();
                 self.set_alarm(Alarm::StoreRejects, self.writes_rejected);
                 self.note_view();
                 self.resolve_pending()

@@ -1,31 +1,43 @@
-//! Settings that a person may change for the whole cluster: what the description says, else our own.
+//! What we count by: the settings that a person changed for the whole cluster, else our own.
 //!
-//! They are looked up in the description whenever they count, and kept nowhere else: who takes over
-//! has read a description no older than the one its lease's holder knew (`cluster_outdated`), so no
-//! decision is made by a setting that the holder had already seen replaced.
+//! Who takes over has read a description no older than the one its lease's holder knew
+//! (`cluster_outdated`), so no decision is made by a setting that the holder had already seen replaced.
 
-use std::time::Duration;
+use serde::{Deserialize, Serialize};
 
 use super::Shared;
+use crate::core::policy::Policy;
 use crate::core::records::ClusterSettings;
 
+/// What a person set for the whole cluster, beside what it stands in for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Set {
+    settings: ClusterSettings,
+    /// What we are configured with.
+    own: Policy,
+}
+
 impl Shared {
-    fn cluster_settings(&self) -> Option<&ClusterSettings> {
-        self.view.cluster().map(|cluster| &cluster.settings)
-    }
-
-    /// Bytes that whoever takes over may be behind.
-    pub(in crate::core) fn maximum_lag(&self) -> u64 {
-        let set = self.cluster_settings().and_then(|set| set.maximum_lag_on_failover);
-        set.unwrap_or(self.policy.maximum_lag_on_failover)
-    }
-
-    /// How long a preferred member has to be fit before the lease goes back to it; `None`: only when a
-    /// person says so.
-    pub(super) fn failback_after(&self) -> Option<Duration> {
-        match self.cluster_settings().and_then(|set| set.failback_after_ms) {
-            Some(milliseconds) => (milliseconds > 0).then(|| Duration::from_millis(milliseconds)),
-            None => self.policy.failback_after,
+    /// A read showed the store: from this heartbeat on what the cluster's description says counts. Where
+    /// none may be obeyed, what was read last goes on to count.
+    pub(super) fn heed_settings(&mut self) {
+        let Some(cluster) = self.view.cluster() else { return };
+        let known = self.set.as_ref().map(|set| &set.settings);
+        if known.unwrap_or(&ClusterSettings::default()) != &cluster.settings {
+            let settings = cluster.settings.clone();
+            let own = self.set.take().map_or_else(|| self.policy.clone(), |set| set.own);
+            self.count_by(settings, own);
         }
+    }
+
+    /// Our own configuration was read again.
+    pub(in crate::core) fn reconfigure(&mut self, own: Policy) {
+        let settings = self.set.take().map(|set| set.settings).unwrap_or_default();
+        self.count_by(settings, own);
+    }
+
+    fn count_by(&mut self, settings: ClusterSettings, own: Policy) {
+        self.policy = settings.over(&own, &self.id.member);
+        self.set = (settings != ClusterSettings::default()).then_some(Set { settings, own });
     }
 }

@@ -265,7 +265,7 @@ impl Shared {
         let watching = alive && heartbeat.status == State::ReplicaWatching;
         let known = self.synchronous.from.contains_key(member);
         // Commits would wait long for one that is far behind.
-        let near = database.lsn.bytes_ahead_of(flushed) <= self.maximum_lag();
+        let near = database.lsn.bytes_ahead_of(flushed) <= self.policy.maximum_lag_on_failover;
         let admitted = self.view.cluster().is_some_and(|cluster| {
             cluster.members.contains_key(member) && !cluster.drained.contains(member)
         });

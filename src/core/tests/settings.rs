@@ -1,9 +1,13 @@
 //! What a person sets for the whole cluster wins over what a member is configured with.
 
+use std::time::Duration;
+
 use super::bench::*;
 use crate::core::event::{Event, Process, State};
-use crate::core::policy::Policy;
+use crate::core::policy::{Policy, Reaction};
 use crate::core::records::{ClusterSettings, Key};
+use crate::core::synchronous::SynchronousMode;
+use crate::core::timing::Timing;
 
 fn lag(bytes: u64) -> ClusterSettings {
     ClusterSettings { maximum_lag_on_failover: Some(bytes), ..ClusterSettings::default() }
@@ -64,4 +68,112 @@ fn a_primary_keeps_what_is_set_when_it_describes_the_cluster() {
     let snapshot = bench.store.snapshot();
     let cluster = snapshot.cluster.record().expect("a description").clone();
     assert_eq!((cluster.epoch, cluster.settings), (bench.agent.status().lease.unwrap().epoch, set));
+}
+
+fn timing(lease: u64) -> Timing {
+    Timing { lease_duration: seconds(lease), ..Timing::of(&policy()) }
+}
+
+fn set(bench: &mut Bench, change: impl FnOnce(&mut ClusterSettings)) {
+    bench.store.change_cluster(|cluster| change(&mut cluster.settings));
+    bench.read();
+}
+
+#[test]
+fn timings_count_from_the_next_read_on_and_are_published_with_the_next_renewal() {
+    let mut bench = Bench::healthy();
+    let own = bench.agent.status().timing;
+    set(&mut bench, |settings| settings.timing = Some(Box::new(timing(30))));
+    assert_eq!(bench.agent.status().timing, timing(30));
+    bench.advance_ms(1_000);
+    let lease = bench.lease_written().expect("a renewal");
+    let described = bench.store.snapshot().cluster.revision();
+    assert_eq!((lease.lease_duration, lease.described), (seconds(30), described));
+    bench.apply(&Key::Lease);
+    let until = bench.agent.status().writable_until.unwrap();
+    assert_eq!(until, bench.now + Duration::from_millis(29_700));
+    set(&mut bench, |settings| settings.timing = None);
+    assert_eq!(bench.agent.status().timing, own);
+}
+
+#[test]
+fn what_is_configured_anew_does_not_win_over_what_is_set() {
+    let mut bench = Bench::healthy();
+    set(&mut bench, |settings| settings.timing = Some(Box::new(timing(30))));
+    let own = Policy { lease_duration: seconds(20), on_hung: Reaction::Alert, ..policy() };
+    bench.step(Event::Reconfigured(own.clone()));
+    assert_eq!(bench.agent.status().timing, timing(30));
+    assert_eq!(bench.agent.policy().on_hung, Reaction::Alert);
+    set(&mut bench, |settings| settings.timing = None);
+    assert_eq!(bench.agent.policy(), &own);
+}
+
+#[test]
+fn what_was_read_last_goes_on_to_count_while_nothing_may_be_obeyed() {
+    let a = identity("a", 1);
+    for spoil in [
+        (|store: &mut Store| _ = store.damage(Key::ClusterState)) as fn(&mut Store),
+        |store| store.remove(&Key::ClusterState),
+        |store| store.incarnation = "another".parse().unwrap(),
+    ] {
+        let mut bench = Bench::healthy();
+        set(&mut bench, |settings| settings.timing = Some(Box::new(timing(30))));
+        spoil(&mut bench.store);
+        bench.read();
+        assert_eq!(bench.agent.status().timing, timing(30));
+    }
+    // Nor is it taken from a store that is not obeyed.
+    let mut bench = Bench::healthy();
+    bench.store.incarnation = "another".parse().unwrap();
+    bench.store.put_cluster(&a, |cluster| cluster.settings.timing = Some(Box::new(timing(30))));
+    bench.read();
+    assert_eq!(bench.agent.status().timing, Timing::of(&policy()));
+}
+
+#[test]
+fn modes_and_this_member_s_preference_count_and_no_other_s() {
+    let mut bench = Bench::healthy();
+    let priority = |name: &str| (member(name), 7_u8);
+    set(&mut bench, |settings| {
+        settings.synchronous_mode = Some(SynchronousMode::Strict);
+        settings.synchronous_standbys = Some(2);
+        settings.on_disk_full = Some(Reaction::FailOver);
+        settings.priorities = [priority("b")].into();
+    });
+    let wanted = Policy {
+        synchronous: SynchronousMode::Strict,
+        synchronous_standbys: 2,
+        on_disk_full: Reaction::FailOver,
+        ..policy()
+    };
+    assert_eq!(bench.agent.policy(), &wanted);
+    set(&mut bench, |settings| settings.priorities = [priority("a"), priority("b")].into());
+    assert_eq!(bench.agent.policy(), &Policy { priority: 7, ..wanted });
+    set(&mut bench, |settings| *settings = ClusterSettings::default());
+    assert_eq!(bench.agent.policy(), &policy());
+}
+
+#[test]
+fn timings_that_break_the_rule_are_told_apart() {
+    let own = Timing::of(&policy());
+    assert!(own.is_safe());
+    // 1 + 3 × 1 + 4 + 1 = 9 s are needed; 1 % of the lease is drift.
+    let lease = |milliseconds: u64| Timing {
+        lease_duration: Duration::from_millis(milliseconds),
+        ..own.clone()
+    };
+    assert!(lease(9_091).is_safe() && !lease(9_090).is_safe());
+    for broken in [
+        Timing { safety_margin: Duration::ZERO, ..own.clone() },
+        Timing { heartbeat_interval: Duration::ZERO, ..own.clone() },
+        Timing { heartbeat_timeout: Duration::ZERO, ..own.clone() },
+        Timing { fence_timeout: Duration::ZERO, ..own.clone() },
+        Timing { failure_threshold: 0, ..own.clone() },
+        Timing { clock_drift_ppm: 0, ..own.clone() },
+        Timing { clock_drift_ppm: u32::MAX, ..own.clone() },
+        Timing { heartbeat_timeout: Duration::MAX, ..own.clone() },
+        Timing { failure_threshold: u32::MAX, ..own.clone() },
+    ] {
+        assert!(!broken.is_safe(), "{broken:?}");
+    }
 }

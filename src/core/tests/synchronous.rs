@@ -363,6 +363,20 @@ fn only_who_is_named_takes_over() {
 }
 
 #[test]
+fn who_has_every_acknowledged_commit_may_lack_any_number_of_others() {
+    for (names, takes) in [(&["a"][..], true), (&[], false)] {
+        let mut bench = watching(policy(), names);
+        bench.store.put_lease(&identity("b", 1), |lease| {
+            lease.synchronous = members(names);
+            lease.database.lsn = Lsn(5_000 + policy().maximum_lag_on_failover + 1);
+        });
+        bench.read();
+        let says = bench.agent.status().takeover;
+        assert_eq!(says.starts_with("this member"), takes, "{names:?}: {says}");
+    }
+}
+
+#[test]
 fn who_takes_over_names_itself_alone() {
     let mut bench = watching(policy(), &["a", "c"]);
     released(&mut bench, &["a", "c"]);

@@ -21,7 +21,7 @@ impl Invariant for LagIsBounded {
     }
 
     fn sentence(&self) -> &'static str {
-        "Whoever acquires another member's lease is on no older timeline and lacks at most maximum_lag_on_failover, as the cluster's settings or else its own say, of what that had last published, unless a person named it and accepted any loss."
+        "Whoever acquires another member's lease is on no older timeline and lacks at most maximum_lag_on_failover, as the cluster's settings or else its own say, of what that had last published, unless that named it as having every acknowledged commit, or a person named it and accepted any loss."
     }
 
     fn source(&self) -> &'static str {
@@ -44,7 +44,9 @@ impl Invariant for LagIsBounded {
         let lacks = published.0.saturating_sub(own.lsn);
         let behind = TimelineId(world.branches.get(own.branch).number) < before.database.timeline;
         let own_limit = Some(world.setup.policy.maximum_lag_on_failover);
+        let named = before.synchronous.contains(&written.lease.holder);
         let allowed = self.allowed.get(&written.by).copied().unwrap_or(own_limit);
+        let allowed = allowed.filter(|_| !named);
         if allowed.is_some_and(|allowed| lacks > allowed) || behind {
             return Err(format!(
                 "{} takes over from {} and lacks {lacks} bytes",

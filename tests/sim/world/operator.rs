@@ -10,7 +10,9 @@ use harmony_agent::core::ids::{Epoch, MemberId, Revision};
 use harmony_agent::core::membership;
 use harmony_agent::core::order::{Answer, Order, Pause, Wish};
 use harmony_agent::core::records::{ClusterSettings, ClusterState, Header, Key, Record};
+use harmony_agent::core::synchronous::SynchronousMode;
 use harmony_agent::core::time::StoreTime;
+use harmony_agent::core::timing::Timing;
 
 use super::fault::{Fault, Kind};
 use super::{Fact, Item, World, Written};
@@ -62,7 +64,7 @@ impl World {
             Kind::Withdraw => cluster.order = None,
             Kind::ChangeSettings => {
                 cluster.settings = self.other_settings(&fault);
-                self.say(format_args!("operator: {:?}", cluster.settings));
+                self.say(format_args!("operator: {}", shown(&cluster.settings)));
             }
             Kind::Drain | Kind::Remove => match self.members_changed(&fault, epoch, cluster) {
                 Ok(Some(changed)) => cluster = changed,
@@ -123,14 +125,57 @@ impl World {
     }
 
     /// A 64th of the lag that the members allow, eight times of it, or theirs; a failback after a
-    /// while, never, or as they say.
+    /// while, never, or as they say; other timings; in worlds where agents say for which standbys commits
+    /// wait, another mode; another preference of one member.
     fn other_settings(&self, fault: &Fault) -> ClusterSettings {
         let lag = self.setup.policy.maximum_lag_on_failover;
         let soon = self.setup.scaled(3_000) / MS;
+        let (timing, further) = (fault.detail / 9 % 4, fault.detail / 36);
+        let (mode, number) = (further % 4, further / 4 % 3);
+        let modes = [
+            None,
+            Some(SynchronousMode::Strict),
+            Some(SynchronousMode::Off),
+            Some(SynchronousMode::On),
+        ];
+        let changes = self.setup.policy.synchronous == SynchronousMode::On;
+        let preferred = u8::try_from(further / 12 % 4).unwrap_or(0);
+        let member = self.machines[fault.machine].member.clone();
         ClusterSettings {
             maximum_lag_on_failover: [Some(lag / 64), Some(lag * 8), None][third(fault.detail)],
             failback_after_ms: [None, Some(soon), Some(0)][third(fault.detail / 3)],
+            timing: self.other_timing(timing),
+            priorities: (preferred > 0).then_some((member, preferred)).into_iter().collect(),
+            synchronous_mode: modes[usize::try_from(mode).unwrap_or(0)].filter(|_| changes),
+            synchronous_standbys: [None, Some(1), Some(2)][third(number)].filter(|_| changes),
+            ..ClusterSettings::default()
         }
+    }
+
+    /// A lease that is longer, with other parts; `None` for as the members say.
+    fn other_timing(&self, which: u64) -> Option<Box<Timing>> {
+        let own = Timing::of(&self.setup.policy);
+        let other = match which {
+            1 => Timing { lease_duration: own.lease_duration * 3 / 2, ..own },
+            2 => Timing {
+                heartbeat_interval: own.heartbeat_interval / 2,
+                fence_timeout: own.fence_timeout * 5 / 4,
+                safety_margin: own.safety_margin * 3 / 2,
+                lease_duration: own.lease_duration * 8 / 5,
+                takeover_step: own.takeover_step * 2,
+                ..own
+            },
+            3 => Timing {
+                heartbeat_timeout: own.heartbeat_timeout / 2,
+                failure_threshold: own.failure_threshold + 1,
+                clock_drift_ppm: own.clock_drift_ppm * 2,
+                lease_duration: own.lease_duration * 11 / 10,
+                ..own
+            },
+            _ => return None,
+        };
+        assert!(other.is_safe(), "{other:?}");
+        Some(Box::new(other))
     }
 
     fn order(&self, fault: &Fault, epoch: Epoch) -> Order {
@@ -193,9 +238,14 @@ impl World {
     pub(crate) fn lift_pause(&mut self) {
         self.queue.retain(|_, item| !matches!(item, Item::Operator(_)));
         if let Some(Described { mut cluster, revision, .. }) = self.described() {
-            let wanted = (None, BTreeSet::new(), BTreeMap::new());
-            let left =
-                (cluster.paused.take(), take(&mut cluster.drained), take(&mut cluster.removed));
+            let wanted = (None, BTreeSet::new(), BTreeMap::new(), None);
+            let left = (
+                cluster.paused.take(),
+                take(&mut cluster.drained),
+                take(&mut cluster.removed),
+                // How soon all has to be well again is said by the members' own.
+                cluster.settings.timing.take(),
+            );
             if left == wanted {
                 return;
             }
@@ -213,6 +263,11 @@ impl World {
             self.say(format_args!("store: {} is {word}: {}", answer.id, answer.text));
         }
     }
+}
+
+/// Settings for people.
+fn shown(settings: &ClusterSettings) -> String {
+    serde_json::to_string(settings).unwrap()
 }
 
 fn third(detail: u64) -> usize {

@@ -31,11 +31,9 @@ impl Told {
                 self.settings = record.settings.clone();
                 self.order = record.order.clone();
             }
-            Slot::Absent => {
-                (self.pause, self.order) = (None, None);
-                self.settings = ClusterSettings::default();
-            }
-            // A pause or settings that were read last while the record is bad; an order may have been withdrawn.
+            // Settings that were read last go on to count.
+            Slot::Absent => (self.pause, self.order) = (None, None),
+            // So does a pause while the record is bad; an order may have been withdrawn.
             Slot::Invalid { .. } => self.order = None,
         }
         let any_loss =
