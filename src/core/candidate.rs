@@ -179,7 +179,11 @@ pub fn eligible(
     }
     let synchronous = &lease.synchronous;
     let at_any_loss = fitness.ordered == Some(Wanted::AtAnyLoss);
-    if !synchronous.is_empty() && !synchronous.contains(fitness.me) && !at_any_loss {
+    // Whoever acknowledged the commits has them, as long as nobody else could have taken over.
+    let own = lease.released.is_none()
+        && lease.holder == *fitness.me
+        && lease.instance == *fitness.instance;
+    if !synchronous.is_empty() && !synchronous.contains(fitness.me) && !own && !at_any_loss {
         return Err(WhyNot::NotSynchronous);
     }
     let allowed = match fitness.ordered {

@@ -1,6 +1,7 @@
 //! What a person may change about the members in `cluster_state` (`docs/protocol.md`, section 7): pure, on
 //! what was read, to be written by one compare-and-set.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub enum Refused {
         /// From when on it would count as silent.
         silent_after: Duration,
     },
+    /// The lease names it as having every acknowledged commit, and no other that is there does.
+    Named(MemberId),
     /// Nobody could take over from the primary that is to be drained.
     NobodyElse(MemberId),
     /// The primary is to be drained, and would not hand over.
@@ -57,6 +60,11 @@ impl fmt::Display for Refused {
                  and try again when it has been silent for {:.1} s",
                 age.as_secs_f64(),
                 silent_after.as_secs_f64()
+            ),
+            Self::Named(member) => write!(
+                f,
+                "{member} is the only one besides the primary that has every acknowledged commit; without \
+                 it nobody could take over. Bring another standby up, or set synchronous.mode to off, first"
             ),
             Self::NobodyElse(member) => write!(
                 f,
@@ -117,7 +125,7 @@ fn must_be_known(
 /// `cluster` without `member`, whose agent does not run any more.
 ///
 /// # Errors
-/// It is the primary, runs, or is nobody.
+/// It is the primary, runs, is the only one that has every acknowledged commit, or is nobody.
 pub fn remove(
     snapshot: &Snapshot,
     mut cluster: ClusterState,
@@ -131,6 +139,14 @@ pub fn remove(
     let slot = snapshot.heartbeats.get(member);
     if let Some(age) = slot.and_then(|slot| snapshot.age(slot)).filter(|age| *age <= silent_after) {
         return Err(Refused::Running { member: member.clone(), age, silent_after });
+    }
+    let named = snapshot.lease.record().map(|lease| &lease.synchronous);
+    let named_alone = |named: &BTreeSet<MemberId>| {
+        named.contains(member)
+            && !named.iter().any(|it| it != member && cluster.members.contains_key(it))
+    };
+    if named.is_some_and(named_alone) {
+        return Err(Refused::Named(member.clone()));
     }
     cluster.members.remove(member);
     cluster.drained.remove(member);

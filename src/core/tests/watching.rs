@@ -1,6 +1,8 @@
 use super::bench::*;
 use crate::core::candidate::WhyNot;
-use crate::core::event::{Effect, Event, Process, Reason, State, WriteOutcome};
+use crate::core::event::{
+    Action, Effect, Event, Observation, Process, Reason, State, WriteOutcome,
+};
 use crate::core::ids::{Epoch, Lsn, Revision, TimelineId};
 use crate::core::policy::Policy;
 use crate::core::records::{Invalid, Key, Release};
@@ -154,8 +156,7 @@ fn a_planned_change_loses_nothing_while_the_old_primary_can_take_it_back() {
     release(&mut bench, Some("a"), 5_001);
     assert!(bench.lease_written().is_none());
     assert!(bench.effects.contains(&Effect::Observe), "what was seen of us may be old");
-    let caught_up =
-        crate::core::event::Observation { lsn: Lsn(5_001), ..seen(Process::RunningStandby) };
+    let caught_up = Observation { lsn: Lsn(5_001), ..seen(Process::RunningStandby) };
     bench.step(Event::Observed(caught_up));
     assert!(bench.lease_written().is_some());
 }
@@ -411,4 +412,28 @@ fn a_primary_that_should_be_a_standby_is_killed() {
     bench.observe(Process::RunningPrimary);
     assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::StrayPrimary)));
     assert!(bench.fences());
+}
+
+/// A standby without a stream is made to rejoin a primary that lives, and not one that may be dead: who
+/// takes over must not be busy with that.
+#[test]
+fn only_a_primary_that_renews_is_rejoined() {
+    for (renews, wanted) in [(true, true), (false, false)] {
+        let long = |store: &mut Store| {
+            store.put_lease(&identity("b", 1), |lease| lease.lease_duration = seconds(60));
+        };
+        let mut bench = Bench::watching_with(policy(), long);
+        let mut rejoins = false;
+        for _ in 0..40 {
+            if renews {
+                long(&mut bench.store);
+            }
+            let alone = Observation { streaming: false, ..seen(Process::RunningStandby) };
+            bench.step(Event::Observed(alone));
+            bench.quiet_seconds(1);
+            let mut open = bench.open.iter();
+            rejoins |= open.any(|it| matches!(it, Effect::Act(_, Action::Rejoin { .. }, ..)));
+        }
+        assert_eq!(rejoins, wanted, "renews: {renews}");
+    }
 }

@@ -88,8 +88,10 @@ impl World {
                 (self.branches.get(data.place.branch).number, data.place.branch, data.place.lsn)
             });
             let streaming = machine.db.streaming.map(|from| self.name(from));
+            let status = machine.agent.as_ref().map(|agent| agent.core.status());
+            let takeover = status.map_or_else(String::new, |status| status.takeover);
             words.push(format!(
-                "{}: {state}, {:?}, data {data:?}, streams from {streaming:?}",
+                "{}: {state}, {:?}, data {data:?}, streams from {streaming:?}, says {takeover:?}",
                 machine.host, machine.db.server
             ));
         }
