@@ -42,23 +42,23 @@ pub enum Command {
     ///
     /// Keys: timing.* and profile (within the timing rule, all timings at once), synchronous.mode,
     /// synchronous.standbys, failover.maximum_lag_on_failover, failover.failback_after,
-    /// failover.on_hung, failover.on_disk_full, and failover.priority with --member. Several go in
+    /// failover.on_hung, failover.on_disk_full, and failover.priority with --of. Several go in
     /// together or not at all. Values are as in the environment: 16MiB, 10m, strict
     Set {
         /// A key and its value, and further ones
         #[arg(required = true, num_args = 2.., value_names = ["KEY", "VALUE"])]
         pairs: Vec<String>,
         /// Whose failover.priority it is
-        #[arg(long)]
-        member: Option<MemberId>,
+        #[arg(long, value_name = "MEMBER")]
+        of: Option<MemberId>,
     },
     /// Let every member's own configuration count again
     Unset {
         /// One of the same keys, or `timing` for all timings
         key: String,
         /// Whose failover.priority it is
-        #[arg(long)]
-        member: Option<MemberId>,
+        #[arg(long, value_name = "MEMBER")]
+        of: Option<MemberId>,
     },
 }
 
@@ -74,13 +74,12 @@ pub fn config(command: &Command, settings: &Settings) -> Result<(), Failure> {
         Command::Budget { output } => show_budget(&settings.load()?.config, *output),
         Command::Show { effective: false, output } => show(&settings.load()?.effective, *output),
         Command::Show { effective: true, output } => show_effective(settings, *output),
-        Command::Set { pairs, member } => {
-            let changes = changes(pairs, member.as_ref()).map_err(usage)?;
+        Command::Set { pairs, of } => {
+            let changes = changes(pairs, of.as_ref()).map_err(usage)?;
             change(settings, |set, own| changes.apply(set, own))
         }
-        Command::Unset { key, member } => {
-            let unset =
-                |set: &ClusterSettings| config::unset_for_cluster(set, key, member.as_ref());
+        Command::Unset { key, of } => {
+            let unset = |set: &ClusterSettings| config::unset_for_cluster(set, key, of.as_ref());
             // What is wrong in itself is said before anybody is asked.
             unset(&ClusterSettings::default()).map_err(usage)?;
             change(settings, |set, _| unset(set))

@@ -114,8 +114,8 @@ fn key(path: &str) -> Result<&'static Key, String> {
 
 fn about_member(has_priority: bool, member: Option<&MemberId>) -> Result<(), String> {
     match (has_priority, member) {
-        (true, None) => Err(format!("{PRIORITY} is a member's: say whose with --member")),
-        (false, Some(_)) => Err(format!("--member goes with {PRIORITY} only")),
+        (true, None) => Err(format!("{PRIORITY} is a member's: say whose with --of")),
+        (false, Some(_)) => Err(format!("--of goes with {PRIORITY} only")),
         (true, Some(_)) | (false, None) => Ok(()),
     }
 }
@@ -398,9 +398,9 @@ mod tests {
             assert!(why.contains(words), "{path} {text}: {why}");
         }
         let nobody = Changes::parse([(PRIORITY, "1")], None).unwrap_err();
-        assert!(nobody.contains("--member"), "{nobody}");
+        assert!(nobody.contains("--of"), "{nobody}");
         let odd = Changes::parse([(MODE, "on")], Some("b".parse().unwrap())).unwrap_err();
-        assert!(odd.contains("--member"), "{odd}");
+        assert!(odd.contains("--of"), "{odd}");
         assert!(unset_for_cluster(&none, "log.level", None).is_err());
     }
 }

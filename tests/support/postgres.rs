@@ -66,7 +66,7 @@ impl Scene {
 
     /// A new, empty one whose directory's name begins so.
     pub(crate) fn called(prefix: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").unwrap();
+        let dir = tempfile::Builder::new().prefix(prefix).tempdir_in(std::env::temp_dir()).unwrap();
         let scene = Self { dir };
         scene.give_away(scene.path());
         std::fs::write(scene.password_file(), format!("{PASSWORD}\n")).unwrap();

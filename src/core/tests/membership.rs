@@ -7,7 +7,7 @@ use crate::core::event::{Event, Process, State};
 use crate::core::ids::{Epoch, MemberId};
 use crate::core::membership::{self, Refused};
 use crate::core::order::{Order, Wish};
-use crate::core::records::{ClusterState, Key, Record, Release, Snapshot};
+use crate::core::records::{ClusterState, Key, Record, Release, Slot, Snapshot};
 use std::time::Duration;
 
 /// What the primary writes of the cluster next, if it does.
@@ -268,6 +268,18 @@ fn only_a_silent_member_that_is_not_the_primary_is_removed() {
     assert!(matches!(remove("b"), Err(Refused::Running { .. })));
     let Err(unknown) = remove("x") else { panic!("x is nobody") };
     assert!(unknown.to_string().ends_with("those there are: a, b, c"), "{unknown}");
+    let named = |names: &[&str]| {
+        let Slot::Valid { mut record, header, revision, created } = snapshot.lease.clone() else {
+            panic!("no lease")
+        };
+        record.synchronous = names.iter().map(|name| member(name)).collect();
+        let lease = Slot::Valid { record, header, revision, created };
+        let snapshot = Snapshot { lease, ..snapshot.clone() };
+        let silent_after = membership::silent_after(&snapshot, &policy());
+        membership::remove(&snapshot, before.clone(), &member("c"), silent_after)
+    };
+    assert_eq!(named(&["c"]), Err(Refused::Named(member("c"))));
+    assert_eq!(named(&["b", "c"]), remove("c"));
     let after = remove("c").unwrap();
     assert!(!after.members.contains_key(&member("c")));
     assert_eq!(after.removed.get(&member("c")), Some(&identity("c", 1).boot));

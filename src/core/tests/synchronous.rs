@@ -362,6 +362,23 @@ fn only_who_is_named_takes_over() {
     }
 }
 
+/// A primary that comes back as a standby beside its own lease, which names others: nobody has more.
+#[test]
+fn the_holder_itself_may_take_its_own_lease_again() {
+    let beside = |instance: &str| {
+        let mut bench = Bench::watching();
+        bench.store.put_lease(&identity("a", 1), |lease| {
+            lease.synchronous = members(&["c"]);
+            lease.instance = instance.parse().unwrap();
+        });
+        bench.read();
+        bench.agent.status().takeover
+    };
+    assert!(beside("instance-a").contains("lease_kept"), "{}", beside("instance-a"));
+    // Another agent of that name is another one.
+    assert!(beside("another").contains("synchronous set"), "{}", beside("another"));
+}
+
 #[test]
 fn who_has_every_acknowledged_commit_may_lack_any_number_of_others() {
     for (names, takes) in [(&["a"][..], true), (&[], false)] {
