@@ -44,7 +44,11 @@ fn an_outage_of_the_store_is_ridden_out_by_promises() {
     let outage = facts(&report, "store_outage");
     assert_eq!(outage["fate"], "rode_out", "{report}");
     assert_eq!(outage["alarms"], json!(["held_by_promises"]), "{report}");
-    assert_eq!((&outage["epochs"], &outage["databases_restarted"]), (&json!(0), &json!(0)), "{report}");
+    assert_eq!(
+        (&outage["epochs"], &outage["databases_restarted"]),
+        (&json!(0), &json!(0)),
+        "{report}"
+    );
     assert!(number(outage, "/away_ms") >= WATCHED, "{report}");
     assert_eq!(number(&report, "/summary/lost_acked"), 0.0, "{report}");
 }
@@ -67,6 +71,10 @@ fn another_store_is_obeyed_by_nobody_and_the_old_one_is_enough() {
     assert_eq!(replaced["fate"], "rode_out", "{report}");
     assert_eq!(replaced["alarms"], json!(["store_rejects", "held_by_promises"]), "{report}");
     assert_eq!(replaced["written"], 0, "{report}");
-    assert_eq!((&replaced["epochs"], &replaced["databases_restarted"]), (&json!(0), &json!(0)), "{report}");
+    assert_eq!(
+        (&replaced["epochs"], &replaced["databases_restarted"]),
+        (&json!(0), &json!(0)),
+        "{report}"
+    );
     assert_eq!(number(&report, "/summary/lost_acked"), 0.0, "{report}");
 }

@@ -171,7 +171,11 @@ mod tests {
             written: Some(0),
             ..facts(Fate::RodeOut, 0, 0)
         };
-        assert!(replaced.text().contains("refused the new one after 260.0 ms"), "{}", replaced.text());
+        assert!(
+            replaced.text().contains("refused the new one after 260.0 ms"),
+            "{}",
+            replaced.text()
+        );
         let text = serde_json::to_string(&Facts::StoreReplace(replaced)).unwrap();
         assert_eq!(
             text,

@@ -121,7 +121,8 @@ mod tests {
         let said: Said = serde_json::from_str(text).unwrap();
         assert!(said.is_paused && said.refuses_store());
         assert_eq!(said.alarms_of_store(), ["store_rejects"]);
-        let said: Said = serde_json::from_str(r#"{"state":"replica_failed","epoch":1,"paused":null}"#).unwrap();
+        let said: Said =
+            serde_json::from_str(r#"{"state":"replica_failed","epoch":1,"paused":null}"#).unwrap();
         assert!(!said.is_paused);
     }
 }

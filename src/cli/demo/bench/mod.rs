@@ -168,7 +168,9 @@ impl<'a> Bench<'a> {
             let committed = ledger.lock().first_taken_over(since).map(|ack| ack.member);
             if let Some(index) = begins.or(committed) {
                 let (name, after) = (&self.cluster.members[index].name, now().since(since));
-                return Err(Broken(format!("{name} took over {meanwhile}, after {after:.1?}")).into());
+                return Err(
+                    Broken(format!("{name} took over {meanwhile}, after {after:.1?}")).into()
+                );
             }
             if now() > since + time {
                 return Ok(());

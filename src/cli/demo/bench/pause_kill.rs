@@ -1,8 +1,8 @@
 //! The primary's node dies while transitions are paused: nobody takes over until they are resumed.
 
 use super::{AWAY, Bench, Taken};
-use crate::cli::demo::hand;
 use crate::cli::demo::facts::{Broken, Facts};
+use crate::cli::demo::hand;
 use crate::cli::demo::ledger::SharedLedger;
 use crate::cli::demo::report::Milliseconds;
 use crate::cli::demo::said::Said;
@@ -21,7 +21,9 @@ impl Bench<'_> {
         primary: usize,
     ) -> anyhow::Result<Taken> {
         hand::pause(self.config).await?;
-        let met = |said: &[Option<Said>]| said.iter().all(|it| it.as_ref().is_some_and(|it| it.is_paused));
+        let met = |said: &[Option<Said>]| {
+            said.iter().all(|it| it.as_ref().is_some_and(|it| it.is_paused))
+        };
         self.cluster.until("every member knows of the pause", AWAY, met).await?;
         let before = hand::holder(self.config).await?;
         let marks = self.log_lengths();

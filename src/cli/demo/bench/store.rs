@@ -163,7 +163,8 @@ impl Bench<'_> {
         let last = ledger.lock().last_before(now()).map(|ack| ack.at.since(at));
         let last_commit = last.filter(|_| fate == Fate::Fenced);
         let late = last_commit.filter(|last| *last > policy.lease_duration);
-        let late = late.map(|last| format!("a commit was acknowledged {last:.1?} after the last renewal"));
+        let late =
+            late.map(|last| format!("a commit was acknowledged {last:.1?} after the last renewal"));
         match broken.or(late) {
             Some(text) => Err(Broken(text).into()),
             None => Ok(Meanwhile { fate, alarms: said.alarms_of_store(), last_commit }),
@@ -212,7 +213,8 @@ impl Bench<'_> {
         let aside = dir.with_extension("aside");
         fs::rename(&dir, &aside).with_context(|| format!("move {} away", dir.display()))?;
         fs::create_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
-        let settings = store::Settings::Sqlite(store::sqlite::Settings { path: file.to_path_buf() });
+        let settings =
+            store::Settings::Sqlite(store::sqlite::Settings { path: file.to_path_buf() });
         let (cluster, member) = (&self.config.cluster_id, &self.config.member);
         let new = store::open(cluster, member, &settings, PATIENCE).await;
         drop(new.context("make a new store")?);

@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::{AFTER, AWAY, Bench, LOOK, Taken, is_served};
 use crate::cli::demo::cluster::REJOIN;
+use crate::cli::demo::facts::Facts;
 use crate::cli::demo::fault::Fault;
 use crate::cli::demo::hand;
-use crate::cli::demo::facts::Facts;
 use crate::cli::demo::ledger::{Ack, SharedLedger};
 use crate::cli::demo::member::PREFERRED;
 use crate::cli::demo::report::Milliseconds;
@@ -92,7 +92,8 @@ impl Bench<'_> {
             self.cluster.board.say(format!("{PREFERRED} hands over, to be asked back"));
         }
         let met = |said: &[Option<Said>]| {
-            let counts_on = |said: &Said| said.leads() && said.line.iter().any(|it| it == PREFERRED);
+            let counts_on =
+                |said: &Said| said.leads() && said.line.iter().any(|it| it == PREFERRED);
             said.iter().flatten().any(counts_on)
         };
         self.cluster.until(&format!("another primary counts on {PREFERRED}"), REJOIN, met).await
@@ -163,7 +164,11 @@ impl Bench<'_> {
     ///
     /// # Errors
     /// It did not come back, or what was asked for was refused.
-    pub(super) async fn watch(&self, ledger: &SharedLedger, injected: Injected) -> anyhow::Result<Outcome> {
+    pub(super) async fn watch(
+        &self,
+        ledger: &SharedLedger,
+        injected: Injected,
+    ) -> anyhow::Result<Outcome> {
         let policy = &self.config.policy;
         let lease = policy.failover_timeout(policy.lease_duration);
         let (quiet, limit) = (injected.at + lease + AFTER, injected.at + lease + AWAY);
@@ -209,7 +214,8 @@ impl Bench<'_> {
         }
         let Some(said) = self.cluster.members[injected.member].ask().await else { return Ok(None) };
         let ours = |id: &str| injected.order.is_some_and(|order| order.to_string() == id);
-        if let Some(answer) = said.answer.as_ref().filter(|answer| !answer.done && ours(&answer.id)) {
+        if let Some(answer) = said.answer.as_ref().filter(|answer| !answer.done && ours(&answer.id))
+        {
             bail!("what was asked for was refused, or not carried out: {}", answer.text);
         }
         let is_ambiguous =
