@@ -89,7 +89,9 @@ impl Bench<'_> {
         let met = |said: &[Option<Said>]| {
             said.iter().all(|it| it.as_ref().is_some_and(Said::refuses_store))
         };
-        self.cluster.until("every member says that it is another store", AWAY, met).await?;
+        let said =
+            self.cluster.until("every member says that it is another store", AWAY, met).await;
+        said.map_err(|error| Broken(error.to_string()))?;
         let alarmed = now().since(at);
         let time = self.long_enough();
         let when = "while another store stood in the place of the store";
