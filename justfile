@@ -46,7 +46,8 @@ bench fault="node-kill" runs="10":
 
 # The figures of every fault
 bench-all runs="10":
-    for fault in none node-kill pg-kill agent-kill agent-freeze agent-restart agent-term; do \
+    for fault in none node-kill pg-kill agent-kill agent-freeze agent-restart agent-term switchover failback pause-kill \
+        store-outage store-replace; do \
         ./deploy/demo --fault $fault --runs {{ runs }} --report json || exit 1; \
     done
 

@@ -11,7 +11,7 @@ use crate::config::show_duration;
 use crate::core::order::Pause;
 use crate::core::records::{ClusterState, Snapshot};
 use crate::core::time::StoreTime;
-use crate::operator::Operator;
+use crate::operator::{Operator, Trouble};
 
 /// Longest reason kept.
 const LONGEST_REASON: usize = 200;
@@ -53,12 +53,7 @@ pub fn pause(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> 
         let config = settings.read()?.config;
         let mut operator = Operator::open(&config).await.map_err(failure)?;
         let by = whoever(&config.member);
-        let put = |snapshot: &Snapshot, cluster: ClusterState| {
-            let until = arguments.duration.map(|duration| ends(snapshot, duration)).transpose()?;
-            let pause = Pause { reason: arguments.reason.clone(), by: by.clone(), until };
-            Ok(Some(ClusterState { paused: Some(pause), ..cluster }))
-        };
-        operator.change(put).await.map_err(failure)?;
+        put(&mut operator, &arguments.reason, &by, arguments.duration).await.map_err(failure)?;
         let end = match arguments.duration {
             Some(duration) => format!("for {}", show_duration(duration)),
             None => "until `harmony-agent resume`".to_owned(),
@@ -67,6 +62,30 @@ pub fn pause(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> 
             "paused {end}: nobody takes over by itself; a primary that loses its lease still fences"
         ))
     })
+}
+
+/// Writes a pause into the description of the cluster, until it is lifted or for `duration`.
+pub(super) async fn put(
+    operator: &mut Operator,
+    reason: &str,
+    by: &str,
+    duration: Option<Duration>,
+) -> Result<(), Trouble> {
+    let put = |snapshot: &Snapshot, cluster: ClusterState| {
+        let until = duration.map(|duration| ends(snapshot, duration)).transpose()?;
+        let pause = Pause { reason: reason.to_owned(), by: by.to_owned(), until };
+        Ok(Some(ClusterState { paused: Some(pause), ..cluster }))
+    };
+    operator.change(put).await.map(drop)
+}
+
+/// Takes the pause out of it; returns whether there was one.
+pub(super) async fn lift(operator: &mut Operator) -> Result<bool, Trouble> {
+    let without = |_: &Snapshot, cluster: ClusterState| {
+        let paused = cluster.paused.is_some();
+        Ok(paused.then_some(ClusterState { paused: None, ..cluster }))
+    };
+    operator.change(without).await
 }
 
 fn ends(snapshot: &Snapshot, duration: Duration) -> Result<StoreTime, String> {
@@ -83,11 +102,7 @@ pub fn resume(settings: &Settings) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let config = settings.read()?.config;
         let mut operator = Operator::open(&config).await.map_err(failure)?;
-        let without = |_: &Snapshot, cluster: ClusterState| {
-            let paused = cluster.paused.is_some();
-            Ok(paused.then_some(ClusterState { paused: None, ..cluster }))
-        };
-        match operator.change(without).await.map_err(failure)? {
+        match lift(&mut operator).await.map_err(failure)? {
             true => output::print("resumed"),
             false => output::print("nothing was paused"),
         }

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use harmony_agent::store::{
@@ -144,6 +146,61 @@ async fn another_file_under_the_name_is_another_store() {
         "{outcome:?}"
     );
     assert!(!file.path().exists(), "the file was made again");
+}
+
+/// Moves the file away and back until it is dropped, with the file in its place.
+struct Mover(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Mover {
+    fn start(file: &InFile) -> Self {
+        const STAY: Duration = Duration::from_millis(2);
+        let end = Arc::new(AtomicBool::new(false));
+        let (here, there) = (file.path(), file.0.path().join("moved.db"));
+        let ended = Arc::clone(&end);
+        let work = move || {
+            while !ended.load(Ordering::Relaxed) {
+                std::fs::rename(&here, &there).unwrap();
+                std::thread::sleep(STAY);
+                std::fs::rename(&there, &here).unwrap();
+                std::thread::sleep(STAY);
+            }
+        };
+        Self(end, Some(std::thread::spawn(work)))
+    }
+}
+
+impl Drop for Mover {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.1.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_not_to_have_landed_has_not_when_the_file_is_back() {
+    let file = InFile::new();
+    let store = opened(&file).await;
+    let mut at = put(&store, &Key::Lease, None, "a-0").await;
+    let _mover = Mover::start(&file);
+    for number in 1..200 {
+        let write = write(&Key::Lease, Some(at), &format!("a-{number}"));
+        let outcome = store.compare_and_set(&write, LIMIT).await;
+        let found = loop {
+            if let Ok(found) = store.read(&Key::Lease, LIMIT).await {
+                break found.unwrap().revision;
+            }
+        };
+        match outcome {
+            WriteOutcome::Applied { revision } => assert_eq!(found, revision),
+            WriteOutcome::Unknown { .. } => {}
+            WriteOutcome::Refused { .. }
+            | WriteOutcome::NotSent { .. }
+            | WriteOutcome::Rejected(_) => assert_eq!(found, at, "{outcome:?}, but it is there"),
+        }
+        at = found;
+    }
 }
 
 #[tokio::test]

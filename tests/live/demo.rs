@@ -80,12 +80,12 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-fn number(report: &Value, pointer: &str) -> f64 {
+pub(super) fn number(report: &Value, pointer: &str) -> f64 {
     report.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer}: {report}"))
 }
 
 /// One run of `arguments`: less than `gap` ms, one writer at a time.
-fn fault(arguments: &[&str], gap: f64, fails_over: bool) -> Value {
+pub(super) fn fault(arguments: &[&str], gap: f64, fails_over: bool) -> Value {
     let report = Place::new().report(arguments);
     check(&report, gap, fails_over);
     report
@@ -133,9 +133,9 @@ fn takeovers(kept: &Value) -> Vec<String> {
 }
 
 /// The lease of the profile `fast`: whoever waits it out is not faster.
-const LEASE: f64 = 1000.0;
+pub(super) const LEASE: f64 = 1000.0;
 /// Lease and margin are waited out; the rest is a debug build on a machine with other things to do.
-const EXPIRY: f64 = LEASE + 100.0 + 1500.0;
+pub(super) const EXPIRY: f64 = LEASE + 100.0 + 1500.0;
 /// Nobody takes over.
 const UNNOTICED: f64 = 500.0;
 

@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod conditions;
 mod demo;
+mod demo_operating;
 mod hooks;
 mod members;
 mod nats_trouble;

@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::StoreChoice;
 use super::client::{Host, make_table};
-use super::member::{Common, Member, Said, describe};
+use super::member::{Common, Member, describe};
 use super::report::{Kept, KeptMember};
+use super::said::Said;
 use super::view::Board;
 
 /// Time between two questions while something is waited for.
@@ -76,6 +77,30 @@ impl Cluster {
             self.check_agents()?;
             if Instant::now() > end {
                 bail!("not every member follows after {limit:?}\n{}", self.account(&said));
+            }
+            sleep(ASK).await;
+        }
+    }
+
+    /// Waits until what all members say is as `met` wants it; `what` that is, for a person.
+    ///
+    /// # Errors
+    /// As [`Self::all_follow`].
+    pub(super) async fn until(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        met: impl Fn(&[Option<Said>]) -> bool,
+    ) -> anyhow::Result<()> {
+        let end = Instant::now() + limit;
+        loop {
+            let said = self.ask().await;
+            if met(&said) {
+                return Ok(());
+            }
+            self.check_agents()?;
+            if Instant::now() > end {
+                bail!("not within {limit:?}: {what}\n{}", self.account(&said));
             }
             sleep(ASK).await;
         }

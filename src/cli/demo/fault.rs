@@ -31,6 +31,17 @@ pub enum Fault {
     AgentTerm,
     /// No fault: another primary is asked for, as `harmony-agent switchover` does
     Switchover,
+    /// No fault: a member of higher priority that does not lead is to lead again, as
+    /// `harmony-agent failback` asks for it
+    Failback,
+    /// Transitions are paused, as by `harmony-agent pause`, and the primary's node is killed; nobody takes
+    /// over before they are resumed
+    PauseKill,
+    /// The store takes no writes for three times as long as a takeover waits (SQLite)
+    StoreOutage,
+    /// A new, empty store stands in the place of the store for as long, then the old one is put back
+    /// (SQLite)
+    StoreReplace,
 }
 
 impl Fault {
@@ -45,18 +56,50 @@ impl Fault {
             Self::AgentRestart => "agent-restart",
             Self::AgentTerm => "agent-term",
             Self::Switchover => "switchover",
+            Self::Failback => "failback",
+            Self::PauseKill => "pause-kill",
+            Self::StoreOutage => "store-outage",
+            Self::StoreReplace => "store-replace",
         }
     }
 
-    /// Does it to `member`; returns the moment right before. A switchover is asked for elsewhere.
+    /// Somebody else has to be there to take over.
+    pub(super) fn needs_another(self) -> bool {
+        match self {
+            Self::None
+            | Self::PgKill
+            | Self::AgentRestart
+            | Self::StoreOutage
+            | Self::StoreReplace => false,
+            Self::NodeKill
+            | Self::AgentKill
+            | Self::AgentFreeze
+            | Self::AgentTerm
+            | Self::Switchover
+            | Self::Failback
+            | Self::PauseKill => true,
+        }
+    }
+
+    /// It is done to the store, which therefore has to be the demo's own.
+    pub(super) fn is_of_store(self) -> bool {
+        matches!(self, Self::StoreOutage | Self::StoreReplace)
+    }
+
+    /// Does it to `member`; returns the moment right before. What is asked for, or done to the store, is
+    /// not done here.
     ///
     /// # Errors
     /// Something that was to be signalled is not there.
     pub(super) fn inject(self, member: &Member) -> anyhow::Result<Instant> {
         // Everything is looked up first: finding a process takes longer than killing it.
         match self {
-            Self::None | Self::Switchover => Ok(now()),
-            Self::NodeKill => kill_node(member),
+            Self::None
+            | Self::Switchover
+            | Self::Failback
+            | Self::StoreOutage
+            | Self::StoreReplace => Ok(now()),
+            Self::NodeKill | Self::PauseKill => kill_node(member),
             Self::PgKill => {
                 let Some(postmaster) = member.postmaster() else {
                     bail!("the primary {} has no postmaster to kill", member.name)

@@ -74,6 +74,11 @@ impl Ledger {
         self.acks.iter().find(|ack| ack.at > fault && ack.timeline > before).copied()
     }
 
+    /// The last commit of any client before `until`.
+    pub(super) fn last_before(&self, until: Instant) -> Option<Ack> {
+        self.acks.iter().rev().find(|ack| ack.at < until).copied()
+    }
+
     /// The following client's commits after `from`.
     pub(super) fn count_since(&self, from: Instant) -> usize {
         self.following().rev().take_while(|ack| ack.at > from).count()
@@ -228,6 +233,8 @@ mod tests {
         let ledger = ledger(&[(1, F, 0, 1), (5, F, 0, 1), (50, B, 1, 2), (52, F, 1, 2)]);
         assert_eq!(ledger.first_after_failover(ms(3)).map(|ack| ack.at), Some(ms(52)));
         assert_eq!(ledger.count_since(ms(3)), 2);
+        assert_eq!(ledger.last_before(ms(50)).map(|ack| ack.at), Some(ms(5)));
+        assert_eq!(ledger.last_before(ms(1)), None);
     }
 
     #[test]

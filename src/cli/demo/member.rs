@@ -5,26 +5,24 @@ use std::net::TcpListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, geteuid, getpid, kill_process};
-use serde::Deserialize;
 use serde_json::json;
 
 use super::StoreChoice;
 use super::cleanup::MARK;
 use super::client::Host;
-use crate::core::event::State;
-use crate::http::client::get;
+use super::said::{Said, ask};
 
 /// Below the range from which outgoing connections get theirs: a client that tries again and again
 /// to reach a server that is down might otherwise be given the server's own port.
 const PORTS: std::ops::Range<u32> = 20_000..30_000;
-/// An agent that does not answer within this is asked again later.
-const ANSWER: Duration = Duration::from_millis(500);
 /// Lines of a log shown when something went wrong.
 const TAIL: usize = 12;
+
+/// The member that is preferred over the others, where somebody is.
+pub(super) const PREFERRED: &str = "a";
 
 /// What all members of one demo have in common.
 #[derive(Clone, Debug)]
@@ -39,6 +37,8 @@ pub(super) struct Common {
     pub(super) store: StoreChoice,
     /// Starting point of the timings.
     pub(super) profile: String,
+    /// Name of the member of the highest priority; none: all have the same.
+    pub(super) preferred: Option<&'static str>,
     /// `--set` for every agent.
     pub(super) set: Vec<(String, String)>,
 }
@@ -56,56 +56,6 @@ pub(super) struct Member {
     pub(super) http: String,
     common: Common,
     agent: Option<Child>,
-}
-
-/// What an agent says of its member; the part the demo needs of [`crate::http::view::View`].
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Said {
-    /// Where it is in its workflow.
-    pub(super) state: State,
-    /// The epoch it knows.
-    pub(super) epoch: u64,
-    /// It holds the lease and its database is the primary.
-    #[serde(default)]
-    pub(super) is_primary: bool,
-    /// Its database was seen to accept writes under its lease.
-    #[serde(default)]
-    pub(super) writable: bool,
-    #[serde(default)]
-    database: Option<SaidOfDatabase>,
-    #[serde(default)]
-    members: Vec<SaidOfMember>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct SaidOfDatabase {
-    #[serde(default)]
-    streaming: bool,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct SaidOfMember {
-    member: String,
-    #[serde(default)]
-    lag: Option<u64>,
-}
-
-impl Said {
-    /// The member writes, and may.
-    pub(super) fn leads(&self) -> bool {
-        self.state == State::PrimaryHealthy && self.is_primary && self.writable
-    }
-
-    /// The member follows and gets everything.
-    pub(super) fn follows(&self) -> bool {
-        let streaming = self.database.as_ref().is_some_and(|database| database.streaming);
-        self.state == State::ReplicaWatching && streaming
-    }
-
-    /// Bytes that `member` is behind.
-    pub(super) fn lag_of(&self, member: &str) -> Option<u64> {
-        self.members.iter().find(|said| said.member == member)?.lag
-    }
 }
 
 impl Member {
@@ -180,6 +130,7 @@ impl Member {
                 },
             },
             "http": {"listen": self.http, "advertise": self.http},
+            "failover": {"priority": if self.common.preferred == Some(self.name.as_str()) { 2 } else { 1 }},
             "watchdog": {"mode": "automatic"},
             "peers": {"secret_file": home.join("peers.secret")},
             "shutdown": {"on_sigterm": "hand_over"},
@@ -284,12 +235,6 @@ impl Member {
     }
 }
 
-/// Asks the agent at `http`.
-pub(super) async fn ask(http: &str) -> Option<Said> {
-    let (status, body) = get(http, "/status", ANSWER).await.ok()?;
-    status.is_success().then(|| serde_json::from_slice(&body).ok())?
-}
-
 /// How an agent ended, in words.
 pub(super) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
@@ -357,17 +302,5 @@ mod tests {
         let all: std::collections::BTreeSet<u16> = first.into_iter().chain(second).collect();
         assert_eq!(all.len(), 4);
         assert!(all.iter().all(|port| (20_000..30_000).contains(port)));
-    }
-
-    #[test]
-    fn what_an_agent_says_is_understood_with_more_or_less_in_it() {
-        let text = r#"{"member":"b","state":"replica_watching","epoch":3,"is_primary":false,
-            "writable":false,"database":{"streaming":true,"lsn":"0/1"},"news":1,
-            "members":[{"member":"b","role":"replica","lag":7}]}"#;
-        let said: Said = serde_json::from_str(text).unwrap();
-        assert!(said.follows() && !said.leads());
-        assert_eq!(said.lag_of("b"), Some(7));
-        let said: Said = serde_json::from_str(r#"{"state":"primary_healthy","epoch":1}"#).unwrap();
-        assert!(!said.follows() && !said.leads());
     }
 }

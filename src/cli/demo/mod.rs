@@ -11,14 +11,18 @@
 //! What is measured comes from the clients; the agents' word is taken only for the phases.
 
 mod bench;
+mod check;
 mod cleanup;
 mod client;
 mod cluster;
+mod facts;
 mod fault;
+mod hand;
 mod ledger;
 mod member;
 mod phases;
 mod report;
+mod said;
 mod usage;
 mod view;
 
@@ -36,10 +40,12 @@ use super::output;
 use crate::config::{self, Config, Sources};
 use crate::store::nats;
 use bench::Bench;
+use check::check;
 use cleanup::Home;
 use cluster::{Cluster, REJOIN};
+use facts::Broken;
 pub use fault::Fault;
-use member::Common;
+use member::{Common, PREFERRED};
 use report::{Report, Summary};
 use view::Board;
 
@@ -131,24 +137,6 @@ impl StoreChoice {
     }
 }
 
-/// Keys that tell the members of the demo apart, or are said by its own flags.
-const OWN_KEYS: [&str; 14] = [
-    "cluster_id",
-    "member",
-    "state_dir",
-    "profile",
-    "store.backend",
-    "store.sqlite.path",
-    "store.nats.servers",
-    "database.local.data_dir",
-    "database.local.port",
-    "database.local.socket_dir",
-    "http.listen",
-    "http.advertise",
-    "peers.secret_file",
-    "log.format",
-];
-
 /// Runs a cluster on this machine, does `arguments.fault` to it, and measures how it takes it.
 ///
 /// # Errors
@@ -183,41 +171,6 @@ pub fn demo(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> {
         }
         outcome
     })
-}
-
-fn check(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> {
-    let named = [
-        ("--cluster-id", settings.cluster_id.is_some()),
-        ("--member", settings.member.is_some()),
-        ("--state-dir", settings.state_dir.is_some()),
-        ("--data-dir", settings.data_dir.is_some()),
-        ("--http-listen", settings.http_listen.is_some()),
-        ("--log-format", settings.log_format.is_some()),
-    ];
-    let own = settings.set.iter().map(|(key, _)| key).find(|key| OWN_KEYS.contains(&key.as_str()));
-    let own = own.map(|key| format!("--set {key}"));
-    let wrong =
-        named.iter().find(|(_, is_set)| *is_set).map(|(flag, _)| (*flag).to_owned()).or(own);
-    if let Some(wrong) = wrong {
-        let text = format!("{wrong} is the demo's to choose for each member; leave it out");
-        return Err(Failure::new(Code::Usage, text));
-    }
-    let needs_another = match arguments.fault {
-        Fault::None | Fault::PgKill | Fault::AgentRestart => false,
-        Fault::NodeKill
-        | Fault::AgentKill
-        | Fault::AgentFreeze
-        | Fault::AgentTerm
-        | Fault::Switchover => true,
-    };
-    if needs_another && arguments.members < 2 {
-        let fault = arguments.fault.name();
-        let text = format!(
-            "--members is 1, but --fault {fault} needs another one to take over; use 2 or more"
-        );
-        return Err(Failure::new(Code::Usage, text));
-    }
-    Ok(())
 }
 
 fn tell_left_over(path: &Path) {
@@ -255,6 +208,7 @@ fn common(arguments: &Arguments, settings: &Settings, home: &Home) -> Result<Com
         cluster_id: format!("demo-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]),
         store: arguments.store.clone(),
         profile: settings.profile.clone().unwrap_or_else(|| "fast".to_owned()),
+        preferred: (arguments.fault == Fault::Failback).then_some(PREFERRED),
         set,
     })
 }
@@ -291,7 +245,10 @@ struct Progress {
 }
 
 async fn show(arguments: &Arguments, common: &Common, progress: &Progress) -> Result<(), Failure> {
-    let failed = |error: anyhow::Error| Failure::new(Code::Unavailable, format!("{error:#}"));
+    let failed = |error: anyhow::Error| {
+        let code = if error.is::<Broken>() { Code::Internal } else { Code::Unavailable };
+        Failure::new(code, format!("{error:#}"))
+    };
     let board = Board::new();
     let mut cluster = Cluster::make(arguments.members, common, &board).map_err(failed)?;
     let config = read_config(&cluster, common)?;
@@ -426,39 +383,6 @@ mod tests {
         assert_eq!("nats://h:1,h:2".parse(), nats(&["nats://h:1", "nats://h:2"]));
         for wrong in ["", "nats", "nats://", "http://h:1", "h:1", "nats://h:1,http://h"] {
             assert!(wrong.parse::<StoreChoice>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn what_the_demo_chooses_is_refused() {
-        use clap::Parser;
-        let check = |arguments: &[&str]| {
-            let all = ["harmony-agent", "demo"].into_iter().chain(arguments.iter().copied());
-            let parsed = super::super::Arguments::try_parse_from(all).unwrap();
-            let super::super::Command::Demo(demo) = parsed.command else { panic!("not demo") };
-            check(&demo, &parsed.settings)
-        };
-        assert_eq!(check(&[]), Ok(()));
-        assert_eq!(
-            check(&["--fault", "agent-term", "--set", "shutdown.on_sigterm=leave_running"]),
-            Ok(())
-        );
-        assert_eq!(check(&["--set", "store.nats.user=x"]), Ok(()));
-        for wrong in [
-            &["--member", "x"][..],
-            &["--cluster-id", "x"],
-            &["--state-dir", "/x"],
-            &["--data-dir", "/x"],
-            &["--http-listen", "127.0.0.1:1"],
-            &["--log-format", "text"],
-            &["--set", "log.format=text"],
-            &["--set", "database.local.port=1"],
-            &["--set", "http.advertise=127.0.0.1:1"],
-            &["--set", "store.nats.servers=nats://h:1"],
-            &["--set", "peers.secret_file=/x"],
-            &["--members", "1", "--fault", "node-kill"],
-        ] {
-            assert_eq!(check(wrong).unwrap_err().code, Code::Usage, "{wrong:?}");
         }
     }
 }

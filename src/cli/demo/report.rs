@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use super::super::output::table;
+use super::facts::{Broken, Facts};
 
 /// A time in milliseconds, to the tenth.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -58,6 +59,28 @@ pub(super) struct Run {
     pub(super) phases_ms: Phases,
     /// From bringing the member back until it follows again (or, without a failover, leads again).
     pub(super) rejoin_ms: Option<Milliseconds>,
+    /// Who leads in the end.
+    pub(super) leads: String,
+    /// What else this fault shows.
+    #[serde(flatten)]
+    pub(super) facts: Option<Facts>,
+}
+
+impl Run {
+    /// A way back loses nothing, and ends where it was to.
+    ///
+    /// # Errors
+    /// It did not.
+    pub(super) fn check_failback(&self, preferred: &str) -> Result<(), Broken> {
+        if self.leads != preferred {
+            let text = format!("{} leads after a failback, and not {preferred}", self.leads);
+            return Err(Broken(text));
+        }
+        match self.lost_acked {
+            0 => Ok(()),
+            lost => Err(Broken(format!("{lost} acknowledged commits were lost by a failback"))),
+        }
+    }
 }
 
 /// All runs.
@@ -148,6 +171,7 @@ impl Report {
             "LOST",
             "ALTERNATED",
             "REJOIN ms",
+            "LEADS",
         ];
         let or_dash = |time: Option<Milliseconds>| time.map_or("-".to_owned(), |t| t.to_string());
         let row = |(number, run): (usize, &Run)| {
@@ -161,8 +185,12 @@ impl Report {
                 run.lost_acked.to_string(),
                 run.alternations.to_string(),
                 or_dash(run.rejoin_ms),
+                run.leads.clone(),
             ]
         };
+        let facts = (1..).zip(&self.runs).filter_map(|(number, run): (usize, &Run)| {
+            Some(format!("run {number}: {}\n", run.facts.as_ref()?.text()))
+        });
         let Summary { gap_ms, lost_acked, alternations, agent_rss_kib, agent_cpu_percent } =
             &self.summary;
         [
@@ -172,7 +200,7 @@ impl Report {
             ),
             String::new(),
             table(&head, (1..).zip(&self.runs).map(row)),
-            String::new(),
+            facts.collect(),
             format!(
                 "longest gap between acknowledged commits: {} ms median ({} to {})",
                 gap_ms.median, gap_ms.min, gap_ms.max
@@ -230,7 +258,17 @@ mod tests {
             alternations: 0,
             phases_ms: Phases { detect: Some(Milliseconds::new(1.04)), ..Phases::default() },
             rejoin_ms: None,
+            leads: "b".to_owned(),
+            facts: None,
         }
+    }
+
+    #[test]
+    fn a_way_back_that_loses_or_ends_elsewhere_is_told() {
+        let lossless = Run { lost_acked: 0, ..run(1.0) };
+        assert_eq!(lossless.check_failback("b"), Ok(()));
+        assert!(lossless.check_failback("a").is_err());
+        assert!(run(1.0).check_failback("b").is_err());
     }
 
     #[test]
@@ -254,7 +292,7 @@ mod tests {
                 r#""profile":"fast","lease_ms":1000,"margin_ms":100,"#,
                 r#""runs":[{"gap_ms":1234.6,"lost_acked":1,"alternations":0,"#,
                 r#""phases_ms":{"detect":1.0,"acquire":null,"promote":null,"first_commit":null},"#,
-                r#""rejoin_ms":null}],"summary":{"gap_ms":{"min":1234.6,"median":1234.6,"max":1234.6},"#,
+                r#""rejoin_ms":null,"leads":"b"}],"summary":{"gap_ms":{"min":1234.6,"median":1234.6,"max":1234.6},"#,
                 r#""lost_acked":1,"alternations":0,"agent_rss_kib":9000,"agent_cpu_percent":0.46}}"#
             )
         );

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::output::{bytes, complain, table};
 use super::ledger::{Ledger, SharedLedger};
-use super::member::{Said, ask};
+use super::said::{Said, ask};
 use crate::core::time::Instant;
 use crate::postmaster::now;
 

@@ -133,8 +133,8 @@ async fn give(wanted: Wanted, settings: &Settings) -> Result<(), Failure> {
     follow(&mut operator, &order, (revision, lease), &policy(&config, &snapshot)).await
 }
 
-/// The cluster's description with the order in it.
-fn place(
+/// The cluster's description with the order in it, unless another one is open or the lease has moved.
+pub(super) fn place(
     order: &Order,
     at: Option<When>,
     snapshot: &Snapshot,

@@ -9,7 +9,7 @@ use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params,
 };
 
-use super::trouble::Trouble;
+use super::trouble::{Trouble, astray, settle};
 use super::worker::Claim;
 use crate::core::ids::{ClusterId, Incarnation, Revision};
 use crate::core::time::{Instant, StoreTime};
@@ -190,7 +190,7 @@ impl Database {
         }
         match self.attempt(write, claim) {
             // Whether a commit that failed is on disk is decided by trying the same once more.
-            WriteOutcome::Unknown { .. } => self.attempt(write, claim),
+            WriteOutcome::Unknown { cause } => settle(cause, self.attempt(write, claim)),
             settled @ (WriteOutcome::Applied { .. }
             | WriteOutcome::Refused { .. }
             | WriteOutcome::NotSent { .. }
@@ -216,10 +216,9 @@ impl Database {
         if let WriteOutcome::Applied { revision } = &outcome {
             self.newest = self.newest.max(i64::try_from(revision.0).unwrap_or(i64::MAX));
         }
-        // A file unlinked under the commit took the write with it.
         match self.check_file() {
             Ok(()) => outcome,
-            Err(rejection) => WriteOutcome::Rejected(rejection),
+            Err(rejection) => astray(&outcome, rejection),
         }
     }
 

@@ -76,3 +76,56 @@ impl From<Trouble> for ReadError {
         }
     }
 }
+
+/// What is known of a write whose first commit ended without an answer, because of `cause`: `again` is what
+/// became of the same write sent once more. One that did not get as far says nothing of the first.
+pub(super) fn settle(cause: String, again: WriteOutcome) -> WriteOutcome {
+    match again {
+        WriteOutcome::NotSent { .. } | WriteOutcome::Rejected(_) => WriteOutcome::Unknown { cause },
+        settled @ (WriteOutcome::Applied { .. }
+        | WriteOutcome::Refused { .. }
+        | WriteOutcome::Unknown { .. }) => settled,
+    }
+}
+
+/// What is known of a write after whose commit the file was not under its name any more, for `rejection`. One
+/// that was removed took the write with it; one that was moved has it when it is put back.
+pub(super) fn astray(outcome: &WriteOutcome, rejection: Rejection) -> WriteOutcome {
+    if matches!(outcome, WriteOutcome::Applied { .. }) {
+        WriteOutcome::Unknown { cause: rejection.to_string() }
+    } else {
+        WriteOutcome::Rejected(rejection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::ids::Revision;
+
+    fn full() -> Rejection {
+        Rejection::Full("the disk".to_owned())
+    }
+
+    #[test]
+    fn who_got_in_no_second_time_may_have_landed_the_first() {
+        let again = |outcome| settle("the disk failed".to_owned(), outcome);
+        let unknown = WriteOutcome::Unknown { cause: "the disk failed".to_owned() };
+        assert_eq!(again(WriteOutcome::NotSent { cause: "busy".to_owned() }), unknown);
+        assert_eq!(again(WriteOutcome::Rejected(full())), unknown);
+        for settled in [
+            WriteOutcome::Applied { revision: Revision(3) },
+            WriteOutcome::Refused { current: None },
+        ] {
+            assert_eq!(again(settled.clone()), settled);
+        }
+    }
+
+    #[test]
+    fn a_commit_in_a_file_that_was_moved_is_not_known() {
+        let applied = WriteOutcome::Applied { revision: Revision(3) };
+        assert!(matches!(astray(&applied, full()), WriteOutcome::Unknown { .. }));
+        let refused = WriteOutcome::Refused { current: None };
+        assert_eq!(astray(&refused, full()), WriteOutcome::Rejected(full()));
+    }
+}
