@@ -44,9 +44,8 @@ fn of_two_operators_at_once_one_is_obeyed_and_the_other_is_told() {
     let place = Place::new();
     let (mut a, mut b) = place.pair();
     let asked = std::thread::scope(|scope| {
-        let both = [&a, &b].map(|beside| {
-            scope.spawn(move || ask(beside, &["switchover", "--to", "b", "--yes"]))
-        });
+        let both = [&a, &b]
+            .map(|beside| scope.spawn(move || ask(beside, &["switchover", "--to", "b", "--yes"])));
         both.map(|one| one.join().unwrap())
     });
     let [one, other] = &asked;
