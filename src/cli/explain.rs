@@ -1,10 +1,12 @@
 //! `harmony-agent explain`: why the cluster is as it is, and what would happen if its primary died now.
 
+use serde::Serialize;
+
 use super::Settings;
 use super::exit::Failure;
-use super::output::{self, bytes};
-use super::status::ask;
-use crate::core::ids::{Epoch, MemberId};
+use super::output::{self, Format, bytes};
+use super::status::{age, ask};
+use crate::core::ids::{ClusterId, Epoch, MemberId};
 use crate::core::order::Order;
 use crate::core::synchronous::SynchronousMode;
 use crate::http::view::{
@@ -14,10 +16,54 @@ use crate::http::view::{
 /// Arguments of `explain`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
     /// Agent to ask, http://host:port; may be repeated, the first that answers counts
     /// [default: the local agent, by http.listen]
     #[arg(long, value_name = "URL")]
     pub url: Vec<String>,
+}
+
+/// What is said of a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explanation {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The member whose agent was asked.
+    pub member: MemberId,
+    /// Who holds the lease.
+    pub primary: Option<MemberId>,
+    /// The epoch it knows.
+    pub epoch: Epoch,
+    /// How it is, and why, in sentences.
+    pub now: Vec<String>,
+    /// Who would take over if the primary died now, in order.
+    pub line: Vec<Heir>,
+    /// Who would not.
+    pub others: Vec<Other>,
+    /// What is missing for a failover to be sure and safe.
+    pub missing: Vec<String>,
+}
+
+/// A member that would take over.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Heir {
+    /// The member.
+    pub member: MemberId,
+    /// Seconds after the primary's last sign.
+    pub after_seconds: f64,
+    /// Bytes behind the primary when it last compared: what may be lost, at least.
+    pub behind_bytes: Option<u64>,
+}
+
+/// A member that would not take over.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Other {
+    /// The member.
+    pub member: MemberId,
+    /// Why not.
+    pub why: String,
 }
 
 /// Asks an agent and says in words what it decides, by the same functions, and why.
@@ -26,24 +72,43 @@ pub struct Arguments {
 /// As [`super::status::status`].
 pub fn explain(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> {
     let view = super::runtime()?.block_on(ask(&arguments.url, settings))?;
-    output::print(&page(&view))
+    let explanation = explanation(&view);
+    output::print(&match arguments.output {
+        Format::Table => page(&explanation),
+        Format::Json => output::json(&explanation)?,
+        Format::Yaml => output::yaml(&explanation)?,
+    })
 }
 
 /// The explanation of a view.
 #[doc(hidden)]
-pub fn page(view: &View) -> String {
-    let mut lines = vec![format!("cluster {} as {} sees it", view.cluster_id, view.member)];
+pub fn explanation(view: &View) -> Explanation {
+    Explanation {
+        cluster_id: view.cluster_id.clone(),
+        member: view.member.clone(),
+        primary: view.lease.holder.clone(),
+        epoch: view.lease.epoch,
+        now: now(view),
+        line: line(view),
+        others: others(view),
+        missing: missing(view),
+    }
+}
+
+/// An explanation for people.
+#[doc(hidden)]
+pub fn page(said: &Explanation) -> String {
+    let mut lines = vec![format!("cluster {} as {} sees it", said.cluster_id, said.member)];
     lines.push(String::new());
-    lines.extend(now(view));
+    lines.extend(said.now.iter().cloned());
     lines.push(String::new());
-    lines.extend(then(view));
+    lines.extend(then(said));
     lines.push(String::new());
-    let missing = missing(view);
-    lines.push(match missing.len() {
+    lines.push(match said.missing.len() {
         0 => "Nothing is missing for a failover.".to_owned(),
         _ => "Missing for a failover to be sure and safe:".to_owned(),
     });
-    lines.extend(missing.into_iter().map(|what| format!("  - {what}")));
+    lines.extend(said.missing.iter().map(|what| format!("  - {what}")));
     output::plain(&lines.join("\n"))
 }
 
@@ -107,42 +172,59 @@ fn kept(view: &SynchronousView) -> String {
     }
 }
 
-/// What would happen if the primary died.
-fn then(view: &View) -> Vec<String> {
-    let primary = view.lease.holder.as_ref().map_or("the primary", |holder| holder.as_str());
-    let mut lines = vec![format!("If {primary} died now:")];
-    let member = |name| view.members.iter().find(|member| member.member == name);
-    for (place, name) in view.line.iter().enumerate() {
-        let behind = member(name.clone()).and_then(|member| member.lag);
-        let behind = behind
-            .map_or_else(String::new, |lag| format!(", {} behind when last compared", bytes(lag)));
+/// Who would take over if the primary died.
+fn line(view: &View) -> Vec<Heir> {
+    let lag = |name: &MemberId| view.members.iter().find(|it| it.member == *name)?.lag;
+    let after = |place: usize| {
         let place = u32::try_from(place).unwrap_or(u32::MAX);
-        let after = view.failover_seconds + view.takeover_step_seconds * f64::from(place);
-        lines.push(match place {
-            0 => format!("  {name} would take over {after:.2} s after its last sign{behind}"),
-            _ => format!("  then {name}, after {after:.2} s{behind}"),
-        });
-    }
-    if view.line.is_empty() {
-        lines.push("  nobody would take over".to_owned());
-    }
-    let others = view
-        .members
-        .iter()
-        .filter(|it| it.role != Role::Primary && !view.line.contains(&it.member));
-    lines.extend(others.map(|it| format!("  not {}: {}", it.member, why_not(it))));
-    lines
+        view.failover_seconds + view.takeover_step_seconds * f64::from(place)
+    };
+    let heir = |(place, name): (usize, &MemberId)| Heir {
+        member: name.clone(),
+        after_seconds: after(place),
+        behind_bytes: lag(name),
+    };
+    view.line.iter().enumerate().map(heir).collect()
+}
+
+/// Who would not.
+fn others(view: &View) -> Vec<Other> {
+    let not_in_line =
+        |it: &&MemberView| it.role != Role::Primary && !view.line.contains(&it.member);
+    let other = |it: &MemberView| Other { member: it.member.clone(), why: why_not(it) };
+    view.members.iter().filter(not_in_line).map(other).collect()
 }
 
 fn why_not(member: &MemberView) -> String {
+    let heard = member.age_seconds.map_or_else(
+        || "it has not been heard of".to_owned(),
+        |seconds| format!("last heard of {}", age(seconds)),
+    );
     match (&member.ineligible, member.state) {
-        (Some(why), _) => why.clone(),
-        (None, Some(state)) => format!(
-            "it is {state}, and was last heard of {:.1} s ago",
-            member.age_seconds.unwrap_or_default()
-        ),
-        (None, None) => "it has not been heard of".to_owned(),
+        (Some(why), _) => format!("{why} ({heard})"),
+        (None, Some(state)) => format!("it is {state} ({heard})"),
+        (None, None) => heard,
     }
+}
+
+/// What would happen if the primary died.
+fn then(said: &Explanation) -> Vec<String> {
+    let primary = said.primary.as_ref().map_or("the primary", |holder| holder.as_str());
+    let mut lines = vec![format!("If {primary} died now:")];
+    for (place, Heir { member, after_seconds: after, behind_bytes }) in said.line.iter().enumerate()
+    {
+        let behind = behind_bytes
+            .map_or_else(String::new, |lag| format!(", {} behind when last compared", bytes(lag)));
+        lines.push(match place {
+            0 => format!("  {member} would take over {after:.2} s after its last sign{behind}"),
+            _ => format!("  then {member}, after {after:.2} s{behind}"),
+        });
+    }
+    if said.line.is_empty() {
+        lines.push("  nobody would take over".to_owned());
+    }
+    lines.extend(said.others.iter().map(|it| format!("  not {}: {}", it.member, it.why)));
+    lines
 }
 
 fn missing(view: &View) -> Vec<String> {

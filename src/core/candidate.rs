@@ -290,6 +290,33 @@ pub fn candidate(
     })
 }
 
+/// Why a member that is not the primary would not take over, by what the store shows of it; `None` when it
+/// would. What a person wants, and its silence, come before its own word: that may be of long ago.
+pub fn why_not(
+    member: &MemberId,
+    heartbeat: Option<&Heartbeat>,
+    cluster: Option<&ClusterState>,
+    silent: bool,
+) -> Option<String> {
+    let Some(heartbeat) = heartbeat else { return Some("has not reported".to_owned()) };
+    if cluster.is_some_and(|cluster| cluster.drained.contains(member)) {
+        return Some(WhyNot::Drained(member.clone()).to_string());
+    }
+    if silent {
+        return Some("silent; see to its agent".to_owned());
+    }
+    match cluster.and_then(|cluster| cluster.members.get(member)) {
+        None => return Some(WhyNot::NotAdmitted.to_string()),
+        Some(it) if it.instance != heartbeat.instance => {
+            return Some(WhyNot::OtherAdmitted { instance: it.instance.clone() }.to_string());
+        }
+        Some(_) => {}
+    }
+    let watching = heartbeat.status == State::ReplicaWatching;
+    let state = (!watching).then(|| format!("it is {}", heartbeat.status));
+    heartbeat.ineligible.clone().or(state)
+}
+
 /// Where the lease's holder stands, or stood.
 fn site<'a>(lease: Option<&Lease>, cluster: Option<&'a ClusterState>) -> Option<&'a Site> {
     cluster?.members.get(&lease?.holder)?.site.as_ref()

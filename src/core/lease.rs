@@ -28,6 +28,10 @@ pub(super) struct Held {
     promised: Option<Instant>,
     /// The shortest lease duration that candidates may have read.
     duration: Duration,
+    /// How long before its end fencing starts, as counted on when the last applied write of it was sent:
+    /// other timings keep the timing rule with the lease that is published with them.
+    #[serde(default)]
+    lead: Option<Duration>,
     /// Whom the last applied write of it named as having every acknowledged commit.
     #[serde(default)]
     pub(super) synchronous: BTreeSet<MemberId>,
@@ -48,6 +52,7 @@ impl Held {
             proven: (landed.sent, landed.duration),
             promised: None,
             duration: landed.duration,
+            lead: landed.lead,
             synchronous: landed.synchronous.clone(),
             next_renewal: landed.sent + policy.heartbeat_interval,
             failures: 0,
@@ -61,6 +66,7 @@ impl Held {
         self.until = policy.lease_until(landed.sent, landed.duration);
         self.proven = (landed.sent, landed.duration);
         self.duration = landed.duration;
+        self.lead = landed.lead;
         self.synchronous.clone_from(&landed.synchronous);
         self.next_renewal = landed.sent + policy.heartbeat_interval;
         self.failures = 0;
@@ -72,6 +78,7 @@ impl Held {
         let until = policy.lease_until(now, duration);
         self.until = self.until.min(until);
         self.duration = self.duration.min(duration);
+        self.lead = self.lead.map(|lead| lead.min(policy.fence_lead()));
         // A member that promised longer and was restarted waits by what it reads.
         self.promised = self.promised.map(|promised| promised.min(until));
     }
@@ -115,7 +122,7 @@ impl Held {
 
     /// Latest start of fencing.
     pub(super) fn fence_at(&self, policy: &Policy) -> Instant {
-        policy.fence_at(self.until())
+        self.until() - self.lead.unwrap_or(policy.fence_lead())
     }
 }
 
@@ -149,6 +156,9 @@ pub(super) struct PendingLease {
     pub(super) may_land: bool,
     /// The lease duration it publishes.
     pub(super) duration: Duration,
+    /// How long before the lease's end fencing starts, as it was sent.
+    #[serde(default)]
+    pub(super) lead: Option<Duration>,
     /// When it was sent last.
     pub(super) last_sent: Instant,
 }
@@ -166,6 +176,8 @@ pub(super) struct Landed {
     pub(super) sent: Instant,
     /// The lease duration it publishes.
     pub(super) duration: Duration,
+    /// How long before the lease's end fencing starts, as it was sent.
+    pub(super) lead: Option<Duration>,
     /// Whom it names as having every acknowledged commit.
     pub(super) synchronous: BTreeSet<MemberId>,
 }

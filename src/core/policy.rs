@@ -114,9 +114,9 @@ impl Policy {
         sent + self.less_drift(duration)
     }
 
-    /// Latest start of fencing for a lease that ends at `until`.
-    pub fn fence_at(&self, until: Instant) -> Instant {
-        until - self.safety_margin - self.fence_timeout
+    /// How long before a lease's end fencing has to start.
+    pub fn fence_lead(&self) -> Duration {
+        self.safety_margin + self.fence_timeout
     }
 
     /// When the watchdog kills for a lease that ends at `until`: it needs only the ladder's last rung.

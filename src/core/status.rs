@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::agent::{Agent, Workflow};
-use super::candidate::Candidate;
+use super::candidate::{self, Candidate};
 use super::event::{Alarm, Observation, Reason, State, Transition, WatchdogStatus};
 use super::ids::{Epoch, Incarnation, MemberId, Revision, Site, SystemId};
 use super::order::{Answer, Order, Pause};
 use super::records::{Address, ClusterSettings, Position};
 use super::replica::{Takeover, takeover};
+use super::shared::Shared;
 use super::synchronous::{Requirement, SynchronousMode};
 use super::time::Instant;
 use super::timing::Timing;
@@ -101,7 +102,7 @@ pub struct LeaseStatus {
 pub struct MemberStatus {
     /// The member.
     pub member: MemberId,
-    /// Its state as it last said.
+    /// Its state as it last said; `None` when it has said nothing.
     pub state: Option<State>,
     /// It holds the lease.
     pub holder: bool,
@@ -117,7 +118,7 @@ pub struct MemberStatus {
     pub site: Option<Site>,
     /// A person wants it not to take over.
     pub drained: bool,
-    /// Why it would not take over, as it last said.
+    /// Why it would not take over; `None` when it is in line, or is the primary.
     pub ineligible: Option<String>,
     /// How long its record has not changed.
     pub age: Option<Duration>,
@@ -222,11 +223,17 @@ impl Agent {
                 address: lease.address.clone(),
             });
         }
+        let line = cx.line();
+        let in_line = |member: &MemberId| line.iter().any(|candidate| candidate.member == *member);
+        let silent_after = cx.policy.lease_duration + cx.longest_gap();
         for (member, heartbeat) in cx.view.heartbeats() {
             let removed = cluster.is_some_and(|it| it.has_removed(member, &heartbeat.boot));
             if removed || lease.is_some_and(|lease| lease.holder == *member) {
                 continue;
             }
+            let age = cx.view.heartbeat_age(member, cx.now);
+            let silent = age.is_none_or(|age| age > silent_after);
+            let why = || candidate::why_not(member, Some(heartbeat), cluster, silent);
             members.push(MemberStatus {
                 member: member.clone(),
                 state: Some(heartbeat.status),
@@ -237,11 +244,12 @@ impl Agent {
                 priority: heartbeat.priority,
                 site: heartbeat.site.clone(),
                 drained: drained(member),
-                ineligible: heartbeat.ineligible.clone(),
-                age: cx.view.heartbeat_age(member, cx.now),
+                ineligible: if in_line(member) { None } else { why() },
+                age,
                 address: heartbeat.address.clone(),
             });
         }
+        members.extend(unheard(cx, &members));
         members.sort_by(|a, b| a.member.cmp(&b.member));
         members
     }
@@ -274,4 +282,28 @@ impl Agent {
             }
         }
     }
+}
+
+/// Members that were admitted and of which the store shows nothing else: a founder that died, say.
+fn unheard(cx: &Shared, shown: &[MemberStatus]) -> Vec<MemberStatus> {
+    let Some(cluster) = cx.view.cluster() else { return Vec::new() };
+    let reported = |member: &MemberId| cx.view.heartbeat_slot(member).is_some();
+    let is_shown = |member: &MemberId| shown.iter().any(|it| it.member == *member);
+    let unheard = cluster.members.iter().filter(|(it, _)| !is_shown(it) && !reported(it));
+    unheard
+        .map(|(member, settings)| MemberStatus {
+            member: member.clone(),
+            state: None,
+            holder: false,
+            database: Position::default(),
+            lag: 0,
+            streaming: false,
+            priority: settings.priority,
+            site: settings.site.clone(),
+            drained: cluster.drained.contains(member),
+            ineligible: candidate::why_not(member, None, Some(cluster), true),
+            age: None,
+            address: settings.address.clone(),
+        })
+        .collect()
 }

@@ -70,6 +70,20 @@ async fn an_explanation_says_who_would_take_over_when_and_why_not_the_others() {
 }
 
 #[tokio::test]
+async fn an_explanation_is_there_for_programs_too() {
+    let agent = Agent::start(primary_view()).await;
+    let said = output(&["--http-listen", &agent.address, "explain", "-o", "json"]).await;
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!((&said["primary"], &said["epoch"]), (&"a".into(), &7.into()), "{said}");
+    assert_eq!(said["line"], serde_json::json!([]), "{said}");
+    assert_eq!(said["others"][0]["member"], "b", "{said}");
+    assert_eq!(said["others"][0]["why"], "lag (last heard of 0.5 s ago)", "{said}");
+    let missing = said["missing"].as_array().unwrap();
+    assert!(missing.iter().any(|it| it == "a member that could take over"), "{said}");
+}
+
+#[tokio::test]
 async fn json_and_yaml_are_whole() {
     let agent = Agent::start(primary_view()).await;
     let url = format!("http://{}/", agent.address);

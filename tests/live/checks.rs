@@ -4,9 +4,11 @@ use std::process::Output;
 use std::time::Duration;
 use tokio::time::Instant;
 
+use rusqlite::Connection;
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
-use super::cluster::{Member, until};
+use super::cluster::{Member, PATIENCE, Place, until};
 
 /// Several times the lease duration and margin of the profile: who wanted to promote would have.
 pub(super) const LONG: Duration = Duration::from_secs(3);
@@ -65,4 +67,32 @@ pub(super) fn assert_fails(ended: &Output, code: i32, words: &[&str]) {
         assert!(text.contains(words), "{words:?} is not in\n{text}");
     }
     assert!(!text.contains("panicked"), "{text}");
+}
+
+/// All of a member is gone at once: agent, watchdog, PostgreSQL.
+pub(super) fn power_off(member: &mut Member) {
+    let server = member.postmaster();
+    member.kill();
+    for pid in member.watchdogs().into_iter().chain([server]) {
+        // Without its agent a watchdog may have been quicker.
+        let _ended = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// A record as it stands in the store.
+pub(super) fn record(place: &Place, key: &str) -> Value {
+    let hand = Connection::open(place.store()).unwrap();
+    hand.busy_timeout(Duration::from_secs(10)).unwrap();
+    let newest = "SELECT value FROM revisions WHERE key = ?1 ORDER BY revision DESC";
+    let value: Vec<u8> = hand.query_row(newest, [key], |row| row.get(0)).unwrap();
+    serde_json::from_slice::<Value>(&value).unwrap()[key].take()
+}
+
+/// As [`until`], for what may be over soon: looks all the time.
+pub(super) fn catch(what: &str, mut seen: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !seen() {
+        assert!(Instant::now() < end, "{what}: not seen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

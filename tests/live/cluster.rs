@@ -413,10 +413,12 @@ impl Member {
         })
     }
 
-    /// Waits until somebody else could take over, as this member knows.
+    /// Waits until somebody else could take over, as this member knows, and one of its senders serves.
     pub(super) fn until_has_candidate(&self) {
         self.until("somebody could take over", |status| {
-            status["takeover"].as_str().is_some_and(|text| !text.starts_with("nobody"))
+            let standbys = status["database"]["standbys"].as_array();
+            let served = standbys.is_some_and(|standbys| !standbys.is_empty());
+            served && status["takeover"].as_str().is_some_and(|text| !text.starts_with("nobody"))
         });
     }
 

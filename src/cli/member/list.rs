@@ -9,12 +9,12 @@ use crate::cli::order::failure;
 use crate::cli::output::{self, Format};
 use crate::cli::status::age;
 use crate::config::Config;
-use crate::core::candidate::WhyNot;
+use crate::core::candidate;
 use crate::core::event::State;
 use crate::core::ids::{InstanceId, Lsn, MemberId, Site, TimelineId};
 use crate::core::membership::{Refused, known, silent_after};
 use crate::core::policy::Policy;
-use crate::core::records::{Address, ClusterState, Heartbeat, Slot, Snapshot};
+use crate::core::records::{Address, ClusterState, Slot, Snapshot};
 use crate::operator::{self, Operator};
 
 /// One member as the store has it.
@@ -110,7 +110,7 @@ fn row(
     let position =
         lease.map(|lease| lease.database).or(heartbeat.map(|heartbeat| heartbeat.database));
     let silent = age.is_none_or(|age| age > silent_after(snapshot, policy));
-    let why = || why_not(&member, heartbeat, cluster, silent);
+    let why = || candidate::why_not(&member, heartbeat, cluster, silent);
     Row {
         primary: lease.is_some(),
         state: lease.map(|lease| lease.status).or(heartbeat.map(|it| it.status)),
@@ -137,34 +137,6 @@ fn row(
             .cloned(),
         member,
     }
-}
-
-/// Why a member that is not the primary would not take over. What a person wants comes before what the
-/// member says itself: it may not have read of it yet.
-fn why_not(
-    member: &MemberId,
-    heartbeat: Option<&Heartbeat>,
-    cluster: Option<&ClusterState>,
-    silent: bool,
-) -> Option<String> {
-    let Some(heartbeat) = heartbeat else { return Some("has not reported".to_owned()) };
-    if cluster.is_some_and(|cluster| cluster.drained.contains(member)) {
-        return Some(WhyNot::Drained(member.clone()).to_string());
-    }
-    if silent {
-        return Some("silent; see to its agent".to_owned());
-    }
-    let settings = cluster.and_then(|cluster| cluster.members.get(member));
-    match settings {
-        None => return Some(WhyNot::NotAdmitted.to_string()),
-        Some(it) if it.instance != heartbeat.instance => {
-            return Some(WhyNot::OtherAdmitted { instance: it.instance.clone() }.to_string());
-        }
-        Some(_) => {}
-    }
-    let watching = heartbeat.status == State::ReplicaWatching;
-    let state = (!watching).then(|| format!("it is {}", heartbeat.status));
-    heartbeat.ineligible.clone().or(state)
 }
 
 /// A table for people.

@@ -17,7 +17,7 @@ use crate::operator::Operator;
 /// Time between two looks at the store.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How long the old primary may take to follow before we no longer wait to see it.
+/// How long an old primary that handed over may take to follow before we no longer wait to see it.
 const REJOIN: Duration = Duration::from_secs(30);
 
 /// Shows what happens until the order is answered; withdraws it when nobody takes it up, and when it is
@@ -95,7 +95,9 @@ async fn end(
         return Err(Failure::new(Code::Temporary, text));
     }
     tell(begun, &text)?;
-    let end = Instant::now() + REJOIN;
+    // Whoever died instead of handing over may never come back.
+    let patience = if seen.released { REJOIN } else { Duration::ZERO };
+    let end = Instant::now() + patience;
     while !order.rehearsal && !seen.follows(&lease.holder) {
         if Instant::now() >= end {
             let line = format!(
@@ -140,11 +142,14 @@ struct Seen {
     revision: Revision,
     lease: Lease,
     heartbeats: BTreeMap<MemberId, Heartbeat>,
+    /// The lease was given back on the way: its old holder was there.
+    released: bool,
 }
 
 impl Seen {
     fn new(revision: Revision, lease: &Lease) -> Self {
-        Self { revision, lease: lease.clone(), heartbeats: BTreeMap::new() }
+        let heartbeats = BTreeMap::new();
+        Self { revision, lease: lease.clone(), heartbeats, released: false }
     }
 
     /// Prints what has changed since the last look. A lease may have moved several times.
@@ -158,6 +163,7 @@ impl Seen {
             for (revision, lease) in operator.moves().await.unwrap_or_default() {
                 if revision > self.revision {
                     let line = moved(&self.lease, &lease);
+                    self.released |= lease.released.is_some();
                     (self.revision, self.lease) = (revision, lease);
                     line.map_or(Ok(()), |line| tell(begun, &line))?;
                 }

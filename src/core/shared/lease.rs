@@ -92,6 +92,7 @@ impl Shared {
             first_sent,
             may_land,
             duration,
+            lead: Some(self.policy.fence_lead()),
             last_sent,
         });
     }
@@ -308,6 +309,7 @@ impl Shared {
             revision,
             sent: pending.first_sent,
             duration: pending.duration,
+            lead: pending.lead,
             synchronous: match &pending.write.record {
                 Record::Lease(lease) => lease.synchronous.clone(),
                 Record::ClusterState(_) | Record::Heartbeat(_) | Record::Journal(_) => {

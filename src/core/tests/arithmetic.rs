@@ -11,7 +11,7 @@ use std::time::Duration;
 fn landed(sent: Instant, duration: Duration) -> Landed {
     let (epoch, revision) = (Epoch(1), Revision(1));
     let synchronous = Default::default();
-    Landed { purpose: Purpose::Renew, epoch, revision, sent, duration, synchronous }
+    Landed { purpose: Purpose::Renew, epoch, revision, sent, duration, lead: None, synchronous }
 }
 
 proptest! {

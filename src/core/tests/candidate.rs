@@ -1,7 +1,8 @@
 use super::bench::*;
 use crate::core::candidate::{Candidate, line};
+use crate::core::event::State;
 use crate::core::ids::{Lsn, TimelineId};
-use crate::core::records::Release;
+use crate::core::records::{Key, Release};
 use crate::core::time::Instant;
 use crate::core::view::View;
 use proptest::prelude::*;
@@ -82,4 +83,32 @@ fn the_silent_and_the_holder_are_not_in_line() {
     };
     assert_eq!(names(now), ["c"]);
     assert!(names(now + Duration::from_millis(15_001)).is_empty());
+}
+
+/// A dead member's own last word would be of a time when it was well.
+#[test]
+fn the_status_says_of_everybody_why_it_is_not_in_line() {
+    let mut bench = Bench::healthy();
+    bench.store.put_heartbeat(&identity("b", 1), |_| {});
+    let said = |bench: &Bench| -> Vec<(String, Option<String>)> {
+        let members = bench.agent.status().members.into_iter();
+        members.map(|it| (it.member.to_string(), it.ineligible)).collect()
+    };
+    let none_yet = || ("c".to_owned(), Some("has not reported".to_owned()));
+    bench.read();
+    let well = |name: &str| (name.to_owned(), None);
+    assert_eq!(said(&bench), [well("a"), well("b"), none_yet()]);
+    for _ in 0..20 {
+        bench.advance_ms(1_000);
+        bench.apply(&Key::Lease);
+        bench.read();
+        bench.settle();
+    }
+    let silent = ("b".to_owned(), Some("silent; see to its agent".to_owned()));
+    assert_eq!(said(&bench), [well("a"), silent, none_yet()]);
+    bench.store.put_heartbeat(&identity("b", 1), |b| b.status = State::ReplicaFailed);
+    bench.store.put_heartbeat(&identity("c", 1), |c| c.ineligible = Some("behind".to_owned()));
+    bench.read();
+    let failed = ("b".to_owned(), Some("it is replica_failed".to_owned()));
+    assert_eq!(said(&bench), [well("a"), failed, ("c".to_owned(), Some("behind".to_owned()))]);
 }

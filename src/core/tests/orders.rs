@@ -1,16 +1,14 @@
-//! What a person asks for: another primary, a pause.
+//! What a person asks for: another primary.
 
 use super::bench::*;
-use crate::core::event::{
-    Action, Alarm, Effect, Event, Observation, Process, Reason, ShutdownMode, State,
-};
+use crate::core::event::{Action, Event, Observation, Process, Reason, ShutdownMode, State};
 use crate::core::ids::{Epoch, Lsn};
-use crate::core::order::{Answer, Order, Pause, Wish};
+use crate::core::order::{Answer, Order, Wish};
 use crate::core::policy::Policy;
 use crate::core::records::{ClusterState, Heartbeat, Key, Record};
 use crate::core::time::StoreTime;
 
-fn order(wish: Wish, to: Option<&str>) -> Order {
+pub(super) fn order(wish: Wish, to: Option<&str>) -> Order {
     Order {
         id: "order-1".to_owned(),
         wish,
@@ -27,7 +25,7 @@ fn to_b() -> Order {
 }
 
 /// A healthy primary beside `b`, given `order`.
-fn ordered(order: Order, b: impl FnOnce(&mut Heartbeat)) -> Bench {
+pub(super) fn ordered(order: Order, b: impl FnOnce(&mut Heartbeat)) -> Bench {
     let mut bench = Bench::healthy();
     bench.store.put_heartbeat(&identity("b", 1), b);
     bench.read();
@@ -38,7 +36,7 @@ fn ordered(order: Order, b: impl FnOnce(&mut Heartbeat)) -> Bench {
 }
 
 /// Changes the description of the cluster as a person would, and has it read.
-fn give(bench: &mut Bench, change: impl FnOnce(&mut ClusterState)) {
+pub(super) fn give(bench: &mut Bench, change: impl FnOnce(&mut ClusterState)) {
     bench.store.put_cluster(&identity("a", 1), |cluster| {
         cluster.epoch = Epoch(6);
         change(cluster);
@@ -48,7 +46,7 @@ fn give(bench: &mut Bench, change: impl FnOnce(&mut ClusterState)) {
 }
 
 /// What the primary answered, once it has written it down.
-fn answer(bench: &mut Bench) -> Answer {
+pub(super) fn answer(bench: &mut Bench) -> Answer {
     for _ in 0..3 {
         if let Some((_, write)) = bench.writing(&Key::ClusterState) {
             let Record::ClusterState(cluster) = write.record else { panic!("no cluster state") };
@@ -317,175 +315,6 @@ fn who_was_ordered_says_that_it_is_done() {
 }
 
 #[test]
-fn a_failover_by_hand_takes_over_in_spite_of_a_pause_and_loses_only_what_it_may() {
-    let failover =
-        |accept_loss| Order { epoch: Epoch(5), ..order(Wish::Failover { accept_loss }, Some("a")) };
-    for (order, behind, takes) in [
-        (None, 0, false),
-        (Some(failover(false)), 0, true),
-        (Some(failover(false)), 1, false),
-        (Some(failover(true)), 1 << 30, true),
-        (Some(Order { to: Some(member("c")), ..failover(true) }), 0, false),
-        (Some(Order { rehearsal: true, ..failover(true) }), 0, false),
-    ] {
-        let text = format!("{order:?}, {behind} behind");
-        let mut bench = Bench::watching_with(policy(), |store| {
-            let b = identity("b", 1);
-            store.put_lease(&b, |lease| {
-                lease.database.lsn = Lsn(seen(Process::RunningStandby).lsn.0 + behind);
-            });
-            store.put_cluster(&b, |cluster| {
-                cluster.paused = Some(pause("x"));
-                cluster.order = order;
-            });
-        });
-        for _ in 0..40 {
-            bench.quiet_seconds(1);
-            bench.observe(Process::RunningStandby);
-        }
-        let wrote = bench.writing(&Key::Lease).is_some();
-        assert_eq!(wrote, takes, "{text}: {}", bench.agent.status().takeover);
-    }
-}
-
-#[test]
-fn while_paused_nothing_changes_by_itself() {
-    let mut bench = Bench::healthy();
-    bench.store.put_heartbeat(&identity("b", 1), |_| {});
-    bench.read();
-    give(&mut bench, |cluster| cluster.paused = Some(pause("x")));
-    // A database that died is opened again here, not handed over.
-    bench.step(Event::Died);
-    bench.acted(fenced());
-    bench.step(Event::Tick);
-    assert_eq!(bench.became(), Some((State::PrimaryInitializing, Reason::LeaseKept)));
-    assert!(!bench.agent.status().alarms.contains(&Alarm::NoCandidate));
-}
-
-#[test]
-fn a_pause_ends_by_the_store_s_clock_alone() {
-    let until = StoreTime(5);
-    let ending = Pause { until: Some(until), ..pause("x") };
-    assert!(pause("x").holds(None) && pause("x").holds(Some(StoreTime(i64::MAX))));
-    assert!(ending.holds(None), "an absent store ends no pause");
-    assert!(ending.holds(Some(StoreTime(4))) && !ending.holds(Some(until)));
-}
-
-#[test]
-fn a_pause_that_ended_is_removed() {
-    let mut bench = Bench::healthy();
-    let until = StoreTime(bench.store.clock);
-    give(&mut bench, |cluster| cluster.paused = Some(Pause { until: Some(until), ..pause("x") }));
-    let (_, write) = bench.writing(&Key::ClusterState).unwrap();
-    let Record::ClusterState(cluster) = write.record else { panic!() };
-    assert_eq!(cluster.paused, None);
-}
-
-fn preferring(after: u64) -> Bench {
-    let mut bench =
-        Bench::healthy_with(Policy { failback_after: Some(seconds(after)), ..policy() });
-    bench.store.put_heartbeat(&identity("b", 1), |b| b.priority = 5);
-    bench.read();
-    bench
-}
-
-fn renew(bench: &mut Bench) {
-    let on_its_way = |it: &Effect| matches!(it, Effect::Write(_, w, _) if w.key == Key::Lease);
-    if bench.open.iter().any(on_its_way) {
-        bench.apply(&Key::Lease);
-    }
-}
-
-fn live(bench: &mut Bench, for_seconds: u64, b: impl Fn(&mut Heartbeat)) {
-    for _ in 0..for_seconds {
-        bench.advance_ms(1_000);
-        renew(bench);
-        bench.store.put_heartbeat(&identity("b", 1), &b);
-        bench.step(Event::Changed);
-        bench.read();
-        bench.settle();
-    }
-}
-
-#[test]
-fn the_preferred_member_gets_the_lease_back_once_it_has_been_fit_for_long_enough() {
-    let mut bench = preferring(10);
-    live(&mut bench, 8, |b| b.priority = 5);
-    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
-    // A moment of weakness begins the time anew.
-    live(&mut bench, 1, |b| {
-        b.priority = 5;
-        b.streaming = false;
-    });
-    live(&mut bench, 8, |b| b.priority = 5);
-    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
-    live(&mut bench, 4, |b| b.priority = 5);
-    assert_eq!(bench.agent.status().last_transition.unwrap().0.reason, Reason::Failback);
-}
-
-#[test]
-fn a_failback_is_by_the_cluster_s_settings_rather_than_by_a_member_s_own() {
-    let mut bench = preferring(5);
-    give(&mut bench, |cluster| cluster.settings.failback_after_ms = Some(0));
-    live(&mut bench, 20, |b| b.priority = 5);
-    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
-    give(&mut bench, |cluster| cluster.settings.failback_after_ms = Some(2_000));
-    live(&mut bench, 5, |b| b.priority = 5);
-    assert_eq!(bench.agent.status().last_transition.unwrap().0.reason, Reason::Failback);
-}
-
-/// Each try costs clients the time for which nobody takes the lease.
-#[test]
-fn a_failback_that_is_not_taken_is_tried_again_later_and_later() {
-    let mut bench = preferring(5);
-    let mut waited = Vec::new();
-    for _ in 0..3 {
-        let since = bench.now;
-        while bench.agent.state() == State::PrimaryHealthy {
-            live(&mut bench, 1, |b| b.priority = 5);
-            assert!(bench.now.since(since) < seconds(100), "no failback");
-        }
-        assert_eq!(bench.agent.status().last_transition.unwrap().0.reason, Reason::Failback);
-        waited.push(bench.now.since(since).as_secs());
-        bench.acted(done());
-        bench.acted(fenced());
-        // A renewal may have been on its way; then the release is, and at last the lease is taken back.
-        while bench.agent.state() != State::PrimaryInitializing
-            || !bench.open.iter().any(|it| matches!(it, Effect::Act(..)))
-        {
-            assert!(bench.now.since(since) < seconds(200), "{:?}", bench.agent.status());
-            renew(&mut bench);
-            bench.observe(Process::StoppedPrimary);
-            bench.quiet_seconds(1);
-        }
-        bench.acted(done());
-        bench.observe(Process::RunningPrimary);
-        assert_eq!(bench.agent.state(), State::PrimaryHealthy);
-    }
-    let [first, second, third] = waited[..] else { panic!("{waited:?}") };
-    assert!(first >= 5 && second >= 2 * first - 1 && third >= 2 * second - 1, "{waited:?}");
-}
-
-#[test]
-fn nobody_is_preferred_by_the_same_priority_nor_while_paused() {
-    let mut bench = preferring(3);
-    live(&mut bench, 20, |_| {});
-    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
-    let mut bench = preferring(3);
-    give(&mut bench, |cluster| cluster.paused = Some(pause("x")));
-    live(&mut bench, 20, |b| b.priority = 5);
-    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
-}
-
-#[test]
-fn a_failback_by_hand_finds_the_preferred_member() {
-    let bench = ordered(order(Wish::Failback, None), |b| b.priority = 5);
-    assert_eq!(bench.became(), Some((State::PrimaryYielding, Reason::Failback)));
-    let mut bench = ordered(order(Wish::Failback, None), |_| {});
-    assert!(answer(&mut bench).text.contains("higher priority"));
-}
-
-#[test]
 fn a_shutdown_during_a_switchover_keeps_its_target() {
     let mut bench = ordered(to_b(), |_| {});
     bench.step(Event::Shutdown(ShutdownMode::HandOver));
@@ -520,19 +349,6 @@ fn nothing_begins_before_the_drain_that_was_called_off_is_over() {
 }
 
 #[test]
-fn a_pause_calls_off_what_a_pause_would_not_have_begun() {
-    for (wish, off) in [(Wish::Switchover, true), (Wish::Failover { accept_loss: false }, false)] {
-        let mut bench = ordered(order(wish, Some("b")), |_| {});
-        give(&mut bench, |cluster| {
-            cluster.order = Some(order(wish, Some("b")));
-            cluster.paused = Some(pause("x"));
-        });
-        let state = if off { State::PrimaryHealthy } else { State::PrimaryYielding };
-        assert_eq!(bench.agent.state(), state, "{wish:?}");
-    }
-}
-
-#[test]
 fn after_a_stop_that_was_not_clean_nobody_is_handed_what_he_may_lack() {
     let wishes = [Wish::Switchover, Wish::Failback, Wish::Failover { accept_loss: false }];
     for wish in wishes.into_iter().chain([Wish::Failover { accept_loss: true }]) {
@@ -544,21 +360,5 @@ fn after_a_stop_that_was_not_clean_nobody_is_handed_what_he_may_lack() {
         assert_eq!(bench.lease_written().is_some_and(|it| it.released.is_some()), accepted);
         let fenced = Some((State::PrimaryFenced, Reason::CalledOff));
         assert_eq!(bench.became() == fenced, !accepted, "{wish:?}");
-    }
-}
-
-#[test]
-fn in_a_pause_a_target_that_never_takes_over_is_refused_too() {
-    let failover = order(Wish::Failover { accept_loss: false }, Some("b"));
-    for (why, handed) in [("automatic transitions are paused: x", true), ("priority is 0", false)] {
-        let mut bench = Bench::healthy();
-        bench.store.put_heartbeat(&identity("b", 1), |b| b.ineligible = Some(why.to_owned()));
-        bench.read();
-        bench.settle();
-        give(&mut bench, |cluster| {
-            cluster.order = Some(failover.clone());
-            cluster.paused = Some(pause("x"));
-        });
-        assert_eq!(bench.agent.state() == State::PrimaryYielding, handed, "{why}");
     }
 }

@@ -177,3 +177,32 @@ fn timings_that_break_the_rule_are_told_apart() {
         assert!(!broken.is_safe(), "{broken:?}");
     }
 }
+
+/// A longer fence needs a longer lease: until that is published, and applied, the one that is held goes by
+/// what it was taken with. The other way round, too.
+#[test]
+fn other_timings_do_not_make_a_primary_fence_what_it_holds() {
+    let mut bench = Bench::healthy();
+    let short = Timing::of(&policy());
+    let long = Timing {
+        fence_timeout: seconds(20),
+        safety_margin: seconds(5),
+        lease_duration: seconds(60),
+        ..short.clone()
+    };
+    for wanted in [long.clone(), short, long] {
+        set(&mut bench, |settings| settings.timing = Some(Box::new(wanted.clone())));
+        bench.step(Event::Tick);
+        for _ in 0..3 {
+            assert_eq!(bench.agent.state(), State::PrimaryHealthy, "{wanted:?}");
+            bench.advance_ms(1_000);
+            bench.apply(&Key::Lease);
+        }
+        assert_eq!(bench.store.lease().lease_duration, wanted.lease_duration);
+    }
+    // Once it is applied, fencing starts as early as it has to.
+    bench.advance_ms(33_000);
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    bench.advance_ms(1_500);
+    assert_ne!(bench.agent.state(), State::PrimaryHealthy);
+}
