@@ -114,6 +114,11 @@ impl Policy {
         sent + self.less_drift(duration)
     }
 
+    /// Latest start of fencing for a lease that ends at `until` and was published with these timings.
+    pub fn fence_at(&self, until: Instant) -> Instant {
+        until - self.fence_lead()
+    }
+
     /// How long before a lease's end fencing has to start.
     pub fn fence_lead(&self) -> Duration {
         self.safety_margin + self.fence_timeout

@@ -130,7 +130,7 @@ fn when_promises_end_the_fence_begins_in_time() {
     let until = bench.agent.writable_until().unwrap();
     away(&mut bench, 30, |_, _| {});
     assert_eq!(bench.agent.state(), State::PrimaryFailed);
-    assert!(bench.now <= until - policy().fence_lead() + seconds(1), "{:?} {until:?}", bench.now);
+    assert!(bench.now <= policy().fence_at(until) + seconds(1), "{:?} {until:?}", bench.now);
 }
 
 #[test]
