@@ -64,7 +64,8 @@ impl fmt::Display for Refused {
             Self::Named(member) => write!(
                 f,
                 "{member} is the only one besides the primary that has every acknowledged commit; without \
-                 it nobody could take over. Bring another standby up, or set synchronous.mode to off, first"
+                 it nobody could take over. Bring another standby up first, so that the primary names that one; if the \
+                 primary is gone, too, `harmony-agent failover --accept-loss` says that the commits are given up"
             ),
             Self::NobodyElse(member) => write!(
                 f,
@@ -150,6 +151,7 @@ pub fn remove(
     }
     cluster.members.remove(member);
     cluster.drained.remove(member);
+    cluster.settings.priorities.remove(member);
     if let Some(heartbeat) = slot.and_then(Slot::record) {
         cluster.removed.insert(member.clone(), heartbeat.boot.clone());
     }

@@ -250,10 +250,15 @@ pub struct ClusterSettings {
 impl ClusterSettings {
     /// What `member` counts by, `own` being what it is configured with.
     pub fn over(&self, own: &Policy, member: &MemberId) -> Policy {
-        let own = match &self.timing {
+        let promotion = own.promote_timeout;
+        let mut own = match &self.timing {
             Some(timing) => timing.over(own.clone()),
             None => own.clone(),
         };
+        // A promotion has to be given more time than the hook it waits for, which is this member's own.
+        if own.before_promote.is_some_and(|hook| hook.limit >= own.promote_timeout) {
+            own.promote_timeout = promotion;
+        }
         Policy {
             maximum_lag_on_failover: self
                 .maximum_lag_on_failover

@@ -42,6 +42,9 @@ pub enum Requirement {
     All(BTreeSet<MemberId>),
     /// What cannot be: it waits until another requirement takes effect.
     Unsatisfiable,
+    /// The same, and these members besides: what they have flushed is known before a commit that only
+    /// they have is acknowledged.
+    Withheld(BTreeSet<MemberId>),
 }
 
 impl Requirement {
@@ -50,7 +53,9 @@ impl Requirement {
         let mut others = members.iter().filter(|member| *member != own);
         match self {
             Self::Nobody => others.next().is_none(),
-            Self::All(required) => others.all(|member| required.contains(member)),
+            Self::All(required) | Self::Withheld(required) => {
+                others.all(|member| required.contains(member))
+            }
             Self::Unsatisfiable => true,
         }
     }
@@ -65,6 +70,10 @@ impl fmt::Display for Requirement {
                 f.write_str(&names.join(", "))
             }
             Self::Unsatisfiable => f.write_str("a standby that there is not yet"),
+            Self::Withheld(members) => {
+                let names: Vec<&str> = members.iter().map(MemberId::as_str).collect();
+                write!(f, "{}, and until the lease names them", names.join(", "))
+            }
         }
     }
 }

@@ -140,3 +140,34 @@ fn fail_over_and_go_on_alone(place: &Place, a: &mut Member, b: &mut Member, clie
     until_acknowledged(commit);
     clients.until_acknowledges(1);
 }
+
+/// Commits wait for two standbys: the primary and one of them may die at once, and nothing is lost.
+#[test]
+fn with_two_standbys_two_machines_may_die_at_once() {
+    let place = Place::new();
+    let (mut a, mut b) = place.pair();
+    let mut c = place.member("c");
+    c.start();
+    c.until_follows();
+    let clients = Pinned::start(&[&a, &b, &c]);
+    done(&a, &["config", "set", "synchronous.mode", "strict", "synchronous.standbys", "2"]);
+    let both = json!(["b", "c"]);
+    a.until("both are named", |status| status["synchronous"]["members"] == both);
+    clients.until_acknowledges(0);
+    power_off(&mut a);
+    power_off(&mut b);
+    c.until("it takes over", |status| status["state"] == "primary_healthy");
+    let kept: usize = c.sql("select count(*) from t where n = 2").unwrap().parse().unwrap();
+    let acknowledged = clients.count(0);
+    assert!(acknowledged > 0 && kept >= acknowledged, "{kept} of {acknowledged}");
+    // Nobody else has what it acknowledges from now on, so it acknowledges nothing.
+    let commit = waiting_commit(&c);
+    b.start();
+    until_acknowledged(commit);
+    c.until("b is named", |status| status["synchronous"]["members"] == json!(["b"]));
+    a.start();
+    c.until("both are named", |status| status["synchronous"]["members"] == json!(["a", "b"]));
+    clients.until_acknowledges(2);
+    clients.assert_one_after_the_other(&[0, 2]);
+    assert_sound(&mut [&mut a, &mut b, &mut c]);
+}

@@ -117,3 +117,21 @@ async fn it_outlives_stops_rewinds_and_copies_and_wins_over_alter_system() {
     require(&again, Requirement::Nobody).await;
     assert_eq!(names(&a).await, "");
 }
+
+/// What waits for no standby's disk is not taken for synchronous, wherever it is set.
+#[tokio::test]
+async fn a_server_whose_commits_wait_for_no_standby_is_refused() {
+    let scene = Scene::new();
+    let (a, _b) = pair(&scene).await;
+    a.query("alter system set synchronous_commit = local").await;
+    let requirement = all(&["b"]);
+    let why = a.refused(Action::Require { requirement: requirement.clone() }).await;
+    assert!(why.contains("synchronous_commit is local"), "{why}");
+    assert_eq!(names(&a).await, "");
+    a.query("alter system reset synchronous_commit").await;
+    require(&a, requirement.clone()).await;
+    let mut settings = a.settings.clone();
+    settings.parameters.insert("Synchronous_Commit".to_owned(), "remote_write".to_owned());
+    let why = Member::new(settings).refused(Action::Require { requirement }).await;
+    assert!(why.contains("remote_write") && why.contains("database.local.parameters"), "{why}");
+}

@@ -164,10 +164,13 @@ impl Watching {
             self.detached_since = None;
             return;
         }
-        let since = *self.detached_since.get_or_insert(cx.now);
         // Who has not renewed lately may be dead, and we the one to take over.
-        let renews = cx.view.staleness(cx.now).is_some_and(|age| age <= cx.longest_gap());
-        if renews && cx.now.since(since) >= cx.policy.heartbeat_interval * DETACHED_INTERVALS {
+        if cx.view.staleness(cx.now).is_none_or(|age| age > cx.longest_gap()) {
+            self.detached_since = None;
+            return;
+        }
+        let since = *self.detached_since.get_or_insert(cx.now);
+        if cx.now.since(since) >= cx.policy.heartbeat_interval * DETACHED_INTERVALS {
             self.detached_since = None;
             Self::act(cx, Action::Rejoin { upstream }, cx.policy.rejoin_timeout);
         }

@@ -34,7 +34,7 @@ impl Shared {
             paused: pause.filter(|it| it.holds(self.view.store_now())).cloned(),
             order: open.cloned(),
             answer: answer.or(outcome).or_else(|| known.and_then(|known| known.answer.clone())),
-            settings: known.map(|known| known.settings.clone()).unwrap_or_default(),
+            settings: known.map_or_else(|| self.settings(), |known| known.settings.clone()),
             synchronous: self.synchronous_set().iter().cloned().collect(),
             last_transition: format!("{} primary since epoch {epoch}", self.id.member),
         }

@@ -124,7 +124,11 @@ impl Shared {
             lease_duration: self.policy.lease_duration,
             database: self.position,
             address: self.id.address.clone(),
-            described: self.view.newest_described(),
+            // A lease of ours from before a restart may name one that was not read since.
+            described: self
+                .view
+                .newest_described()
+                .max(self.view.lease().and_then(|lease| lease.described)),
             synchronous: self.synchronous_set().clone(),
             released,
         }

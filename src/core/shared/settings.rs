@@ -30,6 +30,11 @@ impl Shared {
         }
     }
 
+    /// What a person set for the cluster, as we last read it.
+    pub(super) fn settings(&self) -> ClusterSettings {
+        self.set.as_ref().map(|set| set.settings.clone()).unwrap_or_default()
+    }
+
     /// Our own configuration was read again.
     pub(in crate::core) fn reconfigure(&mut self, own: Policy) {
         let settings = self.set.take().map(|set| set.settings).unwrap_or_default();

@@ -158,7 +158,7 @@ impl Shared {
     pub(in crate::core) fn require(&mut self, requirement: Requirement, epoch: Epoch) {
         // From now on it may not wait for those any more that are left out.
         match &requirement {
-            Requirement::All(members) => {
+            Requirement::All(members) | Requirement::Withheld(members) => {
                 self.synchronous.from.retain(|member, _| members.contains(member));
             }
             Requirement::Nobody | Requirement::Unsatisfiable => self.synchronous.from.clear(),
@@ -175,7 +175,7 @@ impl Shared {
         };
         self.synchronous.retry_at = None;
         self.synchronous.looked = false;
-        if let Requirement::All(members) = requirement {
+        if let Requirement::All(members) | Requirement::Withheld(members) = requirement {
             let known = |member: &&MemberId| {
                 self.synchronous.set.contains(*member)
                     || self.synchronous.from.contains_key(*member)
@@ -208,6 +208,10 @@ impl Shared {
             self.clear(Alarm::NoSynchronousStandby);
             return;
         }
+        if self.description_unknown() {
+            // What was set for the cluster may be more than what we are configured with.
+            return;
+        }
         let chosen = self.choose(&database);
         let set = self.next_set(&chosen, &database, since);
         let alone = self.synchronous.alone_since.filter(|_| mode != SynchronousMode::Off);
@@ -223,11 +227,25 @@ impl Shared {
         }
         let mut members = self.named(held);
         members.extend(chosen);
-        let wanted = self.requiring(members);
+        let wanted = match self.requiring(members) {
+            // While the lease names nobody, whoever takes over may lack what only these have.
+            Requirement::All(members)
+                if mode == SynchronousMode::Strict && held.synchronous.is_empty() =>
+            {
+                Requirement::Withheld(members)
+            }
+            wanted => wanted,
+        };
         let known = self.synchronous.required.as_ref() == Some(&wanted);
         if !known && self.may_require() {
             self.require(wanted, held.epoch);
         }
+    }
+
+    /// There is a description of the cluster, of which nothing, or only something older, was read.
+    fn description_unknown(&self) -> bool {
+        let described = self.view.lease().and_then(|lease| lease.described);
+        self.view.cluster_unreadable() || self.view.described() < described
     }
 
     /// What the server waits for is known, and covers this set.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::bench::*;
 use crate::core::event::{Event, Process, State};
+use crate::core::hook::BeforePromote;
 use crate::core::policy::{Policy, Reaction};
 use crate::core::records::{ClusterSettings, Key};
 use crate::core::synchronous::SynchronousMode;
@@ -205,4 +206,27 @@ fn other_timings_do_not_make_a_primary_fence_what_it_holds() {
     assert_eq!(bench.agent.state(), State::PrimaryHealthy);
     bench.advance_ms(1_500);
     assert_ne!(bench.agent.state(), State::PrimaryHealthy);
+}
+
+#[test]
+fn a_promotion_has_more_time_than_this_member_s_hook() {
+    let hook = BeforePromote { limit: seconds(5), required: false };
+    let own = Policy { before_promote: Some(hook), ..policy() };
+    let counted = |seconds: u64| {
+        let timing = Timing { promote_timeout: Duration::from_secs(seconds), ..timing(30) };
+        let set = ClusterSettings { timing: Some(Box::new(timing)), ..ClusterSettings::default() };
+        set.over(&own, &member("a")).promote_timeout
+    };
+    assert_eq!((counted(5), counted(6)), (own.promote_timeout, seconds(6)));
+}
+
+#[test]
+fn a_primary_whose_description_was_deleted_writes_what_was_set_again() {
+    let mut bench = Bench::healthy();
+    set(&mut bench, |settings| settings.timing = Some(Box::new(timing(30))));
+    bench.store.remove(&Key::ClusterState);
+    bench.quiet_seconds(4);
+    let snapshot = bench.store.snapshot();
+    let cluster = snapshot.cluster.record().expect("a description");
+    assert_eq!(cluster.settings.timing, Some(Box::new(timing(30))));
 }

@@ -90,11 +90,14 @@ fn named(bench: &Bench) -> BTreeSet<MemberId> {
 /// Commits wait for `b`, and the lease says so.
 fn settled(policy: Policy) -> Bench {
     let mut bench = primary(policy, &[("b", 5_000)]);
-    assert_eq!(asked(&bench), Some(all(&["b"])));
     in_effect(&mut bench, 5_000);
     second(&mut bench, &[("b", 5_000)]);
     second(&mut bench, &[("b", 5_000)]);
     assert_eq!(named(&bench), members(&["b"]));
+    if let Some(requirement) = asked(&bench) {
+        assert_eq!(requirement, all(&["b"]));
+        in_effect(&mut bench, 5_000);
+    }
     bench
 }
 
@@ -201,6 +204,56 @@ fn strict_never_falls_back() {
 fn strict_without_a_standby_acknowledges_nothing() {
     let bench = Bench::healthy_with(mode(SynchronousMode::Strict));
     assert_eq!(asked(&bench), Some(Requirement::Unsatisfiable));
+}
+
+/// A commit that only `b` has, besides, under a lease that names nobody is lost when `c` takes over.
+#[test]
+fn strict_acknowledges_nothing_before_the_lease_names_who_has_it() {
+    let withheld = Requirement::Withheld(members(&["b"]));
+    let mut bench = primary(mode(SynchronousMode::Strict), &[("b", 5_000)]);
+    assert_eq!(asked(&bench), Some(withheld.clone()));
+    in_effect(&mut bench, 5_000);
+    for _ in 0..10 {
+        if !named(&bench).is_empty() {
+            break;
+        }
+        let requirement = bench.agent.status().synchronous.requirement;
+        assert_eq!((asked(&bench), requirement), (None, Some(withheld.clone())));
+        second(&mut bench, &[("b", 5_000)]);
+    }
+    assert_eq!((named(&bench), asked(&bench)), (members(&["b"]), Some(all(&["b"]))));
+    // In the other mode a lease that names nobody says that some may be lost.
+    let bench = primary(mode(SynchronousMode::On), &[("b", 5_000)]);
+    assert_eq!(asked(&bench), Some(all(&["b"])));
+}
+
+/// What was set for the cluster may be `strict`, whatever we are configured with.
+#[test]
+fn a_restarted_primary_that_cannot_read_the_description_keeps_whom_the_lease_names() {
+    let a = identity("a", 1);
+    let mut store = Store::new();
+    store.put_cluster(&a, |_| {});
+    let described = store.snapshot().cluster.revision();
+    store.put_lease(&a, |lease| {
+        lease.synchronous = members(&["b"]);
+        lease.described = described;
+    });
+    store.damage(Key::ClusterState);
+    let mut bench = Bench::start_as(a, policy(), None, store);
+    bench.read();
+    bench.observe(Process::RunningPrimary);
+    bench.step(Event::Tick);
+    bench.apply(&Key::Lease);
+    if asked(&bench).is_some() {
+        in_effect(&mut bench, 0);
+    }
+    bench.remember();
+    for _ in 0..10 {
+        second(&mut bench, &[("b", 5_000)]);
+        assert_eq!(named(&bench), members(&["b"]));
+        assert!(asked(&bench).is_none_or(|requirement| requirement == all(&["b"])));
+        assert_eq!(bench.store.lease().described, described, "others need to have read as much");
+    }
 }
 
 #[test]

@@ -26,6 +26,9 @@ use crate::core::synchronous::Requirement;
 
 const SETTING: &str = "synchronous_standby_names";
 
+/// What commits wait for.
+const COMMIT: &str = "synchronous_commit";
+
 /// A setting of our own, to see that a reload has happened.
 const RELOADED: &str = "harmony.reloaded";
 
@@ -40,6 +43,10 @@ const PRIORITIES: &str = "
 select array(select application_name || ' ' || sync_priority from pg_stat_replication
               where state in ('streaming', 'catchup')),
        case when pg_is_in_recovery() then null else pg_current_wal_flush_lsn()::text end";
+
+/// The last word of the server's files on a setting.
+const CONFIGURED: &str = "
+select setting from pg_file_settings where lower(name) = $1 order by seqno desc limit 1";
 
 /// The file that keeps the setting's value: beside the data directory, so that no clone and no rewind
 /// brings another server's.
@@ -63,6 +70,10 @@ fn render(requirement: &Requirement, before: &[String]) -> Vec<String> {
     match requirement {
         Requirement::Nobody => Vec::new(),
         Requirement::Unsatisfiable => vec![NOBODY.to_owned()],
+        Requirement::Withheld(members) => {
+            let others = render(&Requirement::All(members.clone()), before);
+            [NOBODY.to_owned()].into_iter().chain(others).collect()
+        }
         Requirement::All(members) => {
             let named = |member: &&MemberId| before.iter().any(|name| name == member.as_str());
             let new = members.iter().filter(|member| !named(member));
@@ -92,6 +103,11 @@ pub(super) async fn require(
     cancel: &CancellationToken,
 ) -> Step<Done> {
     let place = &shared.place;
+    if *requirement != Requirement::Nobody {
+        let parameters = &place.settings.parameters;
+        let own = parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(COMMIT));
+        waits_for_disks(own.map_or("", |(_, value)| value))?;
+    }
     let before = value(place)?;
     let names = render(requirement, &parse(before.as_deref().unwrap_or_default()));
     let wanted = text(&names);
@@ -148,6 +164,9 @@ async fn tell(shared: &Arc<Shared>, client: &Client, names: &[String], wanted: &
     let pid = shared.running_postmaster();
     let proven = *shared.waits.lock().unwrap_or_else(PoisonError::into_inner);
     let waits = !names.is_empty();
+    if waits {
+        waits_for_disks(&configured(client, COMMIT).await?)?;
+    }
     let known = pid.is_some() && proven == pid;
     let written = conf::value(&shared.place, SETTING)?.unwrap_or_default();
     if shown == wanted && written == wanted && (known || !waits) {
@@ -221,6 +240,25 @@ async fn senders(client: &Client, names: &[String]) -> Step<Lsn> {
     }
 }
 
+/// Whether commits wait for standbys at all, with this `synchronous_commit`; empty: as PostgreSQL's own.
+fn waits_for_disks(commit: &str) -> Step<()> {
+    if !["local", "off", "remote_write"].contains(&commit.trim().to_lowercase().as_str()) {
+        return Ok(());
+    }
+    Err(Failure::Refused(format!(
+        "{COMMIT} is {commit}: commits would be acknowledged that are on no standby's disk. Take it out of \
+         database.local.parameters and postgresql.conf, or set synchronous.mode to off"
+    )))
+}
+
+/// What the files say of a setting, the last word winning; empty when they do not. Our own sessions have
+/// values of their own.
+async fn configured(client: &Client, name: &str) -> Step<String> {
+    let rows = client.query(CONFIGURED, &[&name]).await.map_err(unknown)?;
+    let Some(row) = rows.first() else { return Ok(String::new()) };
+    Ok(row.try_get::<_, Option<String>>(0).map_err(unknown)?.unwrap_or_default())
+}
+
 async fn setting(client: &Client, name: &str) -> Step<String> {
     let row = client.query_one("select current_setting($1, true)", &[&name]).await;
     let row = row.map_err(unknown)?;
@@ -236,6 +274,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn commits_that_wait_for_no_disk_are_not_taken_for_synchronous() {
+        for good in ["", "on", "remote_apply"] {
+            assert!(waits_for_disks(good).is_ok(), "{good}");
+        }
+        for bad in ["local", "OFF", " remote_write "] {
+            assert!(matches!(waits_for_disks(bad), Err(Failure::Refused(_))), "{bad}");
+        }
+    }
+
+    #[test]
     fn everybody_named_has_to_confirm_and_those_who_are_new_come_first() {
         let all = |names: &[&str]| {
             Requirement::All(names.iter().map(|name| name.parse().unwrap()).collect())
@@ -249,5 +297,10 @@ mod tests {
         assert_eq!(text(&render(&Requirement::Nobody, &second)), "");
         let nobody = render(&Requirement::Unsatisfiable, &second);
         assert_eq!(text(&nobody), "FIRST 1 (\"harmony:nobody\")");
+        // Every sender's place changes, from nobody to withheld and on to all.
+        let withheld = Requirement::Withheld(["b".parse().unwrap()].into());
+        let withheld = render(&withheld, &nobody);
+        assert_eq!(text(&withheld), "FIRST 2 (\"harmony:nobody\", \"b\")");
+        assert_eq!(text(&render(&all(&["b"]), &withheld)), "FIRST 1 (\"b\")");
     }
 }

@@ -69,7 +69,7 @@ impl World {
         }
         match &self.machines[m].db.requirement.0 {
             None | Some(Requirement::Nobody) => Some(Vec::new()),
-            Some(Requirement::Unsatisfiable) => None,
+            Some(Requirement::Unsatisfiable | Requirement::Withheld(_)) => None,
             Some(Requirement::All(members)) => {
                 Some(all.filter(|it| members.contains(&self.machines[*it].member)).collect())
             }
