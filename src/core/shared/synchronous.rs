@@ -234,7 +234,10 @@ impl Shared {
             {
                 Requirement::Withheld(members)
             }
-            wanted => wanted,
+            wanted @ (Requirement::Nobody
+            | Requirement::Unsatisfiable
+            | Requirement::All(_)
+            | Requirement::Withheld(_)) => wanted,
         };
         let known = self.synchronous.required.as_ref() == Some(&wanted);
         if !known && self.may_require() {
