@@ -239,7 +239,7 @@ fn a_restarted_primary_that_cannot_read_the_description_keeps_whom_the_lease_nam
         lease.described = described;
     });
     store.damage(Key::ClusterState);
-    let mut bench = Bench::start_as(a, policy(), None, store);
+    let mut bench = Bench::start_as(identity("a", 2), policy(), None, store);
     bench.read();
     bench.observe(Process::RunningPrimary);
     bench.step(Event::Tick);

@@ -105,7 +105,8 @@ impl Field {
             said["alarms"].as_array().is_some_and(|alarms| alarms.iter().any(|it| it == alarm))
         };
         while !self.world.watch.seen().iter().any(raised) {
-            assert!(begin.elapsed() < Duration::from_secs(30), "nobody raises {alarm}");
+            let late = begin.elapsed() >= Duration::from_secs(30);
+            assert!(!late, "nobody raises {alarm}: {:#?}", self.world.watch.seen());
             self.world.supervise();
             std::thread::sleep(Duration::from_millis(20));
         }
