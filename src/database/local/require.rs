@@ -48,6 +48,10 @@ select array(select application_name || ' ' || sync_priority from pg_stat_replic
 const CONFIGURED: &str = "
 select setting from pg_file_settings where lower(name) = $1 order by seqno desc limit 1";
 
+/// A little to write: a sender looks anew at who may be acknowledged when a standby replies, and that has
+/// nothing to reply to while every commit waits.
+const NUDGE: &str = "select pg_logical_emit_message(true, 'harmony', 'required')";
+
 /// The file that keeps the setting's value: beside the data directory, so that no clone and no rewind
 /// brings another server's.
 fn file(place: &Place) -> PathBuf {
@@ -197,6 +201,11 @@ async fn tell(shared: &Arc<Shared>, client: &Client, names: &[String], wanted: &
         )));
     }
     let lsn = senders(client, names).await?;
+    if lsn > Lsn(0)
+        && let Err(error) = client.batch_execute(NUDGE).await
+    {
+        tracing::warn!(%error, "commits that wait already may wait for up to a second more");
+    }
     if waits {
         *shared.waits.lock().unwrap_or_else(PoisonError::into_inner) = pid;
     }
