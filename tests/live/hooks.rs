@@ -42,12 +42,21 @@ fn until_told(member: &Member, line: &str) {
 }
 
 #[test]
+fn a_required_hook_that_hangs_leaves_the_promotion_to_another_member() {
+    leaves_the_promotion_to_another_member("exec sleep 1000");
+}
+
+#[test]
 fn a_required_hook_that_fails_leaves_the_promotion_to_another_member() {
+    leaves_the_promotion_to_another_member("exit 3");
+}
+
+fn leaves_the_promotion_to_another_member(ending: &str) {
     let place = Place::new();
     let (mut a, mut b, mut c) = (place.member("a"), place.member("b"), place.member("c"));
-    // The first in line, whose hook hangs.
+    // The first in line.
     b.settings["failover"] = json!({"priority": 5});
-    set(&mut b, "before_promote", "echo not this one; exec sleep 1000");
+    set(&mut b, "before_promote", &format!("echo not this one; {ending}"));
     set(&mut c, "before_promote", "exit 0");
     set(&mut c, "after_promote", "");
     for member in [&mut b, &mut c] {
