@@ -153,6 +153,9 @@ pub struct Lease {
     /// wait for nobody.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub synchronous: BTreeSet<MemberId>,
+    /// What it was released to its holder with, until the promotion has used it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
     /// Given back: the holder is fenced, anyone eligible may acquire.
     pub released: Option<Release>,
 }
