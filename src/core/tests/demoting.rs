@@ -17,12 +17,16 @@ fn demotes() -> Policy {
 
 /// `a` with two standbys, of which `b` is wanted, has drained and is about to stop.
 fn stopping(policy: Policy) -> Bench {
+    stopping_for(Wish::Switchover, policy)
+}
+
+fn stopping_for(wish: Wish, policy: Policy) -> Bench {
     let mut bench = Bench::healthy_with(policy);
     for other in ["b", "c"] {
         bench.store.put_heartbeat(&identity(other, 1), |_| {});
     }
     bench.read();
-    give(&mut bench, |cluster| cluster.order = Some(order(Wish::Switchover, Some("b"))));
+    give(&mut bench, |cluster| cluster.order = Some(order(wish, Some("b"))));
     assert_eq!(bench.became(), Some((State::PrimaryYielding, Reason::Switchover)));
     bench.acted(done());
     assert!(bench.fences());
@@ -82,6 +86,11 @@ fn only_a_clean_stop_that_was_planned_is_followed_by_a_demotion() {
     unclean.acted(fenced_by_kill());
     assert_eq!(unclean.actions(), []);
     assert_eq!(unclean.became(), Some((State::PrimaryFenced, Reason::CalledOff)));
+
+    let mut lossy = stopping_for(Wish::Failover { accept_loss: true }, demotes());
+    lossy.acted(fenced_by_kill());
+    assert_eq!(lossy.actions(), []);
+    assert_eq!(released(&lossy).lsn, None);
 
     let mut local = stopping(policy());
     local.acted(fenced());

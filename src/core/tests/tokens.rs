@@ -74,7 +74,10 @@ fn a_token_is_kept_in_the_lease_until_it_is_used() {
         bench.advance_ms(1_000);
         assert_eq!(bench.lease_written().unwrap().token, None);
         bench.apply(&Key::Lease);
+        bench.read();
     }
+    let kept = serde_json::to_string(&bench.agent).unwrap();
+    assert!(!kept.contains("dG9rZW4"), "nor anywhere else");
 }
 
 #[test]
