@@ -7,7 +7,7 @@ use super::order::failure;
 use super::output::{self, bytes};
 use super::{Settings, runtime};
 use crate::core::ids::Epoch;
-use crate::core::journal::{AtRisk, Contender, Ending, Evidence, Phase, Report};
+use crate::core::journal::{AtRisk, Contender, Demotion, Ending, Evidence, Phase, Report};
 use crate::operator::Operator;
 
 /// Arguments of `history`.
@@ -216,8 +216,19 @@ fn evidence(it: &Evidence) -> Vec<String> {
             fence.rung,
             seconds(fence.took_ms)
         ));
+        lines.extend(fence.demotion.as_ref().map(demotion));
     }
     lines
+}
+
+fn demotion(it: &Demotion) -> String {
+    let took = seconds(it.took_ms);
+    match (it.outcome.as_str(), it.token) {
+        ("applied", true) => format!("It was made a standby in {took}, and gave out a token"),
+        ("applied", false) => format!("It was made a standby in {took}, without a token"),
+        ("refused", _) => format!("It did not let itself be made a standby, after {took}"),
+        (_, _) => format!("Whether it was made a standby was not known after {took}"),
+    }
 }
 
 fn lost(AtRisk { bytes: count, exact }: AtRisk) -> String {

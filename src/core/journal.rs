@@ -167,11 +167,31 @@ pub struct Fence {
     pub clean: bool,
     /// From the start of the fence to its proof.
     pub took_ms: u64,
+    /// What became of its demotion, where there is such a thing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub demotion: Option<Demotion>,
+}
+
+/// How a stopped primary was made a standby before its lease was released, by its own word.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Demotion {
+    /// "applied", "refused" or "unknown".
+    pub outcome: String,
+    /// It gave out a token.
+    pub token: bool,
+    /// How long it took.
+    pub took_ms: u64,
 }
 
 impl Fence {
     pub(super) fn new(why: &str, proof: &FenceProof, took_ms: u64) -> Self {
-        Self { why: why.to_owned(), rung: proof.rung.to_owned(), clean: proof.clean, took_ms }
+        Self {
+            why: why.to_owned(),
+            rung: proof.rung.to_owned(),
+            clean: proof.clean,
+            took_ms,
+            demotion: None,
+        }
     }
 }
 

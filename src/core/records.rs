@@ -16,6 +16,7 @@ use super::policy::{Policy, Reaction};
 use super::synchronous::SynchronousMode;
 use super::time::StoreTime;
 use super::timing::{Timing, safe};
+use super::token::Token;
 
 /// Name of a record in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,6 +153,9 @@ pub struct Lease {
     /// wait for nobody.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub synchronous: BTreeSet<MemberId>,
+    /// What it was released to its holder with, until the promotion has used it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
     /// Given back: the holder is fenced, anyone eligible may acquire.
     pub released: Option<Release>,
 }
@@ -170,6 +174,9 @@ pub struct Release {
     /// How the database was stopped, for the journal.
     #[serde(default, skip_serializing_if = "Aside::is_none")]
     pub fence: Aside<Option<Fence>>,
+    /// What the old primary's demotion gave out, for the member meant to take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
 }
 
 /// A replica's word on itself.

@@ -26,7 +26,27 @@ fn text(values: &[Value]) -> String {
     if values.is_empty() {
         return "(none)\n".to_owned();
     }
-    values.iter().map(|value| format!("{value:#}\n")).collect()
+    values.iter().map(|value| format!("{:#}\n", hidden(value))).collect()
+}
+
+/// As it is, but without the texts of tokens: a recording has them, a terminal does not.
+fn hidden(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let hide = |(key, value): (&String, &Value)| {
+                let mut value = hidden(value);
+                if key == "token"
+                    && let Some(text) = value.get_mut("value")
+                {
+                    *text = Value::from("(not shown)");
+                }
+                (key.clone(), value)
+            };
+            Value::Object(fields.iter().map(hide).collect())
+        }
+        Value::Array(values) => Value::Array(values.iter().map(hidden).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -43,6 +63,16 @@ mod tests {
         let marked: Vec<_> = shown.lines().filter(|line| !line.starts_with(' ')).collect();
         assert_eq!(marked, ["-     4,", "+     5,", "+ {", "+   \"cancel\": 3", "+ }"], "{shown}");
         assert_eq!(compare(&[], &[json!("observe")]), "- (none)\n+ \"observe\"");
+    }
+
+    #[test]
+    fn the_text_of_a_token_is_not_shown() {
+        let token = json!({"value": "c2VjcmV0", "system": "7", "timeline": 1, "lsn": "0/5000"});
+        let effect = json!({"act": [1, {"PromoteWith": {"token": token}}, 7, 1]});
+        for (old, new) in [(vec![effect.clone()], vec![]), (vec![], vec![effect])] {
+            let shown = compare(&old, &new);
+            assert!(!shown.contains("c2VjcmV0") && shown.contains("0/5000"), "{shown}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use harmony_agent::core::event::State;
 use harmony_agent::core::ids::{Epoch, Lsn, MemberId, Revision};
 use harmony_agent::core::journal::{
-    Asked, AtRisk, Contender, Ending, Evidence, Fence, Phase, ReleaseTold, Report, key,
+    Asked, AtRisk, Contender, Demotion, Ending, Evidence, Fence, Phase, ReleaseTold, Report, key,
 };
 use harmony_agent::core::records::{Header, Position, Record};
 use harmony_agent::store::{Expected, Store, Write, WriteOutcome, codec, sqlite};
@@ -60,6 +60,11 @@ fn report(epoch: u64) -> Report {
                 rung: "fast".to_owned(),
                 clean: true,
                 took_ms: 57,
+                demotion: Some(Demotion {
+                    outcome: "applied".to_owned(),
+                    token: true,
+                    took_ms: 4_321,
+                }),
             }),
         }),
         asked: Some(Asked {
@@ -144,6 +149,7 @@ async fn the_journal_is_listed_and_each_report_is_told() {
         "0.250 s from the lease",
         "released the lease to b: switchover; its log ends at 0/3000060",
         "stopped for switchover: fast (clean), in 0.057 s",
+        "made a standby in 4.321 s, and gave out a token",
         "Nothing was at risk",
         "b: number 1 in line",
         "c: not in line",

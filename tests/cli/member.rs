@@ -82,6 +82,7 @@ impl Place {
             database: position(),
             address: address(member),
             described: None,
+            token: None,
             synchronous: BTreeSet::new(),
             released: None,
         };

@@ -78,6 +78,10 @@ pub(crate) enum Mutant {
     ReportOverLater,
     /// An agent takes itself for a member.
     AdmitsItself,
+    /// A demotion is reported as done, with a token, and nothing is done.
+    DemotionLies,
+    /// A release without a token comes with the latest one there was, good for any timeline.
+    TokenKept,
 }
 
 impl Mutant {
@@ -124,6 +128,8 @@ impl Mutant {
         (Self::ReportOfAnother, "journal_is_true_and_grows"),
         (Self::ReportOverLater, "journal_is_true_and_grows"),
         (Self::AdmitsItself, "takeover_is_admitted"),
+        (Self::DemotionLies, "demoted_before_promoted"),
+        (Self::TokenKept, "tokens_are_used_once"),
     ];
 
     /// The world of a seed with this guard removed, made so that the guard is needed in it.
@@ -139,6 +145,7 @@ impl Mutant {
                 _ => SynchronousMode::Strict,
             };
         }
+        setup.policy.demotes |= [Self::DemotionLies, Self::TokenKept].contains(&self);
         setup.policy.promises |= self == Self::PromiseInvented;
         setup.twin |= self == Self::CopiedStateDir;
         if self == Self::HookUnheard {

@@ -41,6 +41,7 @@ fn directory() -> PathBuf {
 /// - `mode=on`, `mode=strict`: the agents manage synchronous replication
 /// - `synchronous`: PostgreSQL waits for all standbys; `on_hung=fail_over`, `on_disk_full=fail_over`; `lag=small`
 /// - `prefer=b`: its priority is 5, the others' 1; `failback=10s`: by itself, once it has been fit for so long
+/// - `demotes`: a database is made a standby before its lease is released, and promoted with a token
 /// - `hook=required`, `hook=optional`: there is a `before_promote` hook
 /// - `store-loses`: what an operator has to mend may happen; `from-start`: the log begins with the machines
 /// - `at-once`: so do the commands, before there is a cluster; `running`: a's PostgreSQL does, without one
@@ -70,6 +71,7 @@ fn setup(words: &str) -> Setup {
     let priority = |member: &str| if Some(member) == preferred { 5 } else { 1 };
     let priorities = members_named().map(priority).collect();
     policy.before_promote = named("hook=").map(|word| hook(profile, word == "required"));
+    policy.demotes = has("demotes");
     policy.failback_after = named("failback=").map(|word| Duration::from_nanos(time(word)));
     policy.synchronous = match named("mode=") {
         Some("on") => SynchronousMode::On,

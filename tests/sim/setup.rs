@@ -96,6 +96,7 @@ impl Setup {
         // Drawn apart: the other worlds stay as they were.
         let mut hooks = Rng::new(seed ^ 0x4007);
         policy.before_promote = hooks.chance(20).then(|| hook(profile, hooks.chance(60)));
+        policy.demotes = Rng::new(seed ^ 0xDE40).chance(25);
         Self {
             seed,
             profile,
@@ -184,6 +185,7 @@ pub(crate) fn policy(profile: Profile) -> Policy {
         watchdog: WatchdogMode::Required,
         on_hung: Reaction::Alert,
         on_disk_full: Reaction::Alert,
+        demotes: false,
         shutdown_timeout: ms([20_000, 60_000, 120_000]),
     }
 }

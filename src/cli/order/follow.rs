@@ -66,10 +66,16 @@ fn patience(order: &Order, lease: &Lease, policy: &Policy) -> Duration {
 /// How long all of it may take.
 fn whole(policy: &Policy) -> Duration {
     policy.stop_timeout * 2
+        + demotion(policy)
         + policy.hand_over_timeout * 2
         + policy.start_timeout
         + policy.promote_timeout
         + policy.failover_timeout(policy.lease_duration)
+}
+
+/// How long an old primary may take to become a standby before it releases the lease.
+fn demotion(policy: &Policy) -> Duration {
+    if policy.demotes { policy.promote_timeout } else { Duration::ZERO }
 }
 
 fn tell(begun: Instant, line: &str) -> Result<(), Failure> {
@@ -216,10 +222,16 @@ fn moved(before: &Lease, now: &Lease) -> Option<String> {
         return Some(format!("{holder} took the lease, epoch {epoch}: {status}"));
     }
     match (&before.released, &now.released) {
-        (None, Some(Release { to, lsn, .. })) => {
+        (None, Some(Release { to, lsn, fence, .. })) => {
             let to = to.as_ref().map_or_else(String::new, |to| format!(" to {to}"));
             let lsn = lsn.map_or_else(String::new, |lsn| format!(", which ends at {lsn}"));
-            Some(format!("{holder} stopped its database{lsn}, and released the lease{to}"))
+            let demotion = fence.0.as_ref().and_then(|fence| fence.demotion.as_ref());
+            let demoted = demotion.map_or("", |it| match it.outcome.as_str() {
+                "applied" => ", made it a standby",
+                "unknown" => ", may have made it a standby",
+                _ => "",
+            });
+            Some(format!("{holder} stopped its database{lsn}{demoted}, and released the lease{to}"))
         }
         _ if before.status != *status => Some(format!("{holder}: {status}")),
         _ => None,
@@ -233,4 +245,39 @@ fn came(member: &MemberId, before: &Heartbeat, now: &Heartbeat) -> Option<String
         return Some(format!("{member}: {}{streaming}", now.status));
     }
     (!before.streaming && now.streaming).then(|| format!("{member} streams"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::journal::{Aside, Demotion, Fence};
+
+    #[test]
+    fn a_demotion_is_told_with_the_release() {
+        let lease = r#"{"holder":"a","boot":"b","instance":"i","epoch":6,"seq":9,"status":"primary_yielding",
+            "lease_duration_ms":15000,"database":{},"address":{"host":"a","port":5432},"released":null}"#;
+        let before: Lease = serde_json::from_str(lease).unwrap();
+        let told = |outcome: Option<&str>| {
+            let demotion = outcome.map(|outcome| Demotion {
+                outcome: outcome.to_owned(),
+                token: true,
+                took_ms: 1,
+            });
+            let (why, rung) = ("switchover".to_owned(), "fast".to_owned());
+            let fence = Fence { why, rung, clean: true, took_ms: 1, demotion };
+            let release = Release {
+                to: Some("b".parse().unwrap()),
+                reason: "switchover".to_owned(),
+                lsn: None,
+                timeline: Default::default(),
+                fence: Aside(Some(fence)),
+                token: None,
+            };
+            moved(&before, &Lease { released: Some(release), ..before.clone() }).unwrap()
+        };
+        assert_eq!(told(None), "a stopped its database, and released the lease to b");
+        let all = "a stopped its database, made it a standby, and released the lease to b";
+        assert_eq!(told(Some("applied")), all);
+        assert!(told(Some("unknown")).contains("may have made it a standby"));
+    }
 }

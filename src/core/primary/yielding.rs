@@ -1,5 +1,7 @@
 //! Handing over on purpose, or having been deposed: in the end the database follows somebody else.
 
+mod demoting;
+
 use serde::{Deserialize, Serialize};
 
 use super::fenced::After;
@@ -29,6 +31,8 @@ enum Step {
     Draining(Held, Option<Heir>),
     /// A clean stop, with renewals going on: the lease is not being lost.
     Stopping(Held, Option<Heir>),
+    /// Stopped cleanly, and being made a standby of the heir, with renewals going on.
+    Demoting(Held, Heir, FenceProof),
     /// The release is on its way.
     Releasing { epoch: Epoch, renewed: Option<Held>, release: Release },
     /// Released; somebody should take it.
@@ -70,7 +74,13 @@ impl Yielding {
             lsn: proof.clean.then_some(proof.lsn),
             timeline: proof.timeline,
             fence: Aside(cx.fence_told()),
+            token: None,
         };
+        Self::release(cx, held, release)
+    }
+
+    /// Writes the release, once what is on its way to the lease has ended.
+    fn release(cx: &mut Shared, held: Held, release: Release) -> Self {
         cx.epoch_ended(held.epoch);
         let epoch = held.epoch;
         if cx.pending.is_none() {
@@ -91,13 +101,19 @@ impl Yielding {
     pub(super) fn held(&self) -> Option<&Held> {
         match &self.step {
             Step::Draining(held, _) | Step::Stopping(held, _) => Some(held),
-            Step::Releasing { .. } | Step::Awaiting { .. } | Step::Rejoining { .. } => None,
+            // Nothing can be written on a database that is proven down.
+            Step::Demoting(..)
+            | Step::Releasing { .. }
+            | Step::Awaiting { .. }
+            | Step::Rejoining { .. } => None,
         }
     }
 
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
         match &self.step {
-            Step::Draining(held, _) | Step::Stopping(held, _) => held.deadline(cx),
+            Step::Draining(held, _) | Step::Stopping(held, _) | Step::Demoting(held, ..) => {
+                held.deadline(cx)
+            }
             Step::Releasing { .. } => {
                 cx.renewal_due(None).map(|at| Deadline::at(at, "release retry"))
             }
@@ -124,6 +140,7 @@ impl Yielding {
         match self.step {
             Step::Draining(held, heir) => Self::draining(held, heir, cx, signal),
             Step::Stopping(held, heir) => Self::stopping(held, heir, cx, signal),
+            Step::Demoting(held, heir, proof) => Self::demoting(held, heir, proof, cx, signal),
             Step::Releasing { epoch, renewed, release } => {
                 Self::release_pending(epoch, renewed, release, cx, &signal)
             }
@@ -171,6 +188,10 @@ impl Yielding {
                 cx.epoch_ended(held.epoch);
                 let fenced = Fenced::new(Some(held), proof.clone(), After::Reopen, cx.now);
                 return Next::to(Primary::Fenced(fenced), Reason::CalledOff);
+            }
+            let demotion = heir.as_ref().and_then(|heir| Self::demotion(cx, heir, proof));
+            if let (Some(to), Some(heir)) = (demotion, heir.clone()) {
+                return Self::demote(cx, held, heir, to, proof.clone());
             }
             let planned = heir.as_ref().filter(|_| !unsure);
             let reason = planned.map_or(Reason::HandOver, |heir| heir.reason);

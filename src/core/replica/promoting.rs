@@ -60,7 +60,11 @@ impl Promoting {
             }
         } else {
             self.started = true;
-            cx.act(Action::Promote, self.held.epoch, self.limit.since(cx.now));
+            let action = match cx.token() {
+                Some(token) => Action::PromoteWith { token: token.clone() },
+                None => Action::Promote,
+            };
+            cx.act(action, self.held.epoch, self.limit.since(cx.now));
         }
     }
 
@@ -86,7 +90,8 @@ impl Promoting {
             return self.give_up(cx, Reason::HookRefused, After::StepBack);
         }
         let failed = match &signal {
-            Signal::Acted(Action::Promote, ActionOutcome::Applied(_)) => {
+            Signal::Acted(action, ActionOutcome::Applied(_)) if action.is_promotion() => {
+                cx.token_used();
                 cx.drive_renewal(&mut self.held, State::PrimaryHealthy);
                 let healthy = primary::Healthy::new(cx, self.held);
                 return Next::to(Primary::Healthy(healthy), Reason::Promoted);

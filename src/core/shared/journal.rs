@@ -10,8 +10,8 @@ use crate::core::candidate::{self, Candidate};
 use crate::core::event::{Action, ActionOutcome, Done, Effect, Reason, State};
 use crate::core::ids::{Epoch, Lsn, MemberId};
 use crate::core::journal::{
-    Asked, AtRisk, Contender, Ending, Evidence, Fence, MOST_CONTENDERS, Phase, ReleaseTold, Report,
-    short,
+    Asked, AtRisk, Contender, Demotion, Ending, Evidence, Fence, MOST_CONTENDERS, Phase,
+    ReleaseTold, Report, short,
 };
 use crate::core::records::{Heartbeat, Lease};
 use crate::core::replica::{Takeover, takeover};
@@ -29,6 +29,9 @@ pub(in crate::core) struct Journal {
     fencing: Option<Instant>,
     /// How it ended.
     fence: Option<Fence>,
+    /// When the demotion that runs began.
+    #[serde(default)]
+    demoting: Option<Instant>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,13 +116,18 @@ impl Shared {
     /// An action begins.
     pub(super) fn journal_acts(&mut self, action: &Action, limit: Duration) {
         let (now, journal) = (self.now, &mut self.journal.0);
+        journal.demoting = None;
         let name = match action {
             Action::Fence { .. } => {
                 journal.fencing.get_or_insert(now);
                 journal.fence = None;
                 return;
             }
-            Action::Promote => "promoted",
+            Action::Demote { .. } => {
+                journal.demoting = Some(now);
+                return;
+            }
+            Action::Promote | Action::PromoteWith { .. } => "promoted",
             Action::StartPrimary => "started",
             Action::Bootstrap => "initialised",
             Action::Clone { .. }
@@ -149,6 +157,18 @@ impl Shared {
             let began = journal.fencing.take().unwrap_or(now);
             let why = journal.left.map_or("", Reason::name);
             journal.fence = Some(Fence::new(why, proof, millis(now.since(began))));
+        }
+        if let Some(began) = self.journal.0.demoting.take()
+            && let Some(fence) = &mut self.journal.0.fence
+        {
+            let (outcome, token) = match outcome {
+                ActionOutcome::Applied(Done::Demoted { token }) => ("applied", token.is_some()),
+                ActionOutcome::Applied(_) => ("applied", false),
+                ActionOutcome::Refused(_) => ("refused", false),
+                ActionOutcome::Unknown(_) => ("unknown", false),
+            };
+            let took_ms = millis(now.since(began));
+            fence.demotion = Some(Demotion { outcome: outcome.to_owned(), token, took_ms });
         }
     }
 

@@ -130,6 +130,7 @@ impl Shared {
                 .newest_described()
                 .max(self.view.lease().and_then(|lease| lease.described)),
             synchronous: self.synchronous_set().clone(),
+            token: self.token_kept(status),
             released,
         }
     }
@@ -138,6 +139,7 @@ impl Shared {
     pub(in crate::core) fn acquire(&mut self, status: State, expected: Option<Revision>) {
         let epoch = self.next_epoch();
         self.inherit_synchronous();
+        self.inherit_token(status);
         self.journal_decides(epoch, status);
         let lease = self.lease_record(epoch, 0, status, None);
         self.write_lease(Purpose::Acquire, expected, lease);

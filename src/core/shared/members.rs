@@ -56,6 +56,12 @@ impl Shared {
         self.line().into_iter().find(other).map(|candidate| candidate.member)
     }
 
+    /// A member as somebody to follow, at the address it reports.
+    pub(in crate::core) fn upstream_at(&self, member: &MemberId) -> Option<Upstream> {
+        let (_, heartbeat) = self.view.heartbeats().find(|(reporter, _)| *reporter == member)?;
+        Some(Upstream { member: member.clone(), address: heartbeat.address.clone() })
+    }
+
     /// Our place in that line, counted from 0; its end when we are not in it.
     pub(in crate::core) fn place_in_line(&self) -> u32 {
         let line = self.line();

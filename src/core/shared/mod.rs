@@ -14,6 +14,7 @@ mod promise;
 mod reading;
 mod settings;
 mod synchronous;
+mod token;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use super::lease::{Held, LeaseAnswer, PendingLease};
 use super::policy::{Policy, WatchdogMode};
 use super::records::{Address, Header, Position};
 use super::time::Instant;
+use super::token::Token;
 use super::view::View;
 use journal::Journal;
 use name::Name;
@@ -138,6 +140,9 @@ pub(super) struct Shared {
     cluster_write: Publishing,
     #[serde(default)]
     synchronous: Synchronous,
+    /// What the lease we took over was released to us with, until it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<Token>,
     /// The hook that is waited for.
     #[serde(default)]
     hook: Option<OpId>,
@@ -218,6 +223,7 @@ impl Shared {
             heartbeat: OwnHeartbeat { due: now, ..OwnHeartbeat::default() },
             cluster_write: Publishing::default(),
             synchronous: Synchronous::default(),
+            token: None,
             hook: None,
             journal: Aside::default(),
         }

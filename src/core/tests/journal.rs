@@ -93,14 +93,20 @@ fn a_takeover_tells_what_was_known_who_was_there_and_what_took_how_long() {
 
 #[test]
 fn a_switchover_tells_who_asked_and_how_the_old_primary_went() {
-    let fence =
-        Fence { why: "switchover".to_owned(), rung: "fast".to_owned(), clean: true, took_ms: 57 };
+    let fence = Fence {
+        why: "switchover".to_owned(),
+        rung: "fast".to_owned(),
+        clean: true,
+        took_ms: 57,
+        demotion: None,
+    };
     let release = Release {
         to: Some(member("a")),
         reason: "switchover".to_owned(),
         lsn: Some(Lsn(5_000)),
         timeline: TimelineId(1),
         fence: Aside(Some(fence.clone())),
+        token: None,
     };
     let mut bench = Bench::watching();
     bench.store.put_cluster(&identity("b", 1), |cluster| {

@@ -49,7 +49,7 @@ use crate::core::ids::MemberId;
 use crate::postmaster::Instance;
 use account::Account;
 use look::Asker;
-use outcome::{Step, outcome};
+use outcome::{Failure, Step, outcome};
 use place::Place;
 
 /// Programs of PostgreSQL the adapter uses.
@@ -323,6 +323,10 @@ async fn perform(shared: &Arc<Shared>, action: &Action, cancel: &CancellationTok
         Action::Rejoin { upstream } => rejoin::rejoin(shared, upstream, cancel).await,
         Action::StartPrimary => start::start_primary(shared, cancel).await,
         Action::Promote => promote::promote(shared, cancel).await,
+        // `Policy.demotes` is false for this kind of database, so the core asks for neither.
+        Action::Demote { .. } | Action::PromoteWith { .. } => Err(Failure::Refused(
+            "tokens and demotions are CloudNativePG's; a local database is fenced and promoted without".to_owned(),
+        )),
         Action::Require { requirement } => require::require(shared, requirement, cancel).await,
         Action::Checkpoint => promote::checkpoint(shared, cancel).await,
         Action::Fence { ladder } => fence::fence(shared, *ladder, cancel).await,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use harmony_agent::core::event::Action;
 use harmony_agent::core::ids::{Epoch, InstanceId};
 use harmony_agent::core::records::{Invalid, Lease};
 
@@ -46,7 +45,9 @@ impl Invariant for BadDataPromotesNobody {
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
         match fact {
             Fact::StoreLost => *self = Self::default(),
-            Fact::Opening(m, Action::Promote, epoch) if self.repaired.contains(epoch) => {
+            Fact::Opening(m, action, epoch)
+                if action.is_promotion() && self.repaired.contains(epoch) =>
+            {
                 return Err(format!("{} promotes in epoch {epoch}, from bad data", world.name(*m)));
             }
             Fact::LeaseWritten(written) => {

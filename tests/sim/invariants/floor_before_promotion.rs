@@ -1,7 +1,5 @@
 //! A crash must not forget an epoch.
 
-use harmony_agent::core::event::Action;
-
 use super::Invariant;
 use crate::sim::world::{Fact, World};
 
@@ -23,7 +21,10 @@ impl Invariant for FloorBeforePromotion {
     }
 
     fn fact(&mut self, world: &World, fact: &Fact) -> Result<(), String> {
-        let Fact::Opening(m, Action::Promote, epoch) = fact else { return Ok(()) };
+        let Fact::Opening(m, action, epoch) = fact else { return Ok(()) };
+        if !action.is_promotion() {
+            return Ok(());
+        }
         let known = world.machines[*m].floor.as_ref().map(|floor| floor.epoch);
         match known.filter(|known| known >= epoch) {
             Some(_) => Ok(()),

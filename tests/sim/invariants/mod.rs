@@ -4,6 +4,7 @@
 mod bad_data_promotes_nobody;
 mod clean_hand_over_loses_nothing;
 mod converges;
+mod demoted_before_promoted;
 mod epoch_grows;
 mod failover_by_hand_loses_only_what_it_may;
 mod fenced_before_takeover;
@@ -33,6 +34,7 @@ mod synchronous_commits_survive;
 mod takeover_is_admitted;
 mod takeover_waits;
 mod tasks_belong_to_their_epoch;
+mod tokens_are_used_once;
 mod transitions_as_documented;
 
 use std::fmt::Debug;
@@ -115,6 +117,8 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<orders_are_of_their_epoch::OrdersAreOfTheirEpoch>::default(),
         Box::<failover_by_hand_loses_only_what_it_may::FailoverByHandLosesOnlyWhatItMay>::default(),
         Box::<promotion_waits_for_hook::PromotionWaitsForHook>::default(),
+        Box::<demoted_before_promoted::DemotedBeforePromoted>::default(),
+        Box::<tokens_are_used_once::TokensAreUsedOnce>::default(),
         Box::<journal_is_true_and_grows::JournalIsTrueAndGrows>::default(),
         Box::<takeover_is_admitted::TakeoverIsAdmitted>::default(),
         Box::<no_circles::NoCircles>::default(),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use harmony_agent::core::event::Action;
 use harmony_agent::core::ids::Epoch;
 
 use super::Invariant;
@@ -35,7 +34,7 @@ impl Invariant for PromotionWaitsForHook {
                 self.ended.insert(*m, (*epoch, *well));
                 Ok(())
             }
-            Fact::Opening(m, Action::Promote, epoch) => {
+            Fact::Opening(m, action, epoch) if action.is_promotion() => {
                 let ended = self.ended.get(m).filter(|(of, _)| of == epoch);
                 match ended {
                     Some((_, well)) if *well || !hook.required => Ok(()),

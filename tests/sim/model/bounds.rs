@@ -49,6 +49,24 @@ const HOOKS_AND_STOPS: &[Kind] = &[
     Kind::StoreDown,
 ];
 
+/// A switchover of what is demoted, and what befalls it.
+const DEMOTIONS_AND_STOPS: &[Kind] = &[
+    Kind::OrderSwitchover,
+    Kind::SlowDemote,
+    Kind::FailDemote,
+    Kind::LoseToken,
+    Kind::ForeignToken,
+    Kind::RefuseToken,
+    Kind::FreezeAgent,
+    Kind::KillAgent,
+    Kind::StopAgent,
+    Kind::PowerOff,
+    Kind::KillDb,
+    Kind::CutFromStore,
+    Kind::CutAnswers,
+    Kind::StoreDown,
+];
+
 /// What a person does, and what may come between.
 const ASKED_AND_STOPS: &[Kind] = &[
     Kind::OrderSwitchover,
@@ -197,6 +215,13 @@ pub(crate) const CI: &[Search] = &[
         name: "two members, promotions depend on a hook, two faults",
         start: Start { hook: true, ..PLAIN },
         kinds: HOOKS_AND_STOPS,
+        lasts: &[7],
+        ..TWO
+    },
+    Search {
+        name: "two members that are demoted, a switchover, and one fault or another",
+        start: Start { demotes: true, ..PLAIN },
+        kinds: DEMOTIONS_AND_STOPS,
         lasts: &[7],
         ..TWO
     },
@@ -350,6 +375,13 @@ const HOOKED: Search = Search {
     ..PERSON
 };
 
+/// A switchover of what is demoted, and then another takeover.
+const DEMOTED: Search = Search {
+    start: Start { demotes: true, ..PLAIN },
+    kinds: &[Kind::OrderSwitchover, Kind::KillDb],
+    ..PERSON
+};
+
 const fn claim(mutant: Mutant, invariant: &'static str, search: Search) -> Claim {
     Claim { mutant, invariant, search }
 }
@@ -390,6 +422,8 @@ pub(crate) const CLAIMS: &[Claim] = &[
     claim(Mutant::PauseIgnored, "pause_is_kept", PERSON),
     claim(Mutant::OrderOfAnyEpoch, "orders_are_of_their_epoch", RESTARTED),
     claim(Mutant::HookUnheard, "promotion_waits_for_hook", HOOKED),
+    claim(Mutant::DemotionLies, "demoted_before_promoted", DEMOTED),
+    claim(Mutant::TokenKept, "tokens_are_used_once", DEMOTED),
     claim(Mutant::LossAccepted, "failover_by_hand_loses_only_what_it_may", BY_HAND),
 ];
 

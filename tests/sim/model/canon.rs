@@ -75,7 +75,7 @@ pub(crate) fn mark(run: &Run, root: u64) -> u128 {
 #[rustfmt::skip]
 fn world(world: &World, into: &mut Wide) {
     let World {
-        now, store, net, machines, branches, faults, usurped, lost, spoilt, rolled_back, queue,
+        now, store, net, machines, branches, tokens, faults, usurped, lost, spoilt, rolled_back, queue,
         // The same for all states of a root.
         setup: _,
         // Told and looked at before a layer ends, or for people.
@@ -83,7 +83,7 @@ fn world(world: &World, into: &mut Wide) {
         // Numbers handed out; and chance and choices, which have no part between layers.
         next_fault: _, next_item: _, next_order: _, rng: _, choices: _,
     } = world;
-    (now, store, net, branches, usurped, lost, spoilt, rolled_back).hash(into);
+    (now, store, net, branches, tokens, usurped, lost, spoilt, rolled_back).hash(into);
     faults.iter().for_each(|fault| fault.hash(into));
     machines.iter().for_each(|of| machine(world, of, into));
     for ((at, _), item) in queue {

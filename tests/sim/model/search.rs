@@ -348,6 +348,10 @@ impl Searching<'_> {
             Kind::Join => vec![0, 1],
             Kind::Reconfigure => vec![0, 59],
             Kind::SlowStore => vec![self.unit / 8, self.unit / 3],
+            // It ends within the limit, and long after whoever waits has died.
+            Kind::SlowDemote => vec![self.unit, 6 * self.unit],
+            // Another system, an older timeline, a later one.
+            Kind::ForeignToken => vec![0, 1, 2],
             Kind::Stumble => vec![6 * self.unit],
             // To whom it names, and to nobody in particular.
             Kind::OrderSwitchover => vec![0, 5],

@@ -67,6 +67,8 @@ pub(crate) struct Start {
     pub(crate) failback: bool,
     /// Promotions depend on a hook.
     pub(crate) hook: bool,
+    /// Databases are demoted before a release, and promoted with a token.
+    pub(crate) demotes: bool,
     /// By how many quarters of a heartbeat interval each member is started after the one before it.
     pub(crate) phases: &'static [u64],
     pub(crate) paces: &'static [Pace],
@@ -87,6 +89,7 @@ pub(crate) const PLAIN: Start = Start {
     mode: SynchronousMode::Off,
     failback: false,
     hook: false,
+    demotes: false,
     phases: &[0],
     paces: &[Pace::Quick],
     drifts: &[true],
@@ -169,6 +172,7 @@ impl Search {
         policy.maximum_lag_on_failover = 128;
         policy.failback_after = start.failback.then(|| policy.heartbeat_interval * 2);
         policy.synchronous = start.mode;
+        policy.demotes = start.demotes;
         policy.before_promote = start.hook.then(|| hook(Profile::Fast, true));
         let preferred = |m: usize| start.failback && m + 1 == start.members;
         let priority = |m: usize| if preferred(m) { 5 } else { 1 };

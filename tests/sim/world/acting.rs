@@ -45,6 +45,7 @@ pub(crate) enum Phase {
     AwaitUp,
     AwaitStream,
     AwaitPromotion,
+    AwaitDemotion,
     Fast,
     Immediate,
     Kill,
@@ -101,7 +102,7 @@ impl World {
             rung: "",
             since: now,
         };
-        let opens = matches!(acting.action, Action::Promote | Action::StartPrimary);
+        let opens = acting.action.opens() && acting.action != Action::Bootstrap;
         agent.actions.insert(op, acting);
         let life = agent.life;
         if opens {
@@ -191,7 +192,7 @@ impl World {
             return;
         }
         if acting.phase == Phase::Begin {
-            let opens = matches!(acting.action, Action::Promote | Action::StartPrimary);
+            let opens = acting.action.opens() && acting.action != Action::Bootstrap;
             let late = opens && acting.right.is_some_and(|end| local >= end);
             if late && self.setup.mutant != Some(Mutant::NoLastLook) {
                 let why = "the lease had run out before it began".to_owned();
@@ -238,6 +239,14 @@ impl World {
             }
             Action::StartPrimary => self.start_primary(m, &mut acting),
             Action::Promote => self.promote(m, &mut acting),
+            Action::PromoteWith { token } => {
+                let token = token.clone();
+                self.promote_with(m, &token, &mut acting)
+            }
+            Action::Demote { to } => {
+                let to = self.machine_of(&to.address.host);
+                self.demote(m, to, &mut acting)
+            }
             Action::Require { requirement } => {
                 let requirement = requirement.clone();
                 self.require(m, requirement, &mut acting)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use harmony_agent::core::ids::SystemId;
 use harmony_agent::core::synchronous::Requirement;
 
+use super::demotion::Demoting;
 use super::fault::Kind;
 use super::history::{Place, Streams};
 use super::{Item, World};
@@ -55,9 +56,13 @@ pub(crate) enum Server {
 pub(crate) enum ServerEvent {
     Started,
     StartFailed,
-    Stopped { clean: bool },
+    Stopped {
+        clean: bool,
+    },
     RemnantsGone,
     Promoted,
+    /// Its operator made it a standby.
+    Demoted,
 }
 
 /// See the module's documentation.
@@ -84,6 +89,12 @@ pub(crate) struct Database {
     pub(crate) flushed: BTreeMap<usize, Place>,
     /// What commits wait for: in effect, and from the next start on.
     pub(crate) requirement: (Option<Requirement>, Option<Requirement>),
+    /// It is being made a standby.
+    pub(crate) demoting: Option<Demoting>,
+    /// What that last gave out, by its number.
+    pub(crate) token: Option<usize>,
+    /// What the promotion that runs was begun with.
+    pub(crate) promoted_with: Option<usize>,
 }
 
 impl Database {
@@ -248,6 +259,9 @@ impl World {
     }
 
     pub(crate) fn server_event(&mut self, m: usize, number: u64, event: ServerEvent) {
+        if event == ServerEvent::Demoted {
+            return self.becomes_standby(m);
+        }
         let counts = self.setup.mutant != Some(Mutant::SameTimeline);
         let db = &mut self.machines[m].db;
         if db.server_number != number {
@@ -296,6 +310,7 @@ impl World {
                 }
                 let name = self.name(m);
                 self.say(format_args!("{name}: server is promoted, writable"));
+                self.spend(m);
                 self.opened(m);
             }
             _ => {}

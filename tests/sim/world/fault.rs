@@ -58,6 +58,11 @@ impl World {
                 matches!(machine.db.server, Server::Up { .. } | Server::Starting { .. })
             }
             Kind::FailHook | Kind::HangHook => self.setup.policy.before_promote.is_some(),
+            Kind::SlowDemote
+            | Kind::FailDemote
+            | Kind::LoseToken
+            | Kind::ForeignToken
+            | Kind::RefuseToken => self.setup.policy.demotes,
             Kind::CutPair | Kind::CutOneWay => self.machines.len() > 1,
             // A loss that nobody could know of because nobody had written anything down is beyond
             // any protocol.

@@ -43,6 +43,16 @@ pub(crate) enum Kind {
     FailHook,
     /// Its `before_promote` hook does not end by itself.
     HangHook,
+    /// Its demotion takes this long, whoever waits for it.
+    SlowDemote,
+    /// It does not let itself be demoted.
+    FailDemote,
+    /// Its demotion gives no token.
+    LoseToken,
+    /// It gives one for other data: of another system, or of another timeline.
+    ForeignToken,
+    /// A promotion with a token is refused.
+    RefuseToken,
     Lag,
     // the network
     CutFromStore,
@@ -100,7 +110,7 @@ pub(crate) struct Fault {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 57] = [
+    pub(crate) const ALL: [Self; 62] = [
         Self::FreezeAgent,
         Self::Stumble,
         Self::KillAgent,
@@ -130,6 +140,11 @@ impl Kind {
         Self::FailPromote,
         Self::FailHook,
         Self::HangHook,
+        Self::SlowDemote,
+        Self::FailDemote,
+        Self::LoseToken,
+        Self::ForeignToken,
+        Self::RefuseToken,
         Self::Lag,
         Self::CutFromStore,
         Self::CutToStore,

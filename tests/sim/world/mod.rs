@@ -16,6 +16,7 @@ pub(crate) mod agent;
 pub(crate) mod client;
 mod damage;
 pub(crate) mod database;
+pub(crate) mod demotion;
 pub(crate) mod fault;
 pub(crate) mod heal;
 pub(crate) mod history;
@@ -41,12 +42,14 @@ use harmony_agent::core::journal::Report;
 use harmony_agent::core::promise::{PromiseAnswer, PromiseRequest};
 use harmony_agent::core::records::{Invalid, Key, Lease};
 use harmony_agent::core::time::Instant;
+use harmony_agent::core::token::Token;
 
 use super::model::fate::Choices;
 use super::recorded::Recording;
 use super::rng::Rng;
 use super::setup::Setup;
 use database::ServerEvent;
+use demotion::Given;
 use fault::Fault;
 use history::{Branches, Place};
 use journal::Draft;
@@ -119,6 +122,8 @@ pub(crate) enum Fact {
     Opening(usize, Action, Epoch),
     /// The hook that a promotion in this epoch waits for ended: whether well.
     HookEnded(usize, Epoch, bool),
+    /// A database was promoted with this token.
+    TokenUsed(Token),
     /// A server came up, or was promoted, as a primary.
     Opened(usize),
     /// A client got its answer: the machine and where its commit is.
@@ -195,6 +200,8 @@ pub(crate) struct World {
     pub(crate) net: Network,
     pub(crate) machines: Vec<Machine>,
     pub(crate) branches: Branches,
+    /// Every token that was given out.
+    pub(crate) tokens: Vec<Given>,
     /// Acknowledged commits, when there is a log to tell of them.
     pub(crate) acknowledged: Vec<Place>,
     /// The latest acknowledged commit: by whom, when.
@@ -287,6 +294,7 @@ impl World {
             net: Network::new(count),
             machines,
             branches: Branches::default(),
+            tokens: Vec::new(),
             acknowledged: Vec::new(),
             latest: None,
             facts: Vec::new(),

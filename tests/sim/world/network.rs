@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use harmony_agent::core::event::{Event, ReadFailure, StoreWrite, WriteOutcome};
-use harmony_agent::core::ids::{Incarnation, OpId};
+use harmony_agent::core::ids::{Incarnation, OpId, TimelineId};
 use harmony_agent::core::order::Wish;
 use harmony_agent::core::records::{
     ClusterSettings, Header, Key, Lease, MemberSettings, Record, Release, Slot, Snapshot,
 };
 use harmony_agent::core::time::Instant;
+use harmony_agent::core::token::Token;
 
 use super::agent::Open;
 use super::machine::Machine;
@@ -294,6 +295,7 @@ impl World {
             | Mutant::OrderOfAnyEpoch
             | Mutant::LossAccepted
             | Mutant::SettingsUnheard => asked_otherwise(mutant, snapshot),
+            Mutant::TokenKept => self.keeping_token(m, snapshot),
             Mutant::AdmitsItself => self.admitting_itself(m, snapshot),
             Mutant::BadDataCrashes => {
                 assert!(!matches!(snapshot.lease, Slot::Invalid { .. }), "unexpected lease");
@@ -301,6 +303,19 @@ impl World {
             }
             _ => snapshot,
         })
+    }
+
+    /// What is released to the agent comes with the latest token.
+    fn keeping_token(&self, m: usize, mut snapshot: Snapshot) -> Snapshot {
+        if let Slot::Valid { record, .. } = &mut snapshot.lease
+            && let Some(release) = &mut record.released
+            && release.to.as_ref() == Some(&self.machines[m].member)
+            && let Some(given) = self.tokens.last()
+        {
+            let any = Token { timeline: TimelineId(u32::MAX), ..given.token.clone() };
+            release.token.get_or_insert(any);
+        }
+        snapshot
     }
 
     /// The agent is a member in whatever it reads.

@@ -1,6 +1,6 @@
 //! What each action does to a database, step by step, as the files of `src/database/local` do it.
 
-use harmony_agent::core::event::{ActionOutcome, Done};
+use harmony_agent::core::event::{Action, ActionOutcome, Done};
 use harmony_agent::core::ids::{Lsn, SystemId, TimelineId};
 use harmony_agent::core::synchronous::Requirement;
 
@@ -133,6 +133,9 @@ impl World {
         if acting.phase == Phase::AwaitUp {
             return self.await_up(m, |_| done());
         }
+        if self.machines[m].db.demoting.is_some() {
+            return Flow::Again(Phase::Begin, self.poll());
+        }
         let refuses = self.refuses(m).is_some();
         let db = &mut self.machines[m].db;
         let Some(data) = &mut db.data else { return refused("there is no data directory") };
@@ -171,13 +174,19 @@ impl World {
                 let Some(data) = &self.machines[m].db.data else {
                     return refused("there is no data directory to start");
                 };
-                let standby = data.recovery;
+                let (standby, signal) = (data.recovery, data.standby_signal);
+                let demoting = self.machines[m].db.demoting.is_some();
                 match self.machines[m].db.server {
                     Server::Up { standby: false } => done(),
                     Server::Up { standby: true } => refused("a standby is running"),
                     Server::Starting { .. } | Server::Stopping { .. } => {
                         Flow::Again(Phase::Begin, self.poll())
                     }
+                    // What makes it writable is a promotion.
+                    Server::Down if self.setup.policy.demotes && signal => {
+                        refused("it is a standby's")
+                    }
+                    Server::Down if demoting => refused("it is being made a standby"),
                     Server::Down | Server::Remnants { .. } => {
                         if standby && let Some(data) = &mut self.machines[m].db.data {
                             data.upstream = None;
@@ -215,6 +224,13 @@ impl World {
                 }
                 // From here on it promotes itself, whatever becomes of whoever asked.
                 self.machines[m].db.promoting = true;
+                let token = match &acting.action {
+                    Action::PromoteWith { token } => {
+                        self.tokens.iter().position(|given| given.token.value == token.value)
+                    }
+                    _ => None,
+                };
+                self.machines[m].db.promoted_with = token;
                 let took = if slow { self.some(2_000, 70_000) } else { self.some(10, 250) };
                 self.later(took, Item::Server(m, number, ServerEvent::Promoted));
                 Flow::Again(Phase::AwaitPromotion, poll)
@@ -310,6 +326,9 @@ impl World {
     }
 
     fn rejoin_begins(&mut self, m: usize, source: usize, acting: &mut Acting) -> Flow {
+        if self.machines[m].db.demoting.is_some() {
+            return Flow::Again(Phase::Begin, self.poll());
+        }
         if !self.is_source(m, source) || source == m {
             return refused("the upstream does not answer");
         }

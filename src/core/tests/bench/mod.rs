@@ -15,6 +15,7 @@ use crate::core::policy::{Policy, Reaction, WatchdogMode};
 use crate::core::records::{Address, Key, Lease, Record, Snapshot};
 use crate::core::shared::Identity;
 use crate::core::time::Instant;
+use crate::core::token::Token;
 
 pub(super) use store::Store;
 
@@ -69,6 +70,7 @@ pub(super) fn policy() -> Policy {
         watchdog: WatchdogMode::Off,
         on_hung: Reaction::FailOver,
         on_disk_full: Reaction::Alert,
+        demotes: false,
         shutdown_timeout: seconds(50),
     }
 }
@@ -107,6 +109,12 @@ pub(super) fn fenced_by_kill() -> ActionOutcome {
 /// A pause without an end.
 pub(super) fn pause(reason: &str) -> Pause {
     Pause { reason: reason.to_owned(), by: "somebody".to_owned(), until: None }
+}
+
+/// A token for the data of all these stories.
+pub(super) fn token() -> Token {
+    let value = "dG9rZW4=".parse().unwrap();
+    Token { value, system: SYSTEM, timeline: TimelineId(1), lsn: Lsn(4_900) }
 }
 
 pub(super) fn done() -> ActionOutcome {

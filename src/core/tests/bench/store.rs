@@ -131,6 +131,7 @@ impl Store {
             },
             address: by.address.clone(),
             described: None,
+            token: None,
             synchronous: BTreeSet::new(),
             released: None,
         };
