@@ -3,7 +3,9 @@
 //! An adapter does what it is told and says what it saw. Which action is right, and in what order,
 //! is decided in [`crate::core`].
 
+mod acting;
 pub mod local;
+mod server;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+pub use server::SetupError;
 
 use crate::core::event::{Action, ActionOutcome, Observation};
 
