@@ -210,6 +210,7 @@ impl Reader {
             },
             on_hung: self.reaction("failover.on_hung"),
             on_disk_full: self.reaction("failover.on_disk_full"),
+            demotes: false,
             shutdown_timeout: time("shutdown_timeout"),
         }
     }

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub use super::SetupError;
 use super::acting::Acting;
 use super::server::fence::fence;
-use super::server::outcome::Step;
+use super::server::outcome::{Failure, Step};
 use super::server::{self, At, Server, observe, timeline, tool};
 use super::{Database, Progress};
 use crate::core::event::{Action, ActionOutcome, Done, Observation};
@@ -184,6 +184,10 @@ async fn perform(shared: &Arc<Shared>, action: &Action, cancel: &CancellationTok
         Action::Rejoin { upstream } => rejoin::rejoin(shared, upstream, cancel).await,
         Action::StartPrimary => start::start_primary(shared, cancel).await,
         Action::Promote => promote::promote(shared, cancel).await,
+        // `Policy.demotes` is false for this kind of database, so the core asks for neither.
+        Action::Demote { .. } | Action::PromoteWith { .. } => Err(Failure::Refused(
+            "tokens and demotions are CloudNativePG's; a local database is fenced and promoted without".to_owned(),
+        )),
         Action::Require { requirement } => require::require(shared, requirement, cancel).await,
         Action::Checkpoint => timeline::checkpoint(shared, cancel).await,
         Action::Fence { ladder } => fence(shared, *ladder, cancel).await,
