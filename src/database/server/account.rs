@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid};
 
 use super::SetupError;
 
@@ -28,8 +28,9 @@ impl Account {
             if me == 0 {
                 return Err(SetupError::RootNeedsUser);
             }
-            let account =
-                Self { name: id("-un", None)?, uid: me, gid: number("-g", None)?, switch: false };
+            // In a container the user id may have no name.
+            let name = id("-un", None).unwrap_or_else(|_| me.to_string());
+            let account = Self { name, uid: me, gid: getegid().as_raw(), switch: false };
             return Ok(account);
         };
         let uid = number("-u", Some(name))?;

@@ -120,6 +120,12 @@ pub enum SetupError {
         /// What it breaks.
         rule: &'static str,
     },
+    /// The way to the API server.
+    #[error("{0}")]
+    Api(String),
+    /// The Cluster of CloudNativePG cannot be led.
+    #[error("about the Cluster: {0}")]
+    Cluster(String),
     /// The process table is not readable.
     #[error("cannot read the process table: {0}")]
     Processes(String),
