@@ -305,7 +305,7 @@ pub enum Done {
     Fenced(FenceProof),
     /// It is a standby now; how it became one.
     Rejoined {
-        /// "rewind", "clone" or "start".
+        /// "rewind", "clone", "start" or "demotion".
         #[serde(with = "super::plain::word")]
         by: Word,
     },
