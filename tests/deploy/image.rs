@@ -111,6 +111,18 @@ fn the_context_has_what_is_built_and_nothing_else() {
         .output()
         .unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    let targets = said["packages"][0]["targets"].as_array().unwrap();
+    let built: Vec<_> = targets
+        .iter()
+        .filter(|target| ["bin", "lib"].iter().any(|kind| target["kind"][0] == *kind))
+        .map(|target| Path::new(target["src_path"].as_str().unwrap()))
+        .filter(|source| source.starts_with(context.path().join("src")))
+        .collect();
+    assert!(built.len() >= 2, "{targets:?}");
+    for source in built {
+        assert!(source.is_file(), "{} is not in the context", source.display());
+    }
 }
 
 fn copy(from: &Path, to: &Path, what: &Path) {
