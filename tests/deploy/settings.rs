@@ -26,8 +26,13 @@ fn loaded(name: &str) -> Site {
     };
     let file = write("harmony-agent.toml", &text);
     let secret = write("secret", "not a secret");
-    let flag = |key: &str| (key.to_owned(), secret.display().to_string());
-    let flags = ["store.nats.nkey_file", "store.nats.tls_ca_file"].map(flag).to_vec();
+    let flag = |key: &str, path: &std::path::Path| (key.to_owned(), path.display().to_string());
+    let flags = vec![
+        flag("store.nats.nkey_file", &secret),
+        flag("store.nats.tls_ca_file", &secret),
+        // In the image it is found.
+        flag("database.cnpg.bin_dir", place.path()),
+    ];
     let sources = Sources { file: Some(file), flags, ..Sources::default() };
     let loaded = load(&sources).unwrap_or_else(|error| panic!("site {name}: {error}"));
     Site { loaded, objects, table: text.parse().unwrap(), _place: place }
@@ -50,6 +55,11 @@ fn the_agent_takes_it() {
         );
         let cluster = &object(&site.objects, "Cluster")["metadata"]["name"];
         assert_eq!(&json!(site.table["database"]["cnpg"]["cluster"].as_str().unwrap()), cluster);
+        let own = &site.table["database"]["cnpg"]["host"];
+        let spec = &object(&site.objects, "Cluster")["spec"];
+        let mut entries = spec["externalClusters"].as_array().unwrap().iter();
+        let entry = entries.find(|entry| entry["name"] == replica["self"]).unwrap();
+        assert_eq!(own.as_str(), entry["connectionParameters"]["host"].as_str());
         assert_eq!(site.table["watchdog"]["mode"].as_str(), Some("required"));
     }
 }
@@ -104,6 +114,7 @@ fn the_sites_differ_in_who_and_where_they_are() {
         table.remove("member");
         table.remove("site");
         table["store"]["nats"].as_table_mut().unwrap().remove("servers");
+        table["database"]["cnpg"].as_table_mut().unwrap().remove("host");
     }
     assert_eq!(a, b);
 }
