@@ -52,6 +52,8 @@ pub enum Phase {
     Promote,
     /// From the order to fence to its proof.
     Fence,
+    /// From the proof of a planned stop to a standby, where databases are demoted.
+    Demote,
     /// From the start of a rejoin to following.
     Rejoin,
     /// From promotion to the first write of ours.
@@ -66,14 +68,22 @@ impl Phase {
             Self::Acquire => "acquire",
             Self::Promote => "promote",
             Self::Fence => "fence",
+            Self::Demote => "demote",
             Self::Rejoin => "rejoin",
             Self::FirstWrite => "first_write",
         }
     }
 
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Detect, Self::Acquire, Self::Promote, Self::Fence, Self::Rejoin, Self::FirstWrite];
+    pub const ALL: [Self; 7] = [
+        Self::Detect,
+        Self::Acquire,
+        Self::Promote,
+        Self::Fence,
+        Self::Demote,
+        Self::Rejoin,
+        Self::FirstWrite,
+    ];
 }
 
 /// An operation of the store.

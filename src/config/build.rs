@@ -1,27 +1,27 @@
 //! From values to a [`Config`].
 
+mod database;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::keys::{Default, Kind};
-use super::show::{show, show_size};
+use super::keys::{Default, Key, Kind};
+use super::show::show;
 use super::source::{Given, Origin, Sources, complete, gather, gather_text};
 use super::table::KEYS;
 use super::value::Value;
-use super::{
-    Config, Database, Effective, LoadError, Loaded, LogFormat, Problem, Profile, Store, check,
-};
+use super::{Config, Effective, LoadError, Loaded, LogFormat, Problem, Profile, Store, check};
 use crate::core::event::ShutdownMode;
 use crate::core::hook::{BeforePromote, Hook};
 use crate::core::ids::Site;
 use crate::core::policy::{Policy, Reaction, WatchdogMode};
 use crate::core::records::Address;
 use crate::core::synchronous::SynchronousMode;
-use crate::{database, hooks, recording, store};
+use crate::{hooks, recording, store};
 
 pub(super) fn load(sources: &Sources) -> Result<Loaded, LoadError> {
     finish(gather(sources)?, Reader::check_files)
@@ -88,7 +88,11 @@ impl Reader {
     }
 
     fn require(&mut self) {
-        for key in KEYS.iter().filter(|key| key.default == Default::Required) {
+        let kind = self.kind();
+        let of_other_kind =
+            |key: &Key| key.path.starts_with("database.local.") && kind != database::Kind::Local;
+        let required = |key: &&Key| key.default == Default::Required && !of_other_kind(key);
+        for key in KEYS.iter().filter(required) {
             // What is misspelt has been named with what was meant.
             let said =
                 self.given.broken.contains(key.path) || self.given.misspelt.contains(key.path);
@@ -137,8 +141,7 @@ impl Reader {
         let recording = self.recording();
         let store = self.store();
         let member = member?;
-        let database = self.local(&member);
-        let database::local::Settings { port, .. } = database;
+        let (database, host, port) = self.database(&member);
         Some(Config {
             cluster_id: cluster_id?,
             member,
@@ -146,12 +149,8 @@ impl Reader {
             profile: self.profile,
             policy: self.policy(),
             store,
-            address: Address {
-                host: self.text("database.local.host"),
-                port,
-                http: self.optional("http.advertise"),
-            },
-            database: Database::Local(database),
+            address: Address { host, port, http: self.optional("http.advertise") },
+            database,
             peers_secret_file: self.file("peers.secret_file"),
             hooks: self.hooks(),
             on_sigterm: match self.text("shutdown.on_sigterm").as_str() {
@@ -210,6 +209,7 @@ impl Reader {
             },
             on_hung: self.reaction("failover.on_hung"),
             on_disk_full: self.reaction("failover.on_disk_full"),
+            demotes: self.kind() == database::Kind::Cnpg,
             shutdown_timeout: time("shutdown_timeout"),
         }
     }
@@ -305,65 +305,6 @@ impl Reader {
         found.into_iter().next().map_or(Auth::None, |(_, auth)| auth)
     }
 
-    fn local(&mut self, member: &crate::core::ids::MemberId) -> database::local::Settings {
-        let data_dir = self.path("database.local.data_dir");
-        let wal_keep = self.whole("database.local.wal_keep");
-        if !wal_keep.is_multiple_of(1 << 20) || wal_keep >> 20 > 0x7FFF_FFFF {
-            self.problem(format!(
-                "database.local.wal_keep is {}; PostgreSQL counts it in whole MiB, below 2048TiB",
-                show_size(wal_keep)
-            ));
-        }
-        let parameters = match self.values.get("database.local.parameters") {
-            Some((Value::Table(parameters), _)) => parameters.clone(),
-            Some(_) | None => BTreeMap::new(),
-        };
-        database::local::Settings {
-            member: member.clone(),
-            bin_dir: self.bin_dir(&data_dir),
-            data_dir,
-            port: u16::try_from(self.whole("database.local.port")).unwrap_or_default(),
-            listen: self.text("database.local.listen"),
-            socket_dir: self.path("database.local.socket_dir"),
-            os_user: self.os_user(),
-            superuser: self.text("database.local.superuser"),
-            database: self.text("database.local.database"),
-            replication_user: self.text("database.local.replication_user"),
-            replication_password_file: self.file("database.local.replication_password_file"),
-            wal_keep_mib: small(wal_keep >> 20),
-            parameters,
-            hung_after: self.duration("database.local.hung_after"),
-            write_probe_interval: self.duration("database.local.write_probe_interval"),
-        }
-    }
-
-    fn bin_dir(&mut self, data_dir: &Path) -> PathBuf {
-        let path = "database.local.bin_dir";
-        if let Some(given) = self.optional(path) {
-            return given.into();
-        }
-        let found = find_bin_dir(data_dir);
-        if let Some(found) = found {
-            self.values.insert(path, (Value::Text(found.display().to_string()), Origin::Found));
-            return found;
-        }
-        if !self.given.broken.contains(path) {
-            self.problem(format!(
-                "{path} is not set and there is no /usr/lib/postgresql/*/bin; install PostgreSQL or set it"
-            ));
-        }
-        PathBuf::new()
-    }
-
-    fn os_user(&mut self) -> Option<String> {
-        let path = "database.local.os_user";
-        let root = rustix::process::geteuid().is_root();
-        if root && !self.values.contains_key(path) {
-            self.values.insert(path, (Value::Text("postgres".to_owned()), Origin::Found));
-        }
-        self.optional(path)
-    }
-
     fn recording(&mut self) -> Option<recording::Settings> {
         let (path, max_size) = ("record.file", self.whole("record.max_size"));
         if max_size == 0 {
@@ -455,21 +396,6 @@ impl Reader {
         })
         .collect()
     }
-}
-
-/// The binaries of the version that `data_dir` was made by, else the newest installed.
-fn find_bin_dir(data_dir: &Path) -> Option<PathBuf> {
-    let version = std::fs::read_to_string(data_dir.join("PG_VERSION")).unwrap_or_default();
-    let root = Path::new("/usr/lib/postgresql");
-    let installed = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let numbers = installed.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let mut usable: Vec<u32> = numbers
-        .filter(|number| root.join(number.to_string()).join("bin/postgres").exists())
-        .collect();
-    usable.sort_unstable();
-    let same = version.trim().parse().ok().filter(|version| usable.contains(version));
-    let number = same.or(usable.last().copied())?;
-    Some(root.join(number.to_string()).join("bin"))
 }
 
 fn small(number: u64) -> u32 {

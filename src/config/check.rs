@@ -1,5 +1,7 @@
 //! The rules between values, each by name and with its numbers.
 
+mod database;
+
 use std::fmt;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -7,12 +9,11 @@ use std::time::Duration;
 
 use super::keys::{Key, Kind};
 use super::value::show_duration;
-use super::{Config, Database, Problem, Store};
+use super::{Config, Problem, Store};
 use crate::core::event::ShutdownMode;
 use crate::core::policy::{Policy, WatchdogMode};
-use crate::core::synchronous::SynchronousMode;
 use crate::core::timing::Timing;
-use crate::{database, store};
+use crate::store;
 
 /// The rule that keeps a primary from writing when a replica may already have taken over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,10 +184,8 @@ fn between_timings(policy: &Policy) -> Vec<String> {
 
 /// Rules beyond the timings, and what is allowed but questionable.
 pub(super) fn relations(config: &Config, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) {
-    let Database::Local(local) = &config.database;
-    let mut broken = places(config, local);
-    broken.extend(probes(local));
-    broken.extend(words(config, local));
+    let mut broken = database::problems(config);
+    broken.extend(words(config));
     broken.extend(hook_limit(config));
     if config.on_sigterm == ShutdownMode::LeaveRunning
         && config.policy.watchdog == WatchdogMode::Off
@@ -196,25 +195,6 @@ pub(super) fn relations(config: &Config, problems: &mut Vec<Problem>, warnings: 
              when the lease does; use watchdog.mode = \"automatic\""
                 .to_owned(),
         );
-    }
-    let own = |name: &String| name.eq_ignore_ascii_case("synchronous_standby_names");
-    if config.policy.synchronous != SynchronousMode::Off && local.parameters.keys().any(own) {
-        broken.push(format!(
-            "synchronous.mode is {} and database.local.parameters sets synchronous_standby_names: the \
-             agent sets it itself; remove one of the two",
-            config.policy.synchronous.name()
-        ));
-    }
-    let weak = ["local", "off", "remote_write"];
-    let weakens = |(name, value): (&String, &String)| {
-        name.eq_ignore_ascii_case("synchronous_commit") && weak.contains(&value.trim())
-    };
-    if config.policy.synchronous != SynchronousMode::Off && local.parameters.iter().any(weakens) {
-        broken.push(format!(
-            "synchronous.mode is {} and database.local.parameters sets synchronous_commit to what waits for \
-             no standby's disk; use on or remote_apply, or leave it out",
-            config.policy.synchronous.name()
-        ));
     }
     let mut questionable = doubts(config);
     match &config.store {
@@ -228,61 +208,6 @@ pub(super) fn relations(config: &Config, problems: &mut Vec<Problem>, warnings: 
     warnings.extend(questionable.into_iter().map(|what| Problem::new(None, what)));
 }
 
-/// Less would not hold the core of a cluster with many members and what follows it.
-const SHORTEST_RECORDING: u64 = 1 << 20;
-
-fn places(config: &Config, local: &database::local::Settings) -> Vec<String> {
-    let mut problems = Vec::new();
-    let (state, data) = (&config.state_dir, &local.data_dir);
-    if !data.as_os_str().is_empty() && state.starts_with(data) {
-        problems.push(format!(
-            "state_dir {} lies in database.local.data_dir {}: what is in there is replaced when the \
-             database is copied anew; choose another",
-            state.display(),
-            data.display()
-        ));
-    }
-    if let Some(recording) = &config.recording {
-        if !data.as_os_str().is_empty() && recording.file.starts_with(data) {
-            problems.push(format!(
-                "record.file {} lies in database.local.data_dir {}: what is in there is replaced when the \
-                 database is copied anew; choose another",
-                recording.file.display(),
-                data.display()
-            ));
-        }
-        if recording.max_size < SHORTEST_RECORDING {
-            problems.push(format!(
-                "record.max_size is {} bytes; it has to be at least 1MiB, or 0B to record nothing",
-                recording.max_size
-            ));
-        }
-    }
-    // sun_path of sockaddr_un holds 108 bytes, the last one zero.
-    let socket = local.socket_dir.join(format!(".s.PGSQL.{}", local.port));
-    let length = socket.as_os_str().len();
-    if length > 107 {
-        problems.push(format!(
-            "database.local.socket_dir {} makes a socket path of {length} bytes; the system takes 107",
-            local.socket_dir.display()
-        ));
-    }
-    problems
-}
-
-fn probes(local: &database::local::Settings) -> Option<String> {
-    let least = (2 * local.write_probe_interval).max(Duration::from_secs(1));
-    (local.hung_after < least).then(|| {
-        format!(
-            "database.local.hung_after is {}, less than {} (1s, and 2 × write_probe_interval {}): one \
-             slow probe would count as a hang",
-            show_duration(local.hung_after),
-            show_duration(least),
-            show_duration(local.write_probe_interval)
-        )
-    })
-}
-
 fn hook_limit(config: &Config) -> Option<String> {
     let (least, most) = (Duration::from_millis(10), Duration::from_secs(600));
     let limit = config.hooks.timeout;
@@ -292,25 +217,9 @@ fn hook_limit(config: &Config) -> Option<String> {
     })
 }
 
-fn words(config: &Config, local: &database::local::Settings) -> Vec<String> {
-    let texts = [
-        ("database.local.listen", &local.listen),
-        ("database.local.host", &config.address.host),
-        ("database.local.superuser", &local.superuser),
-        ("database.local.database", &local.database),
-        ("database.local.replication_user", &local.replication_user),
-    ];
-    let odd = |text: &str| text.trim().is_empty() || text.contains(char::is_control);
-    let mut problems: Vec<String> = texts
-        .iter()
-        .filter(|(_, text)| odd(text))
-        .map(|(path, text)| format!("{path} is {text:?}, expected a text that is not empty"))
-        .collect();
-    if let Some(http) = config.address.http.as_ref().filter(|http| !is_host_and_port(http)) {
-        problems
-            .push(format!("http.advertise is {http:?}, expected host:port as in 10.0.0.1:8008"));
-    }
-    problems
+fn words(config: &Config) -> Option<String> {
+    let http = config.address.http.as_ref().filter(|http| !is_host_and_port(http))?;
+    Some(format!("http.advertise is {http:?}, expected host:port as in 10.0.0.1:8008"))
 }
 
 fn is_host_and_port(text: &str) -> bool {
@@ -400,12 +309,6 @@ fn nats_doubts(config: &Config, nats: &store::nats::Settings) -> Vec<String> {
         doubts
             .push("store.nats.replicas is 1: one NATS server holds the cluster's state".to_owned());
     }
-    if ["localhost", "127.0.0.1", "::1"].contains(&config.address.host.as_str()) {
-        doubts.push(format!(
-            "database.local.host is {}: members on other machines cannot reach this PostgreSQL",
-            config.address.host
-        ));
-    }
     doubts
 }
 
@@ -415,8 +318,7 @@ fn sqlite_doubts(sqlite: &store::sqlite::Settings) -> Option<String> {
 }
 
 fn doubts(config: &Config) -> Vec<String> {
-    let Database::Local(local) = &config.database;
-    let mut doubts = Vec::new();
+    let mut doubts = database::doubts(config);
     let mut doubt = |is: bool, what: String| doubts.extend(is.then_some(what));
     doubt(
         config.policy.watchdog == WatchdogMode::Off,
@@ -429,10 +331,6 @@ fn doubts(config: &Config) -> Vec<String> {
         "failover.priority is 0 but failover.may_bootstrap is true: this member may become the first \
          primary and never again"
             .to_owned(),
-    );
-    doubt(
-        !local.bin_dir.as_os_str().is_empty() && !local.bin_dir.join("postgres").exists(),
-        format!("database.local.bin_dir {} has no program postgres", local.bin_dir.display()),
     );
     doubt(
         config.policy.takeover_step > config.policy.lease_duration,

@@ -129,6 +129,26 @@ impl Store {
 pub enum Database {
     /// A PostgreSQL instance on this machine.
     Local(database::local::Settings),
+    /// A site of CloudNativePG.
+    Cnpg(database::cnpg::Settings),
+}
+
+impl Database {
+    /// PostgreSQL's data directory.
+    pub fn data_dir(&self) -> &std::path::Path {
+        match self {
+            Self::Local(local) => &local.data_dir,
+            Self::Cnpg(cnpg) => &cnpg.pgdata,
+        }
+    }
+
+    /// Something else than the agent starts PostgreSQL.
+    pub fn is_started_by_others(&self) -> bool {
+        match self {
+            Self::Local(_) => false,
+            Self::Cnpg(_) => true,
+        }
+    }
 }
 
 /// How logs look.

@@ -13,6 +13,7 @@ use super::promise::{Bound, PromiseAnswer, PromiseRequest};
 use super::records::{Address, Key, Record, Snapshot};
 use super::synchronous::Requirement;
 use super::time::Instant;
+use super::token::Token;
 
 /// Where a member is in its workflow (`docs/protocol.md`, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -195,6 +196,19 @@ pub enum Action {
     StartPrimary,
     /// Promote the running standby and wait until it accepts writes.
     Promote,
+    /// Promote the running standby with the token of the primary it takes over from: it has to have all
+    /// that the token says before it is promoted. Refused when the token is not for this data.
+    PromoteWith {
+        /// What the old primary's demotion gave out.
+        token: Token,
+    },
+    /// Make the stopped primary a standby of `to`, and get the token that proves it. Only after a proven
+    /// fence that was clean. Refused: it is a primary's site as before, and stopped. Whatever becomes of
+    /// it, nothing but [`Action::StartPrimary`] or a promotion makes the database writable again.
+    Demote {
+        /// Whom to follow.
+        to: Upstream,
+    },
     /// Have the server acknowledge no commit but by this requirement, from its start on when it is
     /// stopped. Applied only when every process of the server goes by it.
     Require {
@@ -221,9 +235,32 @@ impl Action {
             Self::Rejoin { .. } => "rejoin",
             Self::StartPrimary => "start_primary",
             Self::Promote => "promote",
+            Self::PromoteWith { .. } => "promote_with_token",
+            Self::Demote { .. } => "demote",
             Self::Require { .. } => "require",
             Self::Checkpoint => "checkpoint",
             Self::Fence { .. } => "fence",
+        }
+    }
+
+    /// It makes the database writable, or is on the way to that.
+    pub fn opens(&self) -> bool {
+        self.is_promotion() || matches!(self, Self::StartPrimary | Self::Bootstrap)
+    }
+
+    /// It makes a standby writable.
+    pub fn is_promotion(&self) -> bool {
+        match self {
+            Self::Promote | Self::PromoteWith { .. } => true,
+            Self::Bootstrap
+            | Self::Clone { .. }
+            | Self::Follow { .. }
+            | Self::Rejoin { .. }
+            | Self::StartPrimary
+            | Self::Demote { .. }
+            | Self::Require { .. }
+            | Self::Checkpoint
+            | Self::Fence { .. } => false,
         }
     }
 }
@@ -252,6 +289,12 @@ pub enum Done {
         /// Where it began.
         lsn: Lsn,
     },
+    /// It is a standby of the member named now, or certainly becomes one; nothing brings it up as a
+    /// primary.
+    Demoted {
+        /// The proof of it; without one the next primary is promoted as after a failure.
+        token: Option<Token>,
+    },
     /// Every commit acknowledged from now on is so by the requirement; what was acknowledged before ends
     /// here.
     Required {
@@ -262,7 +305,7 @@ pub enum Done {
     Fenced(FenceProof),
     /// It is a standby now; how it became one.
     Rejoined {
-        /// "rewind", "clone" or "start".
+        /// "rewind", "clone", "start" or "demotion".
         #[serde(with = "super::plain::word")]
         by: Word,
     },

@@ -42,6 +42,7 @@ pub mod status;
 pub mod synchronous;
 pub mod time;
 pub mod timing;
+pub mod token;
 mod view;
 
 #[cfg(test)]

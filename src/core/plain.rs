@@ -30,7 +30,8 @@ pub(super) mod word {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    const WORDS: [&str; 7] = ["fast", "immediate", "kill", "down", "rewind", "clone", "start"];
+    const WORDS: [&str; 8] =
+        ["fast", "immediate", "kill", "down", "rewind", "clone", "start", "demotion"];
 
     pub(in crate::core) fn serialize<S: Serializer>(
         word: &'static str,

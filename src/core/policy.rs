@@ -95,6 +95,10 @@ pub struct Policy {
     pub on_hung: Reaction,
     /// What to do when its disk is full.
     pub on_disk_full: Reaction,
+    /// This kind of database is made a standby, in an orderly way, before its lease is released as
+    /// planned.
+    #[serde(default)]
+    pub demotes: bool,
     /// Bound of the whole shutdown of the agent.
     pub shutdown_timeout: Duration,
 }

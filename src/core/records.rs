@@ -16,6 +16,7 @@ use super::policy::{Policy, Reaction};
 use super::synchronous::SynchronousMode;
 use super::time::StoreTime;
 use super::timing::{Timing, safe};
+use super::token::Token;
 
 /// Name of a record in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -170,6 +171,9 @@ pub struct Release {
     /// How the database was stopped, for the journal.
     #[serde(default, skip_serializing_if = "Aside::is_none")]
     pub fence: Aside<Option<Fence>>,
+    /// What the old primary's demotion gave out, for the member meant to take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
 }
 
 /// A replica's word on itself.

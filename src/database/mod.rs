@@ -3,7 +3,10 @@
 //! An adapter does what it is told and says what it saw. Which action is right, and in what order,
 //! is decided in [`crate::core`].
 
+mod acting;
+pub mod cnpg;
 pub mod local;
+mod server;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,6 +14,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+pub use server::SetupError;
 
 use crate::core::event::{Action, ActionOutcome, Observation};
 
@@ -37,6 +42,12 @@ pub trait Database: Send + Sync + fmt::Debug {
 
     /// How far the action under way is, when it is one that may take long; watched.
     fn progress(&self) -> watch::Receiver<Option<Progress>>;
+
+    /// Why whoever else starts this database must not start it now, if so; for a startup probe. A
+    /// database that only the agent starts is never held back.
+    fn held_back(&self) -> Option<String> {
+        None
+    }
 
     /// Does `action`. Ends soon after `cancel` fires: with what became of it, or `Unknown`.
     /// Whoever calls bounds it in time by cancelling. Actions are safe to repeat; two never run at

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `/livez` | the driver's loop beats | it does not: restart the agent |
 //! | `/readyz` | a primary that may write, or a replica that follows | anything else, with the reason |
+//! | `/startup` | whoever starts PostgreSQL may: for a startup probe | not now, with the reason |
 //! | `/status` | the [`View`] as JSON | |
 //! | `/metrics` | OpenMetrics text | |
 //! | `POST /promise` | another agent's signed request, answered; there only with `peers.secret_file` | |
@@ -41,6 +42,8 @@ pub struct Shared {
     pub beat_age: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// A loop that has not beaten for longer than this is stuck.
     pub beat_limit: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// Why nobody must start the database now, if so.
+    pub held_back: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// The metrics.
     pub metrics: Metrics,
     /// Takes requests of other agents, when they are taken over HTTP.
@@ -82,6 +85,7 @@ pub fn router(shared: Shared) -> Router {
     promise
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
+        .route("/startup", get(startup))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .with_state(shared)
@@ -125,6 +129,13 @@ async fn readyz(State(shared): State<Shared>) -> Response {
     let about =
         json!({ "member": view.member, "state": view.state, "is_primary": view.is_primary });
     verdict("ready", unready, about)
+}
+
+async fn startup(State(shared): State<Shared>) -> Response {
+    // It reads files, and a disk that hangs must not hang everybody who asks.
+    let asked = tokio::task::spawn_blocking(move || (shared.held_back)()).await;
+    let against = asked.unwrap_or_else(|error| Some(format!("the look ended: {error}")));
+    verdict("startable", against, json!({}))
 }
 
 async fn status(State(shared): State<Shared>) -> Response {

@@ -16,6 +16,7 @@
 #[doc(hidden)]
 pub mod decoders;
 mod pid_file;
+pub mod port;
 mod table;
 
 use std::ffi::CString;
@@ -32,6 +33,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::core::time::Instant;
 use pid_file::PidFile;
+use port::Listening;
 use table::{Home, Table};
 
 /// Processes whose exit is awaited at a time; what is beyond is found by the next round.
@@ -165,6 +167,14 @@ impl Instance {
             return Ok(None);
         }
         Ok(Some(Postmaster { pid: file.pid, pidfd, stopped: process.stopped }))
+    }
+
+    /// Where the server listens, or did when it ended without a shutdown; `None` after a shutdown.
+    ///
+    /// # Errors
+    /// `postmaster.pid` cannot be read.
+    pub fn listening(&self) -> io::Result<Option<Listening>> {
+        Listening::read(&self.pid_path)
     }
 
     /// Live processes of the instance, the postmaster included; zombies are not counted.

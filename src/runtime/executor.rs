@@ -354,6 +354,8 @@ async fn act(
         | Action::Rejoin { .. }
         | Action::StartPrimary
         | Action::Promote
+        | Action::PromoteWith { .. }
+        | Action::Demote { .. }
         | Action::Require { .. }
         | Action::Checkpoint => {
             // The one before was cancelled: this one begins when that one has ended.
@@ -376,11 +378,14 @@ async fn act(
 /// The action would make the database writable, and the right to write has ended.
 fn has_run_out(action: &Action, right: Option<Instant>) -> bool {
     match action {
-        Action::Promote | Action::StartPrimary => right.is_some_and(|end| clock::now() >= end),
+        Action::Promote | Action::PromoteWith { .. } | Action::StartPrimary => {
+            right.is_some_and(|end| clock::now() >= end)
+        }
         Action::Bootstrap
         | Action::Clone { .. }
         | Action::Follow { .. }
         | Action::Rejoin { .. }
+        | Action::Demote { .. }
         | Action::Require { .. }
         | Action::Checkpoint
         | Action::Fence { .. } => false,

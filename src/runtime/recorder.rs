@@ -203,7 +203,10 @@ impl Recorder {
             return;
         }
         match action {
-            Action::Promote => self.metrics.phase(Phase::Promote, took),
+            Action::Promote | Action::PromoteWith { .. } => {
+                self.metrics.phase(Phase::Promote, took);
+            }
+            Action::Demote { .. } => self.metrics.phase(Phase::Demote, took),
             Action::Fence { .. } => self.metrics.phase(Phase::Fence, took),
             Action::Rejoin { .. } | Action::Clone { .. } => self.metrics.phase(Phase::Rejoin, took),
             Action::Bootstrap

@@ -101,6 +101,7 @@ fn keep(new: Policy, old: &Policy) -> Policy {
         clock_drift_ppm: old.clock_drift_ppm,
         watchdog: old.watchdog,
         before_promote: old.before_promote,
+        demotes: old.demotes,
         ..new
     }
 }

@@ -29,8 +29,9 @@ use crate::core::ids::{BootId, ClusterId, InvalidId, MemberId};
 use crate::core::policy::WatchdogMode;
 use crate::core::status::Status;
 use crate::core::{Agent, Identity};
-use crate::database::local::{self, Local};
-use crate::database::{Database, Progress};
+use crate::database::cnpg::Cnpg;
+use crate::database::local::Local;
+use crate::database::{Database, Progress, SetupError};
 use crate::hooks::Hooks;
 use crate::http::{self, view::StoreView};
 use crate::metrics::Metrics;
@@ -75,7 +76,7 @@ pub enum RunError {
     StateDir(#[from] StateDirError),
     /// The database's settings or programs.
     #[error(transparent)]
-    Database(#[from] local::SetupError),
+    Database(#[from] SetupError),
     /// The HTTP listener.
     #[error("http.listen = {address}: {source}; choose an address and port that are free")]
     Listen {
@@ -106,14 +107,13 @@ pub enum RunError {
 /// It could not start, or must not go on.
 pub async fn run(inputs: Inputs) -> Result<(), RunError> {
     let config = &inputs.config;
-    let config::Database::Local(database) = &config.database;
+    let data_dir = config.database.data_dir();
     let state_dir =
-        StateDir::open(&config.state_dir, &database.data_dir, &config.cluster_id, &config.member)?;
+        StateDir::open(&config.state_dir, data_dir, &config.cluster_id, &config.member)?;
     let floor = state_dir.read_floor()?;
     let listener = listen(config.http_listen)?;
-    let data_dir = database.data_dir.clone();
-    let database: Arc<dyn Database> = Arc::new(Local::new(database.clone())?);
-    let watchdog = start_watchdog(&inputs, &state_dir, data_dir).await;
+    let database = open_database(&config.database).await?;
+    let watchdog = start_watchdog(&inputs, &state_dir).await;
     let identity = Identity {
         member: config.member.clone(),
         boot: uuid::Uuid::new_v4().to_string().parse::<BootId>()?,
@@ -135,7 +135,12 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
     );
     let served = Arc::clone(&peers);
     for_ever("peer messages", move || Arc::clone(&served).serve());
-    let shown = Shown { status: shown, progress: database.progress(), store: store.clone() };
+    let shown = Shown {
+        status: shown,
+        progress: database.progress(),
+        store: store.clone(),
+        database: Arc::clone(&database),
+    };
     serve(config, listener, metrics, &recorder, shown, Arc::clone(&peers));
     let leave = watchdog.clone();
     let recording = config.recording.clone().map(Recording::start);
@@ -171,6 +176,18 @@ pub async fn run(inputs: Inputs) -> Result<(), RunError> {
     }
 }
 
+/// The member's database, by its kind.
+async fn open_database(database: &config::Database) -> Result<Arc<dyn Database>, RunError> {
+    Ok(match database {
+        config::Database::Local(settings) => Arc::new(Local::new(settings.clone())?),
+        config::Database::Cnpg(settings) => {
+            let site = Cnpg::new(settings.clone())?;
+            site.check().await?;
+            Arc::new(site)
+        }
+    })
+}
+
 /// Starts what runs the hooks.
 fn start_hooks(config: &Config, metrics: &Metrics) -> Arc<Hooks> {
     let (cluster, member) = (config.cluster_id.clone(), config.member.clone());
@@ -203,17 +220,16 @@ impl Watchdog for Handle {
 }
 
 /// Starts the watchdog, or finds the one that a former agent left, unless it is off.
-async fn start_watchdog(
-    inputs: &Inputs,
-    state_dir: &StateDir,
-    data_dir: PathBuf,
-) -> Option<Handle> {
+async fn start_watchdog(inputs: &Inputs, state_dir: &StateDir) -> Option<Handle> {
     if inputs.config.policy.watchdog == WatchdogMode::Off {
         return None;
     }
     let exe = inputs.program.clone();
     let socket = state_dir.watchdog_socket();
-    let client = client::Client::start(client::Settings { exe, socket, data_dir });
+    let database = &inputs.config.database;
+    let data_dir = database.data_dir().to_path_buf();
+    let hold_port = database.is_started_by_others();
+    let client = client::Client::start(client::Settings { exe, socket, data_dir, hold_port });
     let mut status = client.status();
     let answered = status.wait_for(|status| *status != WatchdogStatus::Down);
     if timeout(WATCHDOG_LIMIT, answered).await.is_err() {
@@ -279,6 +295,7 @@ struct Shown {
     status: watch::Receiver<Arc<Status>>,
     progress: watch::Receiver<Option<Progress>>,
     store: watch::Receiver<Option<Arc<dyn Store>>>,
+    database: Arc<dyn Database>,
 }
 
 /// Shows status and metrics over HTTP.
@@ -287,7 +304,7 @@ fn serve(
     listener: std::net::TcpListener,
     metrics: Metrics,
     recorder: &Recorder,
-    Shown { status: shown, progress, store }: Shown,
+    Shown { status: shown, progress, store, database }: Shown,
     peers: Arc<Peers>,
 ) {
     let setting = Setting {
@@ -313,9 +330,10 @@ fn serve(
         show::view(&setting, &status, store_view(&setting, opened.as_deref()), clock::now())
     };
     let (view, beat_age, beat_limit) = (Arc::new(view), Arc::new(beat_age), Arc::new(beat_limit));
+    let held_back = Arc::new(move || database.held_back());
     let peers = peers.takes_http().then_some(peers);
     let promise = peers.map(|peers| Arc::new(Questions(peers)) as Arc<dyn http::Questions>);
-    let shared = http::Shared { view, beat_age, beat_limit, metrics, promise };
+    let shared = http::Shared { view, beat_age, beat_limit, held_back, metrics, promise };
     for_ever("http listener", move || {
         let listener = listener.try_clone().and_then(TcpListener::from_std);
         let shared = shared.clone();

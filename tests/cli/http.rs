@@ -1,7 +1,7 @@
 //! The endpoints of an agent.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use harmony_agent::core::event::{Process, State};
@@ -18,6 +18,7 @@ pub(super) struct Agent {
     pub(super) address: String,
     pub(super) view: watch::Sender<View>,
     beat_age_ms: Arc<AtomicU64>,
+    held_back: Arc<Mutex<Option<String>>>,
     stop: oneshot::Sender<()>,
     served: tokio::task::JoinHandle<std::io::Result<()>>,
 }
@@ -29,18 +30,21 @@ impl Agent {
         let (view, receiver) = watch::channel(view);
         let beat_age_ms = Arc::new(AtomicU64::new(0));
         let age = Arc::clone(&beat_age_ms);
+        let held_back = Arc::new(Mutex::new(None::<String>));
+        let held = Arc::clone(&held_back);
         let shared = Shared {
             view: Arc::new(move || receiver.borrow().clone()),
             beat_age: Arc::new(move || Duration::from_millis(age.load(Ordering::Relaxed))),
             beat_limit: Arc::new(|| Duration::from_secs(5)),
             metrics: Metrics::new(),
             promise: None,
+            held_back: Arc::new(move || held.lock().unwrap().clone()),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(serve(listener, shared, async {
             stopped.await.ok();
         }));
-        Self { address, view, beat_age_ms, stop, served }
+        Self { address, view, beat_age_ms, held_back, stop, served }
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
@@ -79,6 +83,16 @@ async fn livez_follows_the_beat() {
     assert_eq!(code, 503);
     assert!(body["reason"].as_str().unwrap().contains("6s"), "{body}");
     assert_eq!(agent.json("/readyz").await.0, 503);
+}
+
+#[tokio::test]
+async fn startup_says_why_the_database_must_not_be_started() {
+    let agent = Agent::start(replica_view()).await;
+    assert_eq!(agent.json("/startup").await.0, 200);
+    *agent.held_back.lock().unwrap() = Some("not yet".to_owned());
+    let (code, body) = agent.json("/startup").await;
+    assert_eq!((code, &body["reason"]), (503, &serde_json::json!("not yet")));
+    agent.stop().await;
 }
 
 #[tokio::test]

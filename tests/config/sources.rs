@@ -115,7 +115,9 @@ fn the_environment_wins_over_the_file_and_flags_over_both() {
     assert_eq!(loaded.config.log_level, "debug");
     assert_eq!(loaded.config.policy.priority, 3);
     assert_eq!(loaded.config.member.as_str(), "b");
-    let harmony_agent::config::Database::Local(local) = &loaded.config.database;
+    let harmony_agent::config::Database::Local(local) = &loaded.config.database else {
+        panic!("the default is local")
+    };
     assert_eq!(local.parameters["shared_buffers"], "64MB");
     assert_eq!(local.member.as_str(), "b");
     let level = loaded.effective.iter().find(|entry| entry.key == "log.level").unwrap();

@@ -184,6 +184,7 @@ pub(crate) fn policy(profile: Profile) -> Policy {
         watchdog: WatchdogMode::Required,
         on_hung: Reaction::Alert,
         on_disk_full: Reaction::Alert,
+        demotes: false,
         shutdown_timeout: ms([20_000, 60_000, 120_000]),
     }
 }

@@ -205,8 +205,12 @@ fn agent_process() {
     let beat = std::path::PathBuf::from(&socket).with_extension("sock.beat");
     let exe = env!("CARGO_BIN_EXE_harmony-agent").into();
     runtime().block_on(async {
-        let client =
-            Client::start(Settings { exe, socket: socket.into(), data_dir: data_dir.into() });
+        let client = Client::start(Settings {
+            exe,
+            socket: socket.into(),
+            data_dir: data_dir.into(),
+            hold_port: false,
+        });
         let status = client.status();
         let end: Instant = now() + LATER;
         while now() < end {

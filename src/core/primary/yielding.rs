@@ -70,6 +70,7 @@ impl Yielding {
             lsn: proof.clean.then_some(proof.lsn),
             timeline: proof.timeline,
             fence: Aside(cx.fence_told()),
+            token: None,
         };
         cx.epoch_ended(held.epoch);
         let epoch = held.epoch;

@@ -113,6 +113,8 @@ impl Initializing {
                     | Action::Follow { .. }
                     | Action::StartPrimary
                     | Action::Promote
+                    | Action::PromoteWith { .. }
+                    | Action::Demote { .. }
                     | Action::Require { .. }
                     | Action::Checkpoint
                     | Action::Fence { .. } => cx.policy.start_timeout,

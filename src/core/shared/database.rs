@@ -21,7 +21,7 @@ impl Shared {
     /// Starts an action in the name of `epoch`; one under way is cancelled.
     pub(in crate::core) fn act(&mut self, action: Action, epoch: Epoch, limit: Duration) {
         self.cancel();
-        if matches!(action, Action::Promote | Action::StartPrimary | Action::Bootstrap) {
+        if action.opens() {
             self.opens();
         }
         self.journal_acts(&action, limit);

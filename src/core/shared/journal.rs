@@ -119,12 +119,13 @@ impl Shared {
                 journal.fence = None;
                 return;
             }
-            Action::Promote => "promoted",
+            Action::Promote | Action::PromoteWith { .. } => "promoted",
             Action::StartPrimary => "started",
             Action::Bootstrap => "initialised",
             Action::Clone { .. }
             | Action::Follow { .. }
             | Action::Rejoin { .. }
+            | Action::Demote { .. }
             | Action::Require { .. }
             | Action::Checkpoint => return,
         };

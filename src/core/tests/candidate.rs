@@ -39,7 +39,7 @@ proptest! {
                     .map(|i| member(names[i]))
                     .collect();
             });
-            let release = Release { to: None, reason: String::new(), lsn: None, timeline: TimelineId(1), fence: Default::default() };
+            let release = Release { to: None, reason: String::new(), lsn: None, timeline: TimelineId(1), fence: Default::default(), token: None };
             store.put_lease(&identity("c", 1), |lease| lease.released = Some(release));
             for i in order {
                 let (timeline, lsn, priority, _, near) = members[i];

@@ -46,7 +46,14 @@ impl Node {
                 self.upstream =
                     upstream.as_ref().map(|up| (up.address.host.clone(), up.address.port));
             }
-            Action::StartPrimary | Action::Promote => self.process = Process::RunningPrimary,
+            Action::StartPrimary | Action::Promote | Action::PromoteWith { .. } => {
+                self.process = Process::RunningPrimary
+            }
+            Action::Demote { to } => {
+                self.process = Process::RunningStandby;
+                self.upstream = Some((to.address.host.clone(), to.address.port));
+                return ActionOutcome::Applied(Done::Demoted { token: None });
+            }
             Action::Require { .. } | Action::Checkpoint => {}
             Action::Fence { .. } => {
                 self.process = match self.process {

@@ -19,8 +19,14 @@ fn waiting(required: bool) -> Policy {
 fn promoting(policy: Policy) -> Bench {
     let mut bench = Bench::watching_with(policy, |_| {});
     let (reason, timeline) = ("hand_over".to_owned(), TimelineId(1));
-    let release =
-        Release { to: Some(member("a")), reason, lsn: None, timeline, fence: Default::default() };
+    let release = Release {
+        to: Some(member("a")),
+        reason,
+        lsn: None,
+        timeline,
+        fence: Default::default(),
+        token: None,
+    };
     bench.store.put_lease(&identity("b", 1), |lease| lease.released = Some(release));
     bench.read();
     bench.apply(&Key::Lease);

@@ -101,6 +101,7 @@ fn a_switchover_tells_who_asked_and_how_the_old_primary_went() {
         lsn: Some(Lsn(5_000)),
         timeline: TimelineId(1),
         fence: Aside(Some(fence.clone())),
+        token: None,
     };
     let mut bench = Bench::watching();
     bench.store.put_cluster(&identity("b", 1), |cluster| {

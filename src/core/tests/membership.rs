@@ -201,6 +201,7 @@ fn the_drained_and_the_removed_take_over_from_nobody() {
             lsn: None,
             timeline: Default::default(),
             fence: Default::default(),
+            token: None,
         };
         bench.store.put_lease(&identity("b", 1), |lease| lease.released = Some(release));
         bench.read();

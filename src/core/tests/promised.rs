@@ -66,6 +66,7 @@ fn the_holder_s_release_frees_who_promised() {
         lsn: None,
         timeline: Default::default(),
         fence: Default::default(),
+        token: None,
     };
     bench.store.put_lease(&identity("b", 1), |lease| lease.released = Some(release));
     bench.read();

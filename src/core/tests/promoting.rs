@@ -17,6 +17,7 @@ fn promoting_with(policy: Policy) -> Bench {
         lsn: None,
         timeline: crate::core::ids::TimelineId(1),
         fence: Default::default(),
+        token: None,
     };
     bench.store.put_lease(&identity("b", 1), |lease| lease.released = Some(release));
     bench.read();

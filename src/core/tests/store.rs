@@ -11,6 +11,7 @@ fn released() -> Release {
         lsn: None,
         timeline: crate::core::ids::TimelineId(1),
         fence: Default::default(),
+        token: None,
     }
 }
 

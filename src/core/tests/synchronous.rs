@@ -403,6 +403,7 @@ fn release() -> Release {
         lsn: Some(Lsn(5_000)),
         timeline: crate::core::ids::TimelineId(1),
         fence: Default::default(),
+        token: None,
     }
 }
 

@@ -136,6 +136,7 @@ fn release(bench: &mut Bench, to: Option<&str>, lsn: u64) {
         lsn: Some(Lsn(lsn)),
         timeline: TimelineId(1),
         fence: Default::default(),
+        token: None,
     };
     bench.store.put_lease(&identity("b", 1), |lease| lease.released = Some(release));
     bench.read();
@@ -275,6 +276,7 @@ fn what_we_released_to_another_is_not_taken_back_at_once() {
         lsn: None,
         timeline: TimelineId(1),
         fence: Default::default(),
+        token: None,
     };
     bench.store.put_lease(&identity("a", 0), |lease| lease.released = Some(release));
     bench.read();
@@ -318,6 +320,7 @@ fn never_on_a_description_older_than_the_one_the_holder_knew() {
                 lsn: Some(Lsn(5_000)),
                 timeline: TimelineId(1),
                 fence: Default::default(),
+                token: None,
             });
         });
         bench.read();

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::Place;
 use super::Shared;
 use super::conf;
-use super::outcome::{Failure, Step, blocking};
-use super::place::Place;
-use super::start::{Found, find};
 use crate::core::event::Done;
+use crate::database::server::outcome::{Failure, Step, blocking};
+use crate::database::server::wait::{Found, find};
 
 /// Makes a new cluster where there is nothing. Complete before it gets its name.
 pub(super) async fn bootstrap(shared: &Arc<Shared>, cancel: &CancellationToken) -> Step<Done> {

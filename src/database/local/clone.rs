@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::Place;
 use super::Shared;
 use super::conf;
-use super::outcome::{Failure, Step, blocking};
-use super::place::Place;
 use super::source::Source;
-use super::start::{Found, find, start_standby};
+use super::start::start_standby;
 use crate::core::event::{Done, Upstream};
+use crate::database::server::outcome::{Failure, Step, blocking};
+use crate::database::server::wait::{Found, find};
 
 /// Copies `upstream` into an absent data directory and starts it as a standby.
 pub(super) async fn clone(

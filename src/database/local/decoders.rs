@@ -1,7 +1,7 @@
 //! Doors to what reads texts of PostgreSQL and its programs, for the fuzzing in `tests/fuzz`.
 
-use super::control::{ClusterState, Control};
 use crate::core::ids::{Lsn, SystemId, TimelineId};
+use crate::database::server::control::{ClusterState, Control};
 
 /// What `pg_controldata` printed: system, timeline, end of the log, in recovery, clean.
 ///
@@ -30,12 +30,12 @@ pub fn is_primary_shut_down(text: &str) -> Option<bool> {
 
 /// A timeline history file.
 pub fn history(text: &str) -> Vec<(TimelineId, Lsn)> {
-    super::source::history(text)
+    crate::database::server::timeline::history(text)
 }
 
 /// Host and port in a `primary_conninfo`.
 pub fn conninfo(text: &str) -> Option<(String, u16)> {
-    super::conf::parse_conninfo(text)
+    crate::database::server::conninfo::parse_conninfo(text)
 }
 
 /// A connection string as we write it.
@@ -50,30 +50,30 @@ pub fn rendered(settings: &std::collections::BTreeMap<String, String>) -> String
 
 /// Name and position of an attached standby, as the query gives them.
 pub fn standby(line: &str) -> Option<(String, Lsn)> {
-    super::look::standby(line)
+    crate::database::server::look::standby(line)
 }
 
 /// The timeline in the name of a WAL file.
 pub fn timeline(digits: &str) -> Option<u32> {
-    super::look::timeline(digits)
+    crate::database::server::look::timeline(digits)
 }
 
 /// The kind of a server process by its title.
 pub fn role(title: &str) -> Option<&str> {
-    super::progress::role(title)
+    crate::database::server::progress::role(title)
 }
 
 /// State and processor time in `/proc/<pid>/stat`.
 pub fn stat(text: &str) -> Option<(char, u64)> {
-    super::progress::read_stat(text)
+    crate::database::server::progress::read_stat(text)
 }
 
 /// The major version that `postgres --version` printed.
 pub fn major(printed: &str) -> Option<u32> {
-    super::major(printed)
+    crate::database::server::major(printed)
 }
 
 /// The last lines of what a program said.
 pub fn last_lines(text: &str, count: usize) -> String {
-    super::tool::last_lines(text, count)
+    crate::database::server::tool::last_lines(text, count)
 }

@@ -7,11 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::conf;
-use super::look::{Asker, Seen};
-use super::outcome::{Failure, Step, blocking};
-use super::sql::Trouble;
-use super::start::{Found, find, pause, start_standby, wait};
+use super::start::start_standby;
 use crate::core::event::{Done, Upstream};
+use crate::database::server::look::{Asker, Seen};
+use crate::database::server::outcome::{Failure, Step, blocking};
+use crate::database::server::sql::Trouble;
+use crate::database::server::wait::{Found, find, pause, wait};
 
 /// How long a reload may take to be seen.
 const RELOAD_TRIES: u32 = 400;

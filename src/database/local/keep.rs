@@ -15,12 +15,14 @@ use serde::Serialize;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::Place;
 use super::Shared;
-use super::control::Control;
-use super::outcome::{Failure, Step, blocking};
-use super::place::{Place, suffixed};
-use super::source::{Source, history};
+use super::source::Source;
 use crate::core::ids::{Lsn, SystemId, TimelineId};
+use crate::database::server::control::Control;
+use crate::database::server::outcome::{Failure, Step, blocking};
+use crate::database::server::place::suffixed;
+use crate::database::server::timeline::history;
 
 /// Bytes kept of one rejoin at most.
 const MOST_BYTES: u64 = 1 << 30;

@@ -1,6 +1,5 @@
 //! Promotion and checkpoints: what is done to a running server by SQL.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,11 +7,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::outcome::{Failure, Step};
-use super::sql::{Session, Trouble};
-use super::start::{ask, pause};
 use crate::core::event::Done;
-use crate::core::ids::{Lsn, TimelineId};
+use crate::database::server::outcome::{Failure, Step};
+use crate::database::server::sql::{Session, Trouble};
+use crate::database::server::timeline::began_at;
+use crate::database::server::wait::{ask, pause};
 use crate::supervise;
 
 /// How often a promotion is looked after. Each millisecond here is one more without a primary.
@@ -65,33 +64,10 @@ pub(super) async fn promote(shared: &Arc<Shared>, cancel: &CancellationToken) ->
     Ok(Done::Promoted { timeline, lsn: began_at(shared, timeline).unwrap_or(now) })
 }
 
-/// Where `timeline` began, as its history file says.
-fn began_at(shared: &Shared, timeline: TimelineId) -> Option<Lsn> {
-    let path = shared.place.data_dir().join(format!("pg_wal/{:08X}.history", timeline.0));
-    let text = fs::read_to_string(path).ok()?;
-    super::source::history(&text).last().map(|&(_, end)| end)
-}
-
 async fn checkpoint_now(shared: Arc<Shared>) -> Result<(), String> {
     let done = async {
         let session = Session::open(&shared.place).await?;
         session.client.batch_execute("checkpoint").await.map_err(Trouble::from)
     };
     done.await.map_err(|trouble: Trouble| trouble.to_string())
-}
-
-/// Writes dirty pages out.
-pub(super) async fn checkpoint(shared: &Arc<Shared>, cancel: &CancellationToken) -> Step<Done> {
-    let done = async {
-        let session = Session::open(&shared.place).await?;
-        session.client.batch_execute("checkpoint").await.map_err(Trouble::from)
-    };
-    tokio::select! {
-        done = done => match done {
-            Ok(()) => Ok(Done::Done),
-            Err(trouble @ Trouble::Lost(_)) => Err(Failure::Unknown(trouble.to_string())),
-            Err(trouble) => Err(Failure::Refused(trouble.to_string())),
-        },
-        () = cancel.cancelled() => Err(Failure::Cancelled),
-    }
 }

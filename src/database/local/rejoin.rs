@@ -10,17 +10,18 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::clone::{copy, put_in_place};
 use super::conf;
-use super::control::{ClusterState, Control};
-use super::fence::fence;
 use super::follow::repoint;
 use super::keep::keep;
-use super::look::Seen;
-use super::outcome::{Failure, Step, blocking};
-use super::process::Permit;
 use super::source::Source;
-use super::start::{Found, ask, find, launch_standby, pause, wait_for_progress};
+use super::start::launch_standby;
 use crate::core::event::{Done, Ladder, Upstream};
 use crate::core::ids::{Lsn, SystemId};
+use crate::database::server::control::{ClusterState, Control};
+use crate::database::server::fence::fence;
+use crate::database::server::look::Seen;
+use crate::database::server::outcome::{Failure, Step, blocking};
+use crate::database::server::process::Permit;
+use crate::database::server::wait::{Found, ask, find, pause, wait_for_progress};
 
 /// How long a standby may be up without streaming and without any progress.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -14,15 +14,15 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+use super::Place;
 use super::Shared;
 use super::conf;
-use super::outcome::{Failure, Step, blocking};
-use super::place::Place;
-use super::sql::Trouble;
-use super::start::{Found, find, wait};
 use crate::core::event::Done;
 use crate::core::ids::{Lsn, MemberId};
 use crate::core::synchronous::Requirement;
+use crate::database::server::outcome::{Failure, Step, blocking};
+use crate::database::server::sql::Trouble;
+use crate::database::server::wait::{Found, find, wait};
 
 const SETTING: &str = "synchronous_standby_names";
 

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::Place;
 use super::conf;
-use super::outcome::{Failure, Step};
-use super::place::Place;
-use super::sql::{Session, Trouble};
-use super::start::pause;
 use crate::core::event::Upstream;
 use crate::core::ids::{Lsn, SystemId, TimelineId};
+use crate::database::server::outcome::{Failure, Step};
+use crate::database::server::sql::{Session, Trouble};
+use crate::database::server::timeline::history;
+use crate::database::server::wait::pause;
 
 /// How long a connection to another member may take.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -127,14 +128,4 @@ impl Source {
             pause(POLL, cancel).await?;
         }
     }
-}
-
-/// Reads a timeline history file: each timeline passed and where it was left.
-pub(super) fn history(text: &str) -> Vec<(TimelineId, Lsn)> {
-    let entry = |line: &str| {
-        let mut fields = line.split_whitespace();
-        let timeline = fields.next()?.parse().ok()?;
-        Some((TimelineId(timeline), fields.next()?.parse().ok()?))
-    };
-    text.lines().filter(|line| !line.starts_with('#')).filter_map(entry).collect()
 }

@@ -47,6 +47,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// The instance's data directory.
     pub data_dir: PathBuf,
+    /// Something else than the agent starts PostgreSQL: what is killed is kept down by its port, too.
+    pub hold_port: bool,
 }
 
 /// Firings of the watchdog that was last spoken to.
@@ -325,6 +327,7 @@ impl Keeper {
             .arg(&self.settings.socket)
             .arg("--data-dir")
             .arg(&self.settings.data_dir)
+            .args(self.settings.hold_port.then_some("--hold-port"))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

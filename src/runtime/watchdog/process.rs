@@ -25,6 +25,7 @@ use rustix::time::{
 use super::frame::{Answer, Order, Reply, Request, SIZE};
 use super::warden::{Phase, Warden};
 use crate::core::time::Instant;
+use crate::postmaster::port::Hold;
 use crate::postmaster::{Instance, Killed, now};
 
 /// How long a watchdog without an agent and without a deadline waits for the next agent.
@@ -51,16 +52,20 @@ struct Args {
     socket: PathBuf,
     data_dir: PathBuf,
     linger: Duration,
+    hold_port: bool,
 }
 
 /// Runs the watchdog and gives its exit code: 0 when it was told to quit or had nothing to do,
 /// [`ALREADY_RUNNING`], [`USAGE`], or 1 when it could not start.
 ///
-/// `args` follow the subcommand: `--socket PATH --data-dir PATH [--linger-ms N]`. Beside the socket
-/// it keeps `.lock` (one watchdog per socket) and `.log` (a line for each start, firing and end).
+/// `args` follow the subcommand: `--socket PATH --data-dir PATH [--linger-ms N] [--hold-port]`. With
+/// `--hold-port` what was killed is kept from coming up again by its port, too, for as long as it is
+/// kept down: where something else than the agent starts PostgreSQL. Beside the socket it keeps `.lock` (one watchdog per socket) and `.log` (a line for each start, firing and end).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     let Some(args) = Args::parse(args) else {
-        complain(format_args!("usage: watchdog --socket PATH --data-dir PATH [--linger-ms N]"));
+        complain(format_args!(
+            "usage: watchdog --socket PATH --data-dir PATH [--linger-ms N] [--hold-port]"
+        ));
         return USAGE;
     };
     // Fails only for a leader of its own group, which an agent's child is not.
@@ -79,8 +84,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
 impl Args {
     fn parse(args: impl IntoIterator<Item = OsString>) -> Option<Self> {
         let (mut socket, mut data_dir, mut linger) = (None, None, LINGER);
+        let mut hold_port = false;
         let mut args = args.into_iter();
         while let Some(name) = args.next() {
+            if name == "--hold-port" {
+                hold_port = true;
+                continue;
+            }
             let value = args.next()?;
             match name.to_str()? {
                 "--socket" => socket = Some(PathBuf::from(value)),
@@ -91,7 +101,7 @@ impl Args {
                 _ => return None,
             }
         }
-        Some(Self { socket: socket?, data_dir: data_dir?, linger })
+        Some(Self { socket: socket?, data_dir: data_dir?, linger, hold_port })
     }
 }
 
@@ -122,6 +132,8 @@ fn start(args: &Args) -> io::Result<Option<Watchdog>> {
         fired_at: Instant::ZERO,
         attempts: 0,
         socket: args.socket.clone(),
+        hold_port: args.hold_port,
+        held: None,
         _lock: lock,
     };
     harden();
@@ -206,6 +218,9 @@ struct Watchdog {
     fired_at: Instant,
     attempts: u32,
     socket: PathBuf,
+    /// Whether it is to be kept down by its port, too.
+    hold_port: bool,
+    held: Option<Hold>,
     _lock: OwnedFd,
 }
 
@@ -337,9 +352,12 @@ impl Watchdog {
             self.attempts = 0;
         }
         match self.warden.status().phase {
-            Phase::Idle | Phase::Armed => {}
+            Phase::Idle | Phase::Armed => self.held = None,
             Phase::Firing => self.fire(),
-            Phase::Fired => self.sweep(),
+            Phase::Fired => {
+                self.sweep();
+                self.hold();
+            }
         }
     }
 
@@ -364,6 +382,14 @@ impl Watchdog {
             }
             Err(_) if self.attempts == 1 => self.say(0, Answer::Fired),
             Err(_) => {}
+        }
+    }
+
+    /// Keeps the port of what was killed. Its file is read only now that it is dead: the disk may hang.
+    fn hold(&mut self) {
+        if self.hold_port && self.held.is_none() {
+            let listening = self.instance.listening().ok().flatten();
+            self.held = listening.and_then(|listening| listening.hold().ok());
         }
     }
 
@@ -404,7 +430,9 @@ mod tests {
     #[test]
     fn the_command_line_is_exact() {
         let args = parse(&["--socket", "/s", "--data-dir", "/d", "--linger-ms", "5"]).unwrap();
-        assert_eq!(args.linger, Duration::from_millis(5));
+        assert_eq!((args.linger, args.hold_port), (Duration::from_millis(5), false));
+        let args = parse(&["--socket", "/s", "--hold-port", "--data-dir", "/d"]).unwrap();
+        assert_eq!((args.linger, args.hold_port), (LINGER, true));
         assert_eq!(parse(&["--socket", "/s", "--data-dir", "/d"]).unwrap().linger, LINGER);
         for bad in [&["--socket", "/s"][..], &["--socket"], &["--data-dir", "/d", "--sock", "/s"]] {
             assert_eq!(parse(bad), None, "{bad:?}");

@@ -166,6 +166,7 @@ pub(super) fn policy() -> Policy {
         watchdog: WatchdogMode::Off,
         on_hung: Reaction::Alert,
         on_disk_full: Reaction::Alert,
+        demotes: false,
         shutdown_timeout: ms(60_000),
     }
 }
@@ -279,6 +280,6 @@ fn check_action(action: &Action, snapshot: &Snapshot) {
         Slot::Valid { header, .. } => header.operation.starts_with("boot-"),
         Slot::Absent | Slot::Invalid { .. } => false,
     };
-    let opens = matches!(action, Action::Promote | Action::StartPrimary | Action::Bootstrap);
+    let opens = action.opens();
     assert!(ours || !opens, "{action:?} without an applied lease");
 }

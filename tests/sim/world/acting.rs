@@ -238,6 +238,7 @@ impl World {
             }
             Action::StartPrimary => self.start_primary(m, &mut acting),
             Action::Promote => self.promote(m, &mut acting),
+            Action::Demote { .. } | Action::PromoteWith { .. } => refused("not modelled"),
             Action::Require { requirement } => {
                 let requirement = requirement.clone();
                 self.require(m, requirement, &mut acting)

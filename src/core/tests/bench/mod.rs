@@ -69,6 +69,7 @@ pub(super) fn policy() -> Policy {
         watchdog: WatchdogMode::Off,
         on_hung: Reaction::FailOver,
         on_disk_full: Reaction::Alert,
+        demotes: false,
         shutdown_timeout: seconds(50),
     }
 }

@@ -20,7 +20,7 @@ const TAIL: u64 = 8 * 1024;
 
 /// The server this agent started, and the order between starts and fences.
 #[derive(Debug, Default)]
-pub(super) struct Launcher {
+pub(in crate::database) struct Launcher {
     state: Arc<Mutex<Launches>>,
 }
 
@@ -46,16 +46,16 @@ struct Running {
 
 /// How a server we started ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LastWords {
+pub(in crate::database) struct LastWords {
     /// Exit status and end of the log.
-    pub(super) text: String,
+    pub(in crate::database) text: String,
     /// It had been up.
-    pub(super) was_ready: bool,
+    pub(in crate::database) was_ready: bool,
 }
 
 /// Permission to start, void after the next fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Permit(u64);
+pub(in crate::database) struct Permit(u64);
 
 impl Launcher {
     fn lock(&self) -> MutexGuard<'_, Launches> {
@@ -63,12 +63,12 @@ impl Launcher {
     }
 
     /// Permission for the starts of an action that begins now.
-    pub(super) fn permit(&self) -> Permit {
+    pub(in crate::database) fn permit(&self) -> Permit {
         Permit(self.lock().fences)
     }
 
     /// Permission after a fence of the same action; refused when there was another one.
-    pub(super) fn renew(&self, old: Permit) -> Step<Permit> {
+    pub(in crate::database) fn renew(&self, old: Permit) -> Step<Permit> {
         let fences = self.lock().fences;
         if fences == old.0 + 1 {
             return Ok(Permit(fences));
@@ -77,7 +77,7 @@ impl Launcher {
     }
 
     /// Voids all permits. False when a start is under way that cannot be waited for.
-    pub(super) fn void(&self) -> bool {
+    pub(in crate::database) fn void(&self) -> bool {
         match self.state.try_lock() {
             Ok(mut state) => {
                 state.fences += 1;
@@ -92,14 +92,14 @@ impl Launcher {
     }
 
     /// A second descriptor of the process we started, while it lives.
-    pub(super) fn living(&self) -> Option<OwnedFd> {
+    pub(in crate::database) fn living(&self) -> Option<OwnedFd> {
         let mut state = self.lock();
         state.reap();
         state.running.as_ref().and_then(|running| running.pidfd.try_clone().ok())
     }
 
     /// How the last one ended, if by itself.
-    pub(super) fn last_words(&self, place: &Place) -> Option<LastWords> {
+    pub(in crate::database) fn last_words(&self, place: &Place) -> Option<LastWords> {
         let mut state = self.lock();
         if let Some((status, running)) = state.reap()
             && !status.success()
@@ -119,7 +119,7 @@ impl Launcher {
     }
 
     /// The server answered: what an earlier start said no longer matters.
-    pub(super) fn ready(&self) {
+    pub(in crate::database) fn ready(&self) {
         let mut state = self.lock();
         state.last_words = None;
         if let Some(running) = &mut state.running {
@@ -128,14 +128,14 @@ impl Launcher {
     }
 
     /// It was stopped on purpose.
-    pub(super) fn forget(&self) {
+    pub(in crate::database) fn forget(&self) {
         let mut state = self.lock();
         state.reap();
         state.last_words = None;
     }
 
     /// Starts the server. Blocks for the time of a fork and an exec.
-    pub(super) fn start(&self, place: &Place, permit: Permit) -> Step<()> {
+    pub(in crate::database) fn start(&self, place: &Place, permit: Permit) -> Step<()> {
         let mut state = self.lock();
         state.check(permit)?;
         state.reap();
@@ -184,7 +184,7 @@ impl Launches {
 /// In a session of its own, so that no signal meant for the agent reaches it, and not as a child of a
 /// helper, so that its process is known from its first instruction on.
 fn spawn(place: &Place, log: &File) -> Step<Child> {
-    let server = place.settings.bin_dir.join("postgres");
+    let server = place.at.bin_dir.join("postgres");
     let mut setsid = Command::new("setsid");
     setsid.arg(&server);
     match prepared(setsid, place, log)?.spawn() {
@@ -257,7 +257,7 @@ fn tail(place: &Place, from: u64) -> String {
 }
 
 /// Whether the process behind `pidfd` has ended.
-pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
+pub(in crate::database) fn has_ended(pidfd: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
@@ -268,7 +268,7 @@ pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
     deprecated,
     reason = "its successor is unsafe; an OwnedFd keeps the promise that one asks for"
 )]
-pub(super) async fn ended(pidfd: OwnedFd) {
+pub(in crate::database) async fn ended(pidfd: OwnedFd) {
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
     if let Ok(fd) = AsyncFd::with_interest(pidfd, Interest::READABLE) {
@@ -278,7 +278,7 @@ pub(super) async fn ended(pidfd: OwnedFd) {
 }
 
 /// What `postmaster.pid` says the server is doing: its eighth line, whatever language it speaks.
-pub(super) fn pid_file_status(place: &Place) -> Option<String> {
+pub(in crate::database) fn pid_file_status(place: &Place) -> Option<String> {
     let text = fs::read_to_string(place.data_dir().join("postmaster.pid")).ok()?;
     text.lines().nth(7).map(|line| line.trim().to_owned())
 }

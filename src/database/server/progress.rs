@@ -36,7 +36,7 @@ struct Look {
 
 /// Watches one start.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(in crate::database) struct Progress {
     looked: Option<(Instant, Look)>,
     /// Since when the same WAL receiver has been there.
     received: Option<(i32, Instant)>,
@@ -46,7 +46,10 @@ pub(super) struct Progress {
 impl Progress {
     /// Looks at the children of `postmaster`, when it is time. True when the standby has done nothing
     /// for so long that it is waiting for what does not come.
-    pub(super) fn is_stuck(&mut self, postmaster: impl FnOnce() -> Option<i32>) -> bool {
+    pub(in crate::database) fn is_stuck(
+        &mut self,
+        postmaster: impl FnOnce() -> Option<i32>,
+    ) -> bool {
         let due = self.looked.is_none_or(|(at, _)| at.elapsed() >= EVERY);
         if due && let Some(look) = postmaster().and_then(look) {
             self.note(Instant::now(), look);
@@ -102,7 +105,7 @@ fn children(pid: i32) -> Option<Vec<i32>> {
 }
 
 /// What kind of process calls itself so: the first word behind `postgres:` and the cluster's name.
-pub(super) fn role(title: &str) -> Option<&str> {
+pub(in crate::database) fn role(title: &str) -> Option<&str> {
     let words = title.strip_prefix("postgres: ")?;
     let kind = |word: &&str| ["startup", "walreceiver"].contains(word);
     let mut before = None;
@@ -121,7 +124,7 @@ fn stat(pid: i32) -> Option<(char, u64)> {
     read_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-pub(super) fn read_stat(text: &str) -> Option<(char, u64)> {
+pub(in crate::database) fn read_stat(text: &str) -> Option<(char, u64)> {
     let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
     let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
     Some((fields.first()?.chars().next()?, ticks(11)?.saturating_add(ticks(12)?)))

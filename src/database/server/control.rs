@@ -12,7 +12,7 @@ use crate::core::ids::{Lsn, SystemId, TimelineId};
 
 /// State of a data directory that nobody runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ClusterState {
+pub(in crate::database) enum ClusterState {
     /// A primary, shut down cleanly.
     ShutDown,
     /// A standby, shut down cleanly.
@@ -25,20 +25,20 @@ pub(super) enum ClusterState {
 
 /// What the control file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Control {
-    pub(super) system: SystemId,
-    pub(super) state: ClusterState,
+pub(in crate::database) struct Control {
+    pub(in crate::database) system: SystemId,
+    pub(in crate::database) state: ClusterState,
     /// The latest timeline it knows of.
-    pub(super) timeline: TimelineId,
+    pub(in crate::database) timeline: TimelineId,
     /// Location of the latest checkpoint.
-    pub(super) checkpoint: Lsn,
+    pub(in crate::database) checkpoint: Lsn,
     /// Where recovery has to get at least.
-    pub(super) minimum: Lsn,
+    pub(in crate::database) minimum: Lsn,
 }
 
 impl Control {
     /// It was last a standby.
-    pub(super) fn in_recovery(&self) -> bool {
+    pub(in crate::database) fn in_recovery(&self) -> bool {
         match self.state {
             ClusterState::ShutDownInRecovery | ClusterState::Recovery => true,
             ClusterState::ShutDown | ClusterState::Primary => false,
@@ -46,7 +46,7 @@ impl Control {
     }
 
     /// It was shut down properly, as what it was.
-    pub(super) fn is_clean(&self) -> bool {
+    pub(in crate::database) fn is_clean(&self) -> bool {
         match self.state {
             ClusterState::ShutDown | ClusterState::ShutDownInRecovery => true,
             ClusterState::Primary | ClusterState::Recovery => false,
@@ -54,13 +54,13 @@ impl Control {
     }
 
     /// End of the log as far as this file knows: a lower bound unless [`ClusterState::ShutDown`].
-    pub(super) fn end(&self) -> Lsn {
+    pub(in crate::database) fn end(&self) -> Lsn {
         self.checkpoint.max(self.minimum)
     }
 
     /// Reads what `pg_controldata` printed in English. It exits with 0 however damaged the file is, and
     /// only warns: on its output, from version 18 on with its errors.
-    pub(super) fn parse(text: &str, errors: &str) -> Result<Self, String> {
+    pub(in crate::database) fn parse(text: &str, errors: &str) -> Result<Self, String> {
         let field = |name: &str| {
             text.lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
@@ -106,13 +106,17 @@ type Stamp = (u64, u64, i64, i64, i64, i64);
 
 /// Reads control files, but only when they changed.
 #[derive(Debug, Default)]
-pub(super) struct ControlReader {
+pub(in crate::database) struct ControlReader {
     last: Mutex<Option<(Stamp, Result<Control, String>)>>,
 }
 
 impl ControlReader {
     /// What the control file of the instance says now.
-    pub(super) async fn read(&self, place: &Place, cancel: &CancellationToken) -> Step<Control> {
+    pub(in crate::database) async fn read(
+        &self,
+        place: &Place,
+        cancel: &CancellationToken,
+    ) -> Step<Control> {
         let path = place.data_dir().join("global/pg_control");
         let meta =
             std::fs::metadata(&path).map_err(|error| Failure::file("read", &path, &error))?;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::Settings;
+use super::At;
 use super::account::Account;
 use super::outcome::{Failure, Step};
 use super::tool::Tool;
@@ -22,45 +22,45 @@ const LOG_LIMIT: u64 = 16 * 1024 * 1024;
 
 /// The instance's files and the account that owns them.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) settings: Settings,
-    pub(super) account: Account,
+pub(in crate::database) struct Place {
+    pub(in crate::database) at: At,
+    pub(in crate::database) account: Account,
     /// Major version of the programs.
-    pub(super) major: u32,
+    pub(in crate::database) major: u32,
 }
 
 impl Place {
-    pub(super) fn data_dir(&self) -> &Path {
-        &self.settings.data_dir
+    pub(in crate::database) fn data_dir(&self) -> &Path {
+        &self.at.data_dir
     }
 
     /// A program of PostgreSQL, run as its account.
-    pub(super) fn tool(&self, name: &str) -> Tool {
-        Tool::new(&self.settings.bin_dir, name, &self.account)
+    pub(in crate::database) fn tool(&self, name: &str) -> Tool {
+        Tool::new(&self.at.bin_dir, name, &self.account)
     }
 
     /// Path of the Unix socket.
-    pub(super) fn socket(&self) -> PathBuf {
-        self.settings.socket_dir.join(format!(".s.PGSQL.{}", self.settings.port))
+    pub(in crate::database) fn socket(&self) -> PathBuf {
+        self.at.socket_dir.join(format!(".s.PGSQL.{}", self.at.port))
     }
 
     /// The sibling directory for what is ours.
-    pub(super) fn beside(&self) -> PathBuf {
+    pub(in crate::database) fn beside(&self) -> PathBuf {
         suffixed(self.data_dir(), ".harmony")
     }
 
     /// Log of the server until it opens its own.
-    pub(super) fn log(&self) -> PathBuf {
+    pub(in crate::database) fn log(&self) -> PathBuf {
         self.beside().join("postgres.log")
     }
 
     /// Password file of the replication user, as libpq reads it.
-    pub(super) fn passfile(&self) -> PathBuf {
+    pub(in crate::database) fn passfile(&self) -> PathBuf {
         self.beside().join("pgpass")
     }
 
     /// Makes the sibling directory.
-    pub(super) fn make_beside(&self) -> Step<PathBuf> {
+    pub(in crate::database) fn make_beside(&self) -> Step<PathBuf> {
         let path = self.beside();
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => self.own(&path)?,
@@ -71,12 +71,12 @@ impl Place {
     }
 
     /// A path in the sibling directory that no one used before.
-    pub(super) fn fresh(&self, kind: &str) -> Step<PathBuf> {
+    pub(in crate::database) fn fresh(&self, kind: &str) -> Step<PathBuf> {
         Ok(self.make_beside()?.join(format!("{kind}-{}", uuid::Uuid::new_v4().simple())))
     }
 
     /// Removes directories that an interrupted clone or bootstrap of ours left half made.
-    pub(super) fn sweep(&self) -> Step<()> {
+    pub(in crate::database) fn sweep(&self) -> Step<()> {
         for path in self.left_over(&["clone-", "init-"])? {
             tracing::info!(path = %path.display(), "removing an unfinished copy");
             fs::remove_dir_all(&path).map_err(|error| Failure::file("remove", &path, &error))?;
@@ -85,7 +85,7 @@ impl Place {
     }
 
     /// Directories in the sibling whose name starts with one of `kinds`.
-    pub(super) fn left_over(&self, kinds: &[&str]) -> Step<Vec<PathBuf>> {
+    pub(in crate::database) fn left_over(&self, kinds: &[&str]) -> Step<Vec<PathBuf>> {
         let path = self.beside();
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
@@ -100,12 +100,12 @@ impl Place {
     }
 
     /// Data directories that were set aside earlier.
-    pub(super) fn set_aside(&self) -> Step<Vec<PathBuf>> {
+    pub(in crate::database) fn set_aside(&self) -> Step<Vec<PathBuf>> {
         self.siblings(".aside-")
     }
 
     /// What lies beside the data directory under its name with something behind that begins so.
-    pub(super) fn siblings(&self, suffix: &str) -> Step<Vec<PathBuf>> {
+    pub(in crate::database) fn siblings(&self, suffix: &str) -> Step<Vec<PathBuf>> {
         let parent = self.parent();
         let prefix = suffixed(Path::new(self.data_dir().file_name().unwrap_or_default()), suffix);
         let prefix = prefix.to_string_lossy().into_owned();
@@ -119,12 +119,12 @@ impl Place {
     }
 
     /// Directory the data directory is in.
-    pub(super) fn parent(&self) -> PathBuf {
+    pub(in crate::database) fn parent(&self) -> PathBuf {
         self.data_dir().parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf)
     }
 
     /// Sets `path`, a data directory, aside under a name with the time. Never deletes anything.
-    pub(super) fn put_aside(&self, path: &Path) -> Step<PathBuf> {
+    pub(in crate::database) fn put_aside(&self, path: &Path) -> Step<PathBuf> {
         let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let mut aside = suffixed(self.data_dir(), &format!(".aside-{stamp}"));
         for number in 2.. {
@@ -139,7 +139,7 @@ impl Place {
     }
 
     /// Renames and flushes both parents.
-    pub(super) fn rename(&self, from: &Path, to: &Path) -> Step<()> {
+    pub(in crate::database) fn rename(&self, from: &Path, to: &Path) -> Step<()> {
         fs::rename(from, to).map_err(|error| {
             let kinds = [io::ErrorKind::ResourceBusy, io::ErrorKind::CrossesDevices];
             let hint = if kinds.contains(&error.kind()) {
@@ -157,7 +157,7 @@ impl Place {
     }
 
     /// Writes `text` to `path` so that a crash leaves the old or the new content.
-    pub(super) fn write(&self, path: &Path, text: &str, mode: u32) -> Step<()> {
+    pub(in crate::database) fn write(&self, path: &Path, text: &str, mode: u32) -> Step<()> {
         if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
             return Ok(());
         }
@@ -182,7 +182,7 @@ impl Place {
     }
 
     /// Removes a file; one that is not there is fine.
-    pub(super) fn remove(&self, path: &Path) -> Step<()> {
+    pub(in crate::database) fn remove(&self, path: &Path) -> Step<()> {
         match fs::remove_file(path) {
             Ok(()) => flush_dir(path.parent().unwrap_or(Path::new("/"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -191,7 +191,7 @@ impl Place {
     }
 
     /// Opens the server's log for appending.
-    pub(super) fn open_log(&self) -> Step<File> {
+    pub(in crate::database) fn open_log(&self) -> Step<File> {
         self.make_beside()?;
         let path = self.log();
         if fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_LIMIT) {
@@ -208,7 +208,7 @@ impl Place {
     }
 
     /// Gives `path` to the account.
-    pub(super) fn own(&self, path: &Path) -> Step<()> {
+    pub(in crate::database) fn own(&self, path: &Path) -> Step<()> {
         if !self.account.switch {
             return Ok(());
         }
@@ -224,7 +224,7 @@ impl Place {
     }
 
     /// Why PostgreSQL would refuse the data directory for its owner or permissions.
-    pub(super) fn wrong_owner(&self) -> Option<String> {
+    pub(in crate::database) fn wrong_owner(&self) -> Option<String> {
         let meta = fs::metadata(self.data_dir()).ok()?;
         let path = self.data_dir().display();
         if meta.uid() != self.account.uid {
@@ -242,7 +242,7 @@ impl Place {
 }
 
 /// `path` with `suffix` after its last component.
-pub(super) fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+pub(in crate::database) fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

@@ -22,7 +22,7 @@ const KEPT: usize = 64 * 1024;
 type Heard = Box<dyn Fn(&str) + Send + Sync>;
 
 /// A program about to run.
-pub(super) struct Tool {
+pub(in crate::database) struct Tool {
     name: String,
     command: Command,
     input: Option<String>,
@@ -32,15 +32,15 @@ pub(super) struct Tool {
 
 /// How a program ended.
 #[derive(Debug)]
-pub(super) struct Finished {
-    pub(super) status: ExitStatus,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
+pub(in crate::database) struct Finished {
+    pub(in crate::database) status: ExitStatus,
+    pub(in crate::database) stdout: String,
+    pub(in crate::database) stderr: String,
 }
 
 impl Tool {
     /// The program `name` of `bin_dir`, run as `account`, speaking English.
-    pub(super) fn new(bin_dir: &Path, name: &str, account: &Account) -> Self {
+    pub(in crate::database) fn new(bin_dir: &Path, name: &str, account: &Account) -> Self {
         let mut command = Command::new(bin_dir.join(name));
         // Its own group, so that it can be killed together with its children. Not in the data
         // directory: processes there count as the instance's.
@@ -54,37 +54,43 @@ impl Tool {
         Self { name: name.to_owned(), command, input: None, secret: None, heard: None }
     }
 
-    pub(super) fn arg(mut self, arg: impl AsRef<std::ffi::OsStr>) -> Self {
+    pub(in crate::database) fn arg(mut self, arg: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.arg(arg);
         self
     }
 
-    pub(super) fn args<const N: usize>(mut self, args: [&str; N]) -> Self {
+    pub(in crate::database) fn args<const N: usize>(mut self, args: [&str; N]) -> Self {
         self.command.args(args);
         self
     }
 
     /// Text for its standard input.
-    pub(super) fn input(mut self, text: String) -> Self {
+    pub(in crate::database) fn input(mut self, text: String) -> Self {
         self.command.stdin(Stdio::piped());
         self.input = Some(text);
         self
     }
 
     /// Text that must not appear in anything it printed.
-    pub(super) fn redact(mut self, secret: Option<String>) -> Self {
+    pub(in crate::database) fn redact(mut self, secret: Option<String>) -> Self {
         self.secret = secret.filter(|secret| !secret.is_empty());
         self
     }
 
     /// Tells of what it writes to its standard error, as it comes.
-    pub(super) fn heard(mut self, heard: impl Fn(&str) + Send + Sync + 'static) -> Self {
+    pub(in crate::database) fn heard(
+        mut self,
+        heard: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
         self.heard = Some(Box::new(heard));
         self
     }
 
     /// Runs it to its end, or kills it when `cancel` fires.
-    pub(super) async fn run(mut self, cancel: &CancellationToken) -> Result<Finished, Failure> {
+    pub(in crate::database) async fn run(
+        mut self,
+        cancel: &CancellationToken,
+    ) -> Result<Finished, Failure> {
         let mut child = self.command.spawn().map_err(|error| {
             Failure::Refused(format!(
                 "cannot run {:?}: {error}",
@@ -118,7 +124,10 @@ impl Tool {
     }
 
     /// As [`Tool::run`], but a status other than zero is a refusal with the program's last words.
-    pub(super) async fn succeed(self, cancel: &CancellationToken) -> Result<Finished, Failure> {
+    pub(in crate::database) async fn succeed(
+        self,
+        cancel: &CancellationToken,
+    ) -> Result<Finished, Failure> {
         let name = self.name.clone();
         let finished = self.run(cancel).await?;
         if finished.status.success() {
@@ -131,7 +140,7 @@ impl Tool {
 }
 
 /// Lets through only what PostgreSQL needs of the agent's environment.
-pub(super) fn clean_environment(command: &mut std::process::Command) {
+pub(in crate::database) fn clean_environment(command: &mut std::process::Command) {
     command.env_clear();
     for key in PASSED_ON {
         if let Some(value) = std::env::var_os(key) {
@@ -142,7 +151,7 @@ pub(super) fn clean_environment(command: &mut std::process::Command) {
 
 /// Bytes done and bytes in all, from the last such line: "  12345/67890 kB (18%), 0/1 tablespace" of
 /// pg_basebackup, "  12345/67890 kB (18%) copied" of pg_rewind.
-pub(super) fn progress(words: &str) -> Option<(u64, u64)> {
+pub(in crate::database) fn progress(words: &str) -> Option<(u64, u64)> {
     let of = |line: &str| {
         let (counts, _) = line.trim().split_once(" kB (")?;
         let (done, total) = counts.split_once('/')?;
@@ -153,7 +162,7 @@ pub(super) fn progress(words: &str) -> Option<(u64, u64)> {
 }
 
 /// The last `count` non-empty lines of `text`, joined.
-pub(super) fn last_lines(text: &str, count: usize) -> String {
+pub(in crate::database) fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let mut joined = String::new();
     for line in &lines[lines.len().saturating_sub(count)..] {
@@ -203,7 +212,7 @@ impl Drop for Group {
 }
 
 /// The first of `names` that is not in `bin_dir`.
-pub(super) fn missing(bin_dir: &Path, names: &[&str]) -> Option<PathBuf> {
+pub(in crate::database) fn missing(bin_dir: &Path, names: &[&str]) -> Option<PathBuf> {
     names.iter().map(|name| bin_dir.join(name)).find(|path| !path.is_file())
 }
 

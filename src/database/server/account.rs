@@ -3,33 +3,34 @@
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid};
 
 use super::SetupError;
 
 /// Who PostgreSQL's processes run as and who owns its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Account {
+pub(in crate::database) struct Account {
     /// Name, as `peer` authentication sees it.
-    pub(super) name: String,
+    pub(in crate::database) name: String,
     /// User id.
-    pub(super) uid: u32,
+    pub(in crate::database) uid: u32,
     /// Primary group id.
-    pub(super) gid: u32,
+    pub(in crate::database) gid: u32,
     /// The agent is root and has to change to this user for everything it starts.
-    pub(super) switch: bool,
+    pub(in crate::database) switch: bool,
 }
 
 impl Account {
     /// The account for `os_user`, or the agent's own when none is named.
-    pub(super) fn resolve(os_user: Option<&str>) -> Result<Self, SetupError> {
+    pub(in crate::database) fn resolve(os_user: Option<&str>) -> Result<Self, SetupError> {
         let me = geteuid().as_raw();
         let Some(name) = os_user else {
             if me == 0 {
                 return Err(SetupError::RootNeedsUser);
             }
-            let account =
-                Self { name: id("-un", None)?, uid: me, gid: number("-g", None)?, switch: false };
+            // In a container the user id may have no name.
+            let name = id("-un", None).unwrap_or_else(|_| me.to_string());
+            let account = Self { name, uid: me, gid: getegid().as_raw(), switch: false };
             return Ok(account);
         };
         let uid = number("-u", Some(name))?;

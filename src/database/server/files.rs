@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::Server;
 use super::control::Control;
 use super::outcome::Failure;
 use crate::core::event::{Condition, Observation, Process};
@@ -18,26 +18,26 @@ const SPACE_TO_START: u64 = 16 * 1024 * 1024;
 
 /// The instance by processes and files.
 #[derive(Clone, Debug)]
-pub(super) enum Files {
+pub(in crate::database) enum Files {
     Absent,
     Unusable(String),
     Stopped { standby: bool, broken: Option<String>, free: u64 },
-    Running { server: Server, free: u64 },
+    Running { main: Main, free: u64 },
     Remnants(usize),
     Unclear(String),
 }
 
 /// The running server's main process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Server {
+pub(in crate::database) struct Main {
     /// Zero while it has only just been started.
-    pub(super) pid: i32,
+    pub(in crate::database) pid: i32,
     /// It is stopped by a signal: it takes no connections.
-    pub(super) frozen: bool,
+    pub(in crate::database) frozen: bool,
 }
 
-pub(super) async fn stopped(
-    shared: &Arc<Shared>,
+pub(in crate::database) async fn stopped(
+    server: &Arc<Server>,
     files: Files,
     end: Instant,
     seen: &mut Observation,
@@ -55,9 +55,9 @@ pub(super) async fn stopped(
         Files::Running { .. } => (Process::Running, Condition::Slow),
         Files::Stopped { standby, broken: None, free } => {
             let cancel = CancellationToken::new();
-            let read = shared.control.read(&shared.place, &cancel);
+            let read = server.control.read(&server.place, &cancel);
             match tokio::time::timeout_at(end, read).await {
-                Ok(Ok(control)) => at_rest(shared, standby, free, &control, seen),
+                Ok(Ok(control)) => at_rest(server, standby, free, &control, seen),
                 Ok(Err(Failure::Refused(text) | Failure::Stuck(text) | Failure::Unknown(text))) => {
                     (Process::Unusable, Condition::Broken(text))
                 }
@@ -74,7 +74,7 @@ pub(super) async fn stopped(
 }
 
 fn at_rest(
-    shared: &Shared,
+    server: &Server,
     standby: bool,
     free: u64,
     control: &Control,
@@ -86,7 +86,7 @@ fn at_rest(
     seen.replayed = seen.lsn;
     let standby = standby || control.in_recovery();
     let process = if standby { Process::StoppedStandby } else { Process::StoppedPrimary };
-    let words = shared.launcher.last_words(&shared.place);
+    let words = server.launcher.last_words(&server.place);
     let full = !control.is_clean() && free < SPACE_TO_START;
     let condition = match words {
         Some(words) if words.text.contains("No space left on device") => {
@@ -103,14 +103,14 @@ fn at_rest(
 }
 
 /// A server that has written no number of its process yet.
-const STARTING: Server = Server { pid: 0, frozen: false };
+const STARTING: Main = Main { pid: 0, frozen: false };
 
-pub(super) fn look_at_files(shared: &Shared) -> Files {
-    let place = &shared.place;
+pub(in crate::database) fn look_at_files(server: &Server) -> Files {
+    let place = &server.place;
     let data_dir = place.data_dir();
-    let mut instance = shared.instance.lock().unwrap_or_else(PoisonError::into_inner);
-    match find(&shared.postmaster, &mut instance) {
-        Ok(Some(server)) => return Files::Running { server, free: free_space(shared) },
+    let mut instance = server.instance.lock().unwrap_or_else(PoisonError::into_inner);
+    match find(&server.postmaster, &mut instance) {
+        Ok(Some(main)) => return Files::Running { main, free: free_space(server) },
         Ok(None) => {}
         Err(error) => {
             return Files::Unclear(format!("cannot look for the server's process: {error}"));
@@ -119,14 +119,14 @@ pub(super) fn look_at_files(shared: &Shared) -> Files {
     match instance.remnants() {
         Ok(0) => {}
         // A server that just started may not have written its file yet.
-        Ok(_) if shared.launcher.living().is_some() => {
-            return Files::Running { server: STARTING, free: free_space(shared) };
+        Ok(_) if server.launcher.living().is_some() => {
+            return Files::Running { main: STARTING, free: free_space(server) };
         }
         Ok(left) => return Files::Remnants(left),
         Err(error) => return Files::Unclear(format!("cannot look for processes: {error}")),
     }
-    if shared.launcher.living().is_some() {
-        return Files::Running { server: STARTING, free: free_space(shared) };
+    if server.launcher.living().is_some() {
+        return Files::Running { main: STARTING, free: free_space(server) };
     }
     match fs::read_dir(data_dir).map(|mut entries| entries.next().is_none()) {
         Ok(true) => return Files::Absent,
@@ -136,20 +136,20 @@ pub(super) fn look_at_files(shared: &Shared) -> Files {
             return Files::Unusable(format!("cannot read {}: {error}", data_dir.display()));
         }
     }
-    if let Some(why) = unusable(shared) {
+    if let Some(why) = unusable(server) {
         return Files::Unusable(why);
     }
     let marks = ["standby.signal", "recovery.signal"];
     Files::Stopped {
         standby: marks.iter().any(|mark| data_dir.join(mark).exists()),
         broken: place.wrong_owner(),
-        free: free_space(shared),
+        free: free_space(server),
     }
 }
 
 /// Why the non-empty data directory is none of ours to run.
-fn unusable(shared: &Shared) -> Option<String> {
-    let place = &shared.place;
+fn unusable(server: &Server) -> Option<String> {
+    let place = &server.place;
     let path = place.data_dir().join("PG_VERSION");
     let version = match fs::read_to_string(&path) {
         Ok(version) => version.trim().to_owned(),
@@ -165,38 +165,38 @@ fn unusable(shared: &Shared) -> Option<String> {
         return Some(format!(
             "{} is of PostgreSQL {version:?}, the programs in {} are of {}",
             place.data_dir().display(),
-            place.settings.bin_dir.display(),
+            place.at.bin_dir.display(),
             place.major
         ));
     }
-    let missing = super::tool::missing(&place.settings.bin_dir, &super::PROGRAMS)?;
+    let missing = super::tool::missing(&place.at.bin_dir, server.programs)?;
     Some(format!("{} is missing: is PostgreSQL being upgraded?", missing.display()))
 }
 
-/// The running postmaster; keeps its descriptor for [`super::Local::died`].
-pub(super) fn find(
+/// The running postmaster; keeps its descriptor for [`super::Server::died`].
+pub(in crate::database) fn find(
     known: &Mutex<Option<Arc<Known>>>,
     instance: &mut Instance,
-) -> std::io::Result<Option<Server>> {
+) -> std::io::Result<Option<Main>> {
     let Some(found) = instance.postmaster()? else { return Ok(None) };
-    let server = Server { pid: found.pid, frozen: found.stopped };
+    let main = Main { pid: found.pid, frozen: found.stopped };
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
     if known.as_ref().is_none_or(|known| known.pid != found.pid) {
         *known = Some(Arc::new(Known { pid: found.pid, pidfd: found.pidfd }));
     }
-    Ok(Some(server))
+    Ok(Some(main))
 }
 
 /// A postmaster somebody may wait for.
 #[derive(Debug)]
-pub(super) struct Known {
-    pub(super) pid: i32,
-    pub(super) pidfd: OwnedFd,
+pub(in crate::database) struct Known {
+    pub(in crate::database) pid: i32,
+    pub(in crate::database) pidfd: OwnedFd,
 }
 
 /// Bytes PostgreSQL can still write where its data and its WAL are.
-fn free_space(shared: &Shared) -> u64 {
-    let data_dir = shared.place.data_dir();
+fn free_space(server: &Server) -> u64 {
+    let data_dir = server.place.data_dir();
     let free = |path| {
         rustix::fs::statvfs(path).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
     };

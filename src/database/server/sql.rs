@@ -18,7 +18,7 @@ use super::place::Place;
 
 /// What stands in the way of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(in crate::database) enum Trouble {
     /// Nobody listens on the socket.
     NotListening(String),
     /// Starting up or shutting down: it answers, but not to questions.
@@ -37,7 +37,7 @@ pub(super) enum Trouble {
 
 impl Trouble {
     /// The server itself said it, so it is alive.
-    pub(super) fn is_answer(&self) -> bool {
+    pub(in crate::database) fn is_answer(&self) -> bool {
         match self {
             Self::NotReady
             | Self::Exhausted
@@ -93,7 +93,7 @@ impl Trouble {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(in crate::database) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -105,8 +105,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// An open connection; dropping it closes it.
 #[derive(Debug)]
-pub(super) struct Session {
-    pub(super) client: Client,
+pub(in crate::database) struct Session {
+    pub(in crate::database) client: Client,
     driver: JoinHandle<()>,
 }
 
@@ -118,17 +118,17 @@ impl Drop for Session {
 
 impl Session {
     /// False once the connection is known to be broken.
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::database) fn is_open(&self) -> bool {
         !self.client.is_closed()
     }
 
     /// Connects as the superuser over the Unix socket. The caller bounds it in time.
-    pub(super) async fn open(place: &Place) -> Result<Self, Trouble> {
+    pub(in crate::database) async fn open(place: &Place) -> Result<Self, Trouble> {
         let stream = dial(place).await?;
         let mut config = Config::new();
         config
-            .user(&place.settings.superuser)
-            .dbname(&place.settings.database)
+            .user(&place.at.superuser)
+            .dbname(&place.at.database)
             .application_name("harmony-agent")
             .options(options(place.major));
         let (client, connection) = config.connect_raw(stream, NoTls).await?;
@@ -136,7 +136,7 @@ impl Session {
     }
 
     /// Connects over TCP as `user` to another member.
-    pub(super) async fn remote(
+    pub(in crate::database) async fn remote(
         host: &str,
         port: u16,
         user: &str,
@@ -235,7 +235,7 @@ fn connect_now(path: &std::path::Path) -> Result<OwnedFd, Errno> {
 }
 
 /// Whether the socket at `path` takes connections.
-pub(super) fn is_listening(place: &Place) -> bool {
+pub(in crate::database) fn is_listening(place: &Place) -> bool {
     match connect_now(&place.socket()) {
         Ok(_) => true,
         Err(errno) => ![Errno::NOENT, Errno::CONNREFUSED].contains(&errno),

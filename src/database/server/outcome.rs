@@ -7,7 +7,7 @@ use crate::core::event::{ActionOutcome, Done};
 
 /// Why a step did not get to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(in crate::database) enum Failure {
     /// It did not happen and will not.
     Refused(String),
     /// It may have happened.
@@ -19,16 +19,16 @@ pub(super) enum Failure {
 }
 
 /// What a step gives.
-pub(super) type Step<T> = Result<T, Failure>;
+pub(in crate::database) type Step<T> = Result<T, Failure>;
 
 impl Failure {
     /// A refusal about a file.
-    pub(super) fn file(what: &str, path: &Path, error: &io::Error) -> Self {
+    pub(in crate::database) fn file(what: &str, path: &Path, error: &io::Error) -> Self {
         Self::Refused(format!("cannot {what} {}: {error}", path.display()))
     }
 
     /// The text, for a log line.
-    pub(super) fn text(&self) -> &str {
+    pub(in crate::database) fn text(&self) -> &str {
         match self {
             Self::Refused(text) | Self::Stuck(text) | Self::Unknown(text) => text,
             Self::Cancelled => "cancelled",
@@ -37,7 +37,7 @@ impl Failure {
 }
 
 /// The answer to the caller.
-pub(super) fn outcome(name: &'static str, result: Step<Done>) -> ActionOutcome {
+pub(in crate::database) fn outcome(name: &'static str, result: Step<Done>) -> ActionOutcome {
     match result {
         Ok(done) => ActionOutcome::Applied(done),
         Err(Failure::Refused(why) | Failure::Stuck(why)) => ActionOutcome::Refused(why),
@@ -47,7 +47,7 @@ pub(super) fn outcome(name: &'static str, result: Step<Done>) -> ActionOutcome {
 }
 
 /// Runs file work where it may block.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(in crate::database) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Step<T> + Send + 'static,
 ) -> Step<T> {
     match tokio::task::spawn_blocking(work).await {

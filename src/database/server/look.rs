@@ -2,12 +2,12 @@
 
 use tokio_postgres::{Row, Statement};
 
-use super::conf::parse_conninfo;
+use super::conninfo::parse_conninfo;
 use super::place::Place;
 use super::sql::{Session, Trouble};
 use crate::core::ids::{Lsn, SystemId, TimelineId};
 
-/// Reads shared memory only, so that it is quick however busy the server is. In recovery, the functions
+/// Reads server memory only, so that it is quick however busy the server is. In recovery, the functions
 /// of a primary raise errors and the other way round, hence the cases.
 const QUESTION: &str = "
 select pg_is_in_recovery(),
@@ -27,35 +27,35 @@ select pg_is_in_recovery(),
 
 /// What the server said about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) in_recovery: bool,
-    pub(super) system: Option<SystemId>,
-    pub(super) timeline: TimelineId,
-    pub(super) lsn: Lsn,
-    pub(super) replayed: Lsn,
-    pub(super) streaming: bool,
-    pub(super) conninfo: String,
-    pub(super) upstream: Option<(String, u16)>,
-    pub(super) standbys: Vec<(String, Lsn)>,
+pub(in crate::database) struct Seen {
+    pub(in crate::database) in_recovery: bool,
+    pub(in crate::database) system: Option<SystemId>,
+    pub(in crate::database) timeline: TimelineId,
+    pub(in crate::database) lsn: Lsn,
+    pub(in crate::database) replayed: Lsn,
+    pub(in crate::database) streaming: bool,
+    pub(in crate::database) conninfo: String,
+    pub(in crate::database) upstream: Option<(String, u16)>,
+    pub(in crate::database) standbys: Vec<(String, Lsn)>,
 }
 
 /// A session with the question prepared.
 #[derive(Debug)]
-pub(super) struct Asker {
-    pub(super) session: Session,
+pub(in crate::database) struct Asker {
+    pub(in crate::database) session: Session,
     question: Statement,
 }
 
 impl Asker {
     /// Connects and prepares.
-    pub(super) async fn open(place: &Place) -> Result<Self, Trouble> {
+    pub(in crate::database) async fn open(place: &Place) -> Result<Self, Trouble> {
         let session = Session::open(place).await?;
         let question = session.client.prepare(QUESTION).await?;
         Ok(Self { session, question })
     }
 
     /// Asks.
-    pub(super) async fn ask(&self) -> Result<Seen, Trouble> {
+    pub(in crate::database) async fn ask(&self) -> Result<Seen, Trouble> {
         let row = self.session.client.query_one(&self.question, &[]).await?;
         Ok(read(&row)?)
     }
@@ -89,12 +89,12 @@ fn read(row: &Row) -> Result<Seen, tokio_postgres::Error> {
 }
 
 /// The timeline that the name of a WAL file begins with.
-pub(super) fn timeline(digits: &str) -> Option<u32> {
+pub(in crate::database) fn timeline(digits: &str) -> Option<u32> {
     u32::from_str_radix(digits, 16).ok()
 }
 
 /// A standby's name and flushed position.
-pub(super) fn standby(line: &str) -> Option<(String, Lsn)> {
+pub(in crate::database) fn standby(line: &str) -> Option<(String, Lsn)> {
     let (name, lsn) = line.rsplit_once(' ')?;
     Some((name.to_owned(), lsn.parse().ok()?))
 }

@@ -9,13 +9,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
-use super::files::{Files, Server, look_at_files, stopped};
+use super::Server;
+use super::files::{Files, Main, look_at_files, stopped};
 use super::look::{Asker, Seen};
 use super::probe::{Probe, ProbeResult};
 use super::process::pid_file_status;
 use super::sql::Trouble;
-use super::start;
+use super::wait;
 use crate::core::event::{Condition, Observation, Process};
 use crate::core::ids::{Lsn, TimelineId};
 
@@ -27,7 +27,7 @@ type Asked = (Option<Arc<Asker>>, Result<Seen, Trouble>);
 
 /// What is kept from look to look.
 #[derive(Debug, Default)]
-pub(super) struct Watcher {
+pub(in crate::database) struct Watcher {
     asker: Option<Arc<Asker>>,
     asking: Option<JoinHandle<Asked>>,
     asked_at: Option<Instant>,
@@ -43,7 +43,7 @@ pub(super) struct Watcher {
 /// How long nothing was answered, counted only while somebody was there to hear it: a frozen agent
 /// must not take its own silence for the database's.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(in crate::database) struct Patience {
     last: Option<Instant>,
     silent: Duration,
 }
@@ -70,20 +70,20 @@ impl Patience {
 }
 
 /// Looks once, within `limit`.
-pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observation {
+pub(in crate::database) async fn observe(server: &Arc<Server>, limit: Duration) -> Observation {
     let end = Instant::now() + limit;
-    let mut watcher = shared.watcher.lock().await;
+    let mut watcher = server.watcher.lock().await;
     let step_limit = (limit * 2).max(Duration::from_secs(1));
     watcher.patience.tick(step_limit);
-    let required = shared.required.load(Ordering::Relaxed);
-    let (files, fresh) = watcher.files(shared, end).await;
+    let required = server.required.load(Ordering::Relaxed);
+    let (files, fresh) = watcher.files(server, end).await;
     let mut seen = Observation { required, ..blank(Process::Running, Condition::Slow) };
     match files {
-        Files::Running { server, free } => {
+        Files::Running { main, free } => {
             if fresh {
-                watcher.frozen.tick_while(server.frozen, step_limit);
+                watcher.frozen.tick_while(main.frozen, step_limit);
             }
-            running(shared, &mut watcher, server, free, fresh, end, &mut seen).await
+            running(server, &mut watcher, main, free, fresh, end, &mut seen).await
         }
         Files::Absent
         | Files::Unusable(_)
@@ -91,7 +91,7 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
         | Files::Remnants(_)
         | Files::Unclear(_) => {
             watcher.forget();
-            stopped(shared, files, end, &mut seen).await;
+            stopped(server, files, end, &mut seen).await;
         }
     }
     seen
@@ -125,15 +125,15 @@ impl Watcher {
     }
 
     /// Looks at processes and files where it may block; what was seen last when it does.
-    async fn files(&mut self, shared: &Arc<Shared>, end: Instant) -> (Files, bool) {
+    async fn files(&mut self, server: &Arc<Server>, end: Instant) -> (Files, bool) {
         let mut pending = match self.files.take() {
             Some(pending) => pending,
             None => {
                 let (answer, pending) = oneshot::channel();
-                let shared = Arc::clone(shared);
+                let server = Arc::clone(server);
                 tokio::task::spawn_blocking(move || {
                     // The observer may have stopped waiting.
-                    let _ = answer.send(look_at_files(&shared));
+                    let _ = answer.send(look_at_files(&server));
                 });
                 pending
             }
@@ -153,10 +153,10 @@ impl Watcher {
     }
 
     /// Asks the server, or goes on waiting for the answer to the question asked before.
-    async fn ask(&mut self, shared: &Arc<Shared>, until: Instant) -> Option<Result<Seen, Trouble>> {
+    async fn ask(&mut self, server: &Arc<Server>, until: Instant) -> Option<Result<Seen, Trouble>> {
         // One connection may be stuck while the server is not: give up on it in time for another try.
         // Later tries are rarer, as each takes one of the server's connections.
-        let hung_after = shared.place.settings.hung_after;
+        let hung_after = server.place.at.hung_after;
         let limit = if self.patience.silent < hung_after { hung_after / 3 } else { hung_after };
         let stuck = self.asked_at.is_some_and(|at| at.elapsed() > limit);
         if stuck && let Some(asking) = self.asking.take_if(|asking| !asking.is_finished()) {
@@ -166,7 +166,7 @@ impl Watcher {
         let asker = self.asker.take_if(|asker| asker.session.is_open());
         let asking = self.asking.get_or_insert_with(|| {
             self.asked_at = Some(Instant::now());
-            tokio::spawn(ask(Arc::clone(shared), asker.clone()))
+            tokio::spawn(ask(Arc::clone(server), asker.clone()))
         });
         let mut done = tokio::time::timeout_at(until, &mut *asking).await.ok();
         if done.is_none() {
@@ -186,7 +186,7 @@ impl Watcher {
 }
 
 async fn ask(
-    shared: Arc<Shared>,
+    server: Arc<Server>,
     asker: Option<Arc<Asker>>,
 ) -> (Option<Arc<Asker>>, Result<Seen, Trouble>) {
     if let Some(asker) = asker {
@@ -197,11 +197,11 @@ async fn ask(
             _ => return (Some(asker), result),
         }
     }
-    match Asker::open(&shared.place).await {
+    match Asker::open(&server.place).await {
         Ok(asker) => {
             let result = asker.ask().await;
             if result.as_ref().is_ok_and(|seen| seen.in_recovery) {
-                start::keep_ready(&shared).await;
+                wait::keep_ready(&server).await;
             }
             (Some(Arc::new(asker)), result)
         }
@@ -210,23 +210,23 @@ async fn ask(
 }
 
 async fn running(
-    shared: &Arc<Shared>,
+    server: &Arc<Server>,
     watcher: &mut Watcher,
-    server: Server,
+    main: Main,
     free: u64,
     fresh: bool,
     end: Instant,
     seen: &mut Observation,
 ) {
-    let pid = server.pid;
+    let pid = main.pid;
     if watcher.known.as_ref().is_none_or(|(known, _)| *known != pid) {
         watcher.forget();
         watcher.known = Some((pid, None));
     }
-    if shared.role_changed.swap(false, Ordering::Relaxed) {
+    if server.role_changed.swap(false, Ordering::Relaxed) {
         watcher.known = Some((pid, None));
     }
-    let answer = watcher.ask(shared, end).await;
+    let answer = watcher.ask(server, end).await;
     if answer
         .as_ref()
         .is_some_and(|answer| answer.as_ref().map_or_else(Trouble::is_answer, |_| true))
@@ -236,17 +236,17 @@ async fn running(
     // Sessions that exist go on under a frozen postmaster, ours too: they cannot tell. A connection of
     // its own would not either, as one that gets none may have come upon a full server or a slow fork.
     let frozen = watcher.frozen.silent;
-    let hung_after = shared.place.settings.hung_after;
+    let hung_after = server.place.at.hung_after;
     let silent = watcher.patience.silent;
     let mut condition = match &answer {
         Some(Ok(_)) if fresh => Condition::Ok,
         Some(Ok(_)) => Condition::Slow,
-        Some(Err(trouble)) => condition_of(shared, trouble, silent, hung_after),
+        Some(Err(trouble)) => condition_of(server, trouble, silent, hung_after),
         None if silent >= hung_after => Condition::Hung(format!("no answer for {silent:?}")),
         None => Condition::Slow,
     };
     if let Some(Ok(answer)) = answer {
-        shared.launcher.ready();
+        server.launcher.ready();
         if !answer.in_recovery && free < LITTLE_SPACE {
             condition = Condition::DiskFull(format!("{free} bytes of disk space left"));
         }
@@ -257,7 +257,7 @@ async fn running(
             watcher.probe = Probe::default();
         } else {
             let step_limit = Duration::from_secs(1);
-            condition = match watcher.probe.check(shared, step_limit).await {
+            condition = match watcher.probe.check(server, step_limit).await {
                 ProbeResult::Fine => condition,
                 ProbeResult::DiskFull(text) => Condition::DiskFull(text),
                 ProbeResult::Hung(text) => Condition::Hung(text),
@@ -265,7 +265,7 @@ async fn running(
         }
         fill(seen, last);
     } else if matches!(condition, Condition::ConnectionsExhausted | Condition::Denied(_)) {
-        by_control_file(shared, end, seen).await;
+        by_control_file(server, end, seen).await;
     }
     if frozen >= hung_after
         && matches!(condition, Condition::Ok | Condition::Slow | Condition::Hung(_))
@@ -279,9 +279,9 @@ async fn running(
 }
 
 /// What a server is that is up and lets nobody in who could ask: it says so in its control file.
-async fn by_control_file(shared: &Arc<Shared>, end: Instant, seen: &mut Observation) {
+async fn by_control_file(server: &Arc<Server>, end: Instant, seen: &mut Observation) {
     let cancel = CancellationToken::new();
-    let read = shared.control.read(&shared.place, &cancel);
+    let read = server.control.read(&server.place, &cancel);
     let Ok(Ok(control)) = tokio::time::timeout_at(end, read).await else { return };
     seen.process =
         if control.in_recovery() { Process::RunningStandby } else { Process::RunningPrimary };
@@ -314,12 +314,12 @@ fn fill(seen: &mut Observation, last: &Seen) {
 }
 
 fn condition_of(
-    shared: &Shared,
+    server: &Server,
     trouble: &Trouble,
     silent: Duration,
     hung_after: Duration,
 ) -> Condition {
-    let status = pid_file_status(&shared.place).unwrap_or_default();
+    let status = pid_file_status(&server.place).unwrap_or_default();
     match trouble {
         Trouble::NotReady if status == "stopping" => Condition::Stopping,
         Trouble::NotReady => Condition::Starting,

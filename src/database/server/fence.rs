@@ -8,12 +8,12 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::Server;
 use super::control::ClusterState;
 use super::outcome::{Failure, Step, blocking};
 use super::process::{ended, has_ended};
 use super::sql::is_listening;
-use super::start::pause;
+use super::wait::pause;
 use crate::core::event::{Done, FenceProof, Ladder};
 use crate::core::ids::{Lsn, TimelineId};
 use crate::postmaster::Instance;
@@ -28,15 +28,15 @@ const AGAIN: Duration = Duration::from_millis(10);
 const READ_BACK: Duration = Duration::from_secs(2);
 
 /// Climbs the ladder until nothing is left, then proves it.
-pub(super) async fn fence(
-    shared: &Arc<Shared>,
+pub(in crate::database) async fn fence(
+    server: &Arc<Server>,
     ladder: Ladder,
     cancel: &CancellationToken,
 ) -> Step<Done> {
     let began = Instant::now();
     // From here on no action that began earlier can start the server.
-    let mut voided = shared.launcher.void();
-    let targets = targets(shared, began + ATTEMPT).await;
+    let mut voided = server.launcher.void();
+    let targets = targets(server, began + ATTEMPT).await;
     let mut rung = if targets.is_empty() { "down" } else { "kill" };
     let rungs = [
         ("fast", Signal::INT, Duration::ZERO, ladder.fast),
@@ -58,8 +58,8 @@ pub(super) async fn fence(
     }
     let mut why = String::new();
     loop {
-        voided = voided || shared.launcher.void();
-        match prove(shared).await {
+        voided = voided || server.launcher.void();
+        match prove(server).await {
             Ok(0) if voided => break,
             Ok(0) => why = "a start is under way that cannot be stopped".to_owned(),
             Ok(_) => rung = "kill",
@@ -70,14 +70,14 @@ pub(super) async fn fence(
             return Err(if why.is_empty() { cancelled } else { unknown });
         }
     }
-    shared.launcher.forget();
-    Ok(Done::Fenced(read_back(shared, rung).await))
+    server.launcher.forget();
+    Ok(Done::Fenced(read_back(server, rung).await))
 }
 
 /// Descriptors of whatever may be the server: the postmaster found, the one known, the one started.
-async fn targets(shared: &Arc<Shared>, until: Instant) -> Vec<OwnedFd> {
+async fn targets(server: &Arc<Server>, until: Instant) -> Vec<OwnedFd> {
     let mut targets = Vec::new();
-    let look = Arc::clone(shared);
+    let look = Arc::clone(server);
     // An instance of its own: the observer's may be stuck in a read.
     let found = tokio::task::spawn_blocking(move || {
         Instance::new(look.place.data_dir()).and_then(|mut instance| instance.postmaster())
@@ -85,9 +85,9 @@ async fn targets(shared: &Arc<Shared>, until: Instant) -> Vec<OwnedFd> {
     if let Ok(Ok(Ok(Some(found)))) = timeout_at(until, found).await {
         targets.push(found.pidfd);
     } else {
-        let known = shared.postmaster.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = server.postmaster.lock().unwrap_or_else(PoisonError::into_inner).clone();
         targets.extend(known.and_then(|known| known.pidfd.try_clone().ok()));
-        targets.extend(shared.launcher.living());
+        targets.extend(server.launcher.living());
     }
     targets.retain(|target| !has_ended(target));
     targets
@@ -108,8 +108,8 @@ async fn all_ended(targets: &[OwnedFd], until: Instant, cancel: &CancellationTok
 }
 
 /// Kills what is left; zero means there was nothing, the socket refuses, and so it will stay.
-async fn prove(shared: &Arc<Shared>) -> Step<u32> {
-    let to_kill = Arc::clone(shared);
+async fn prove(server: &Arc<Server>) -> Step<u32> {
+    let to_kill = Arc::clone(server);
     let killed = blocking(move || {
         // What was started may not have reached its data directory yet.
         if let Some(started) = to_kill.launcher.living() {
@@ -121,8 +121,8 @@ async fn prove(shared: &Arc<Shared>) -> Step<u32> {
         Ok(killed.killed + u32::from(to_kill.launcher.living().is_some()))
     })
     .await?;
-    if killed == 0 && is_listening(&shared.place) {
-        let socket = shared.place.socket();
+    if killed == 0 && is_listening(&server.place) {
+        let socket = server.place.socket();
         let text = format!("another server listens on {}: stop it", socket.display());
         return Err(Failure::Unknown(text));
     }
@@ -131,9 +131,9 @@ async fn prove(shared: &Arc<Shared>) -> Step<u32> {
 
 /// What the control file says about the end of the log. A file that cannot be read makes the proof no
 /// weaker: it is about processes.
-async fn read_back(shared: &Shared, rung: &'static str) -> FenceProof {
+async fn read_back(server: &Server, rung: &'static str) -> FenceProof {
     let unread = CancellationToken::new();
-    let read = shared.control.read(&shared.place, &unread);
+    let read = server.control.read(&server.place, &unread);
     match tokio::time::timeout(READ_BACK, read).await {
         Ok(Ok(control)) => FenceProof {
             clean: control.state == ClusterState::ShutDown,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::Shared;
+use super::Server;
 use super::sql::{Session, Trouble};
 
 /// Writes a few bytes of WAL and flushes them, without waiting for any standby.
@@ -17,7 +17,7 @@ type Written = (Option<Arc<Session>>, Result<(), Trouble>);
 
 /// The probe's state from look to look.
 #[derive(Debug, Default)]
-pub(super) struct Probe {
+pub(in crate::database) struct Probe {
     session: Option<Arc<Session>>,
     writing: Option<JoinHandle<Written>>,
     began: Option<Instant>,
@@ -30,7 +30,7 @@ pub(super) struct Probe {
 
 /// What the probe has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ProbeResult {
+pub(in crate::database) enum ProbeResult {
     /// Nothing against the server.
     Fine,
     /// Writes fail for want of space.
@@ -49,37 +49,37 @@ impl Drop for Probe {
 
 impl Probe {
     /// Looks after the write under way and starts one when it is time. Never waits for it.
-    pub(super) async fn check(
+    pub(in crate::database) async fn check(
         &mut self,
-        shared: &Arc<Shared>,
+        server: &Arc<Server>,
         step_limit: Duration,
     ) -> ProbeResult {
-        let settings = &shared.place.settings;
-        if settings.write_probe_interval.is_zero() {
+        let at = &server.place.at;
+        if at.write_probe_interval.is_zero() {
             return ProbeResult::Fine;
         }
         self.collect(step_limit).await;
-        let due = self.began.is_none_or(|began| began.elapsed() >= settings.write_probe_interval);
+        let due = self.began.is_none_or(|began| began.elapsed() >= at.write_probe_interval);
         if self.writing.is_none() && due {
             self.began = Some(Instant::now());
             self.silent = Duration::ZERO;
             self.retried = false;
             let session = self.session.take().filter(|session| session.is_open());
-            self.writing = Some(tokio::spawn(write(Arc::clone(shared), session)));
+            self.writing = Some(tokio::spawn(write(Arc::clone(server), session)));
         }
         // One connection may be stuck while the server is not. Once only: each try costs a connection.
         if let Some(writing) = &self.writing
             && !self.retried
-            && self.silent > settings.hung_after / 3
+            && self.silent > at.hung_after / 3
         {
             writing.abort();
             self.retried = true;
-            self.writing = Some(tokio::spawn(write(Arc::clone(shared), None)));
+            self.writing = Some(tokio::spawn(write(Arc::clone(server), None)));
         }
         if let Some(text) = &self.full {
             return ProbeResult::DiskFull(text.clone());
         }
-        if self.writing.is_some() && self.silent >= settings.hung_after {
+        if self.writing.is_some() && self.silent >= at.hung_after {
             return ProbeResult::Hung(format!("a write has not finished for {:?}", self.silent));
         }
         ProbeResult::Fine
@@ -108,12 +108,12 @@ impl Probe {
 }
 
 async fn write(
-    shared: Arc<Shared>,
+    server: Arc<Server>,
     session: Option<Arc<Session>>,
 ) -> (Option<Arc<Session>>, Result<(), Trouble>) {
     let session = match session {
         Some(session) => session,
-        None => match Session::open(&shared.place).await {
+        None => match Session::open(&server.place).await {
             Ok(session) => Arc::new(session),
             Err(trouble) => return (None, Err(trouble)),
         },

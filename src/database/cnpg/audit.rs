@@ -1,0 +1,211 @@
+//! What has to be true of a Cluster before an agent leads it, and what had better be.
+
+use super::cluster::{Cluster, Replica};
+use super::mark::Fence;
+use super::version::{Probe, Version};
+use crate::core::ids::MemberId;
+
+/// Something about the Cluster that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Safety rests on it: the agent does not change the role of such a site.
+    Refusal(String),
+    /// It costs time or comfort.
+    Warning(String),
+}
+
+impl Finding {
+    fn refuse(what: impl Into<String>) -> Self {
+        Self::Refusal(what.into())
+    }
+
+    fn warn(what: impl Into<String>) -> Self {
+        Self::Warning(what.into())
+    }
+}
+
+/// The oldest CloudNativePG with tokens.
+const OLDEST: Version = Version::new(1, 24, 0);
+
+/// Starts a primary's data before it has its own lease.
+const STARTS_TOO_EARLY: Version = Version::new(1, 30, 0);
+
+/// The oldest one that keeps the demotion token through a transition.
+const KEEPS_TOKENS: Version = Version::new(1, 29, 2);
+
+/// A stop that takes longer is ended by the agent anyway.
+const LONGEST_SWITCHOVER_DELAY: i64 = 30;
+
+/// CloudNativePG's own defaults, in seconds.
+const SMART_SHUTDOWN_TIMEOUT: i64 = 180;
+const SWITCHOVER_DELAY: i64 = 3600;
+
+/// Everything there is to say about the Cluster of `member`.
+pub(super) fn audit(cluster: &Cluster, member: &MemberId, probe: &Probe) -> Vec<Finding> {
+    let mut findings = topology(cluster, member);
+    findings.extend(versions(probe));
+    findings.extend(settings(cluster));
+    if Fence::of(cluster, member).unreadable {
+        findings.push(Finding::warn(
+            "annotation cnpg.io/fencedInstances is no list of names: CloudNativePG takes it for no fence, and \
+             the agent will write over it; whoever meant it should write [\"*\"]",
+        ));
+    }
+    findings
+}
+
+/// Why the agent must not change the role of this site, if so.
+pub(super) fn refusal(cluster: &Cluster, member: &MemberId) -> Option<String> {
+    topology(cluster, member).into_iter().find_map(|finding| match finding {
+        Finding::Refusal(why) => Some(why),
+        Finding::Warning(_) => None,
+    })
+}
+
+fn topology(cluster: &Cluster, member: &MemberId) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if cluster.metadata.deletion_timestamp.is_some() {
+        findings.push(Finding::refuse("the Cluster is being deleted"));
+    }
+    if cluster.spec.instances != 1 {
+        findings.push(Finding::refuse(format!(
+            "spec.instances is {}: a member is a site with one instance; others could be promoted in it \
+             without the agent",
+            cluster.spec.instances
+        )));
+    }
+    let Some(replica) = &cluster.spec.replica else {
+        findings.push(Finding::refuse(
+            "there is no spec.replica: the site can be neither demoted nor promoted; set self, primary and \
+             source",
+        ));
+        return findings;
+    };
+    findings.extend(names(cluster, replica, member));
+    if replica.min_apply_delay.as_deref().is_some_and(|delay| !is_zero(delay)) {
+        findings.push(Finding::refuse(
+            "spec.replica.minApplyDelay is set: the site is always behind, and CloudNativePG refuses a \
+             promotion token with it; remove it",
+        ));
+    }
+    findings
+}
+
+fn names(cluster: &Cluster, replica: &Replica, member: &MemberId) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if replica.enabled.is_some() {
+        findings.push(Finding::refuse(
+            "spec.replica.enabled is set: it decides instead of spec.replica.primary, and CloudNativePG \
+             refuses both; remove it",
+        ));
+    }
+    let site = cluster.site();
+    if site != member.as_str() {
+        findings.push(Finding::refuse(format!(
+            "member is {member}, but the site is called {site:?} (spec.replica.self, else the Cluster's \
+             name): other sites would be told of a primary they do not know; make them equal"
+        )));
+    }
+    if cluster.spec.external_clusters.is_empty() {
+        findings.push(Finding::refuse(
+            "there is no spec.externalClusters: the site cannot follow another one; list all sites there, \
+             also this one",
+        ));
+        return findings;
+    }
+    let primary = replica.primary.as_deref().unwrap_or_default();
+    let roles = [
+        ("self", site),
+        ("spec.replica.primary", primary),
+        ("spec.replica.source", &replica.source),
+    ];
+    for (what, name) in roles.into_iter().filter(|(_, name)| cluster.external(name).is_none()) {
+        findings.push(Finding::refuse(format!(
+            "{what} is {name:?}, which is not in spec.externalClusters: CloudNativePG takes no change then; \
+             add it"
+        )));
+    }
+    findings.extend(cluster.spec.external_clusters.iter().filter_map(|external| {
+        let called = external.connection_parameters.get("application_name")?;
+        let wrong = external.name != site && called != site;
+        wrong.then(|| {
+            Finding::warn(format!(
+                "spec.externalClusters {:?} has application_name {called:?}: the other site knows this one \
+                 by it; make it {site:?}",
+                external.name
+            ))
+        })
+    }));
+    findings
+}
+
+fn versions(probe: &Probe) -> Vec<Finding> {
+    let Some(version) = probe.version else {
+        return vec![Finding::warn(
+            "the version of CloudNativePG is not known (annotation cnpg.io/operatorVersion of the pod): \
+             1.30.1 or later is meant",
+        )];
+    };
+    let mut findings = Vec::new();
+    if version < OLDEST {
+        findings.push(Finding::refuse(format!(
+            "CloudNativePG is {version}: promotion and demotion tokens need {OLDEST} or later"
+        )));
+    } else if version < KEEPS_TOKENS {
+        findings.push(Finding::warn(format!(
+            "CloudNativePG is {version}: before {KEEPS_TOKENS} a demotion may lose its token, and the other \
+             site is promoted as after a failure; upgrade it"
+        )));
+    }
+    if version == STARTS_TOO_EARLY {
+        findings.push(Finding::warn(format!(
+            "CloudNativePG is {version}, which starts a primary's data before it holds its own lease; \
+             upgrade to 1.30.1"
+        )));
+    }
+    if probe.lease == Some(false) && version >= STARTS_TOO_EARLY {
+        findings.push(Finding::warn("CloudNativePG's lease is not there yet"));
+    }
+    findings
+}
+
+fn settings(cluster: &Cluster) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let spec = &cluster.spec;
+    let smart = spec.smart_shutdown_timeout.unwrap_or(SMART_SHUTDOWN_TIMEOUT);
+    if smart != 0 {
+        findings.push(Finding::warn(format!(
+            "spec.smartShutdownTimeout is {smart}: sessions go on writing for so long while Kubernetes stops \
+             the instance; set 0"
+        )));
+    }
+    let delay = spec.switchover_delay.unwrap_or(SWITCHOVER_DELAY);
+    if delay > LONGEST_SWITCHOVER_DELAY {
+        findings.push(Finding::warn(format!(
+            "spec.switchoverDelay is {delay}: CloudNativePG waits so long for a stop before it goes on; set \
+             {LONGEST_SWITCHOVER_DELAY}"
+        )));
+    }
+    let method = spec.primary_update_method.as_deref().unwrap_or("restart");
+    if method != "restart" {
+        findings.push(Finding::warn(format!(
+            "spec.primaryUpdateMethod is {method:?}: a promotion ends with a second change of primary; set \
+             \"restart\""
+        )));
+    }
+    if cluster.is_hibernated() {
+        findings.push(Finding::warn("the Cluster is hibernated (annotation cnpg.io/hibernation)"));
+    }
+    if cluster.is_unattended() {
+        findings.push(Finding::warn(
+            "the operator does not look after the Cluster (annotation cnpg.io/reconciliationLoop): no role \
+             can change",
+        ));
+    }
+    findings
+}
+
+/// A duration of Kubernetes that is nothing: "", "0", "0s", "0h0m0s".
+fn is_zero(delay: &str) -> bool {
+    !delay.contains(|c: char| c.is_ascii_digit() && c != '0')
+}

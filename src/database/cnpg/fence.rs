@@ -1,0 +1,102 @@
+//! The fence: asked for in the Cluster and done here at the same time; proven without the API server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::cluster::Cluster;
+use super::mark::Fence;
+use super::part::{Port, Want};
+use crate::core::event::{Done, Ladder};
+use crate::core::ids::MemberId;
+use crate::database::server::fence as ladder;
+use crate::database::server::outcome::{Failure, Step, blocking};
+use crate::database::server::wait::pause;
+use crate::postmaster::Instance;
+use crate::supervise;
+
+/// Between two tries to take the port.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// How long the annotation is tried for apart from the keeper, which goes on.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// Straight to the kill.
+const AT_ONCE: Ladder = Ladder { fast: Duration::ZERO, immediate: Duration::ZERO };
+
+/// Makes sure that nothing of the instance could commit, and that nobody brings it up again: by the
+/// annotation, or by its port.
+pub(super) async fn fence(
+    shared: &Arc<Shared>,
+    rungs: Ladder,
+    cancel: &CancellationToken,
+) -> Step<Done> {
+    let began = Instant::now();
+    shared.part.wants(Want::Fenced);
+    shared.restarts(None);
+    shared.part.learn();
+    let asking = Arc::clone(shared);
+    supervise::apart("fence annotation", Some(REQUEST), async move {
+        request(&asking).await.map(|_| ()).map_err(|failure| failure.text().to_owned())
+    });
+    let done = ladder::fence(&shared.server, rungs, cancel).await?;
+    loop {
+        let why = match hold(shared).await {
+            Port::Held => None,
+            Port::Open(_) if is_in_place(shared, began) => None,
+            Port::Open(why) => Some(why),
+        };
+        let left = remnants(shared).await?;
+        match why {
+            None if left == 0 => return Ok(done),
+            // What was quicker than the port.
+            _ if left > 0 => {
+                ladder::fence(&shared.server, AT_ONCE, cancel).await?;
+            }
+            Some(why) => {
+                if pause(AGAIN, cancel).await.is_err() {
+                    return Err(Failure::Unknown(format!(
+                        "it is down, but the fence annotation is not in place and {why}"
+                    )));
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+/// Asks for the annotation until it is there, or nobody wants it any more.
+pub(super) async fn request(shared: &Shared) -> Step<Arc<Cluster>> {
+    let decide = |cluster: &Cluster| Ok(requested(cluster, &shared.member, shared.part.want()));
+    shared.change(decide, &CancellationToken::new()).await
+}
+
+fn requested(cluster: &Cluster, member: &MemberId, want: Want) -> Option<serde_json::Value> {
+    let annotations = Fence::of(cluster, member).set(member).filter(|_| want == Want::Fenced)?;
+    Some(json!({ "metadata": { "annotations": annotations } }))
+}
+
+/// The fence was read back from the Cluster after `since`.
+pub(super) fn is_in_place(shared: &Shared, since: Instant) -> bool {
+    let read = shared.last_read().filter(|read| read.at > since);
+    read.is_some_and(|read| Fence::of(&read.cluster, &shared.member).covers)
+}
+
+async fn hold(shared: &Arc<Shared>) -> Port {
+    let part = Arc::clone(shared);
+    let held = blocking(move || Ok(part.part.hold())).await;
+    held.unwrap_or_else(|failure| Port::Open(failure.text().to_owned()))
+}
+
+async fn remnants(shared: &Arc<Shared>) -> Step<usize> {
+    let looked = Arc::clone(shared);
+    blocking(move || {
+        let count = Instance::new(looked.server.place.data_dir()).and_then(|mut it| it.remnants());
+        count.map_err(|error| Failure::Unknown(format!("cannot look for processes: {error}")))
+    })
+    .await
+}

@@ -1,0 +1,94 @@
+//! What has to be looked after all the time: the port, a fence that somebody lifted, a token that is used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::cluster::Cluster;
+use super::mark::Fence;
+use super::part::{Data, Want};
+use super::{Shared, audit, role};
+use crate::core::ids::MemberId;
+use crate::supervise::End;
+
+/// How often the port and the data are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How often the Cluster is read.
+const READ: Duration = Duration::from_secs(2);
+
+/// How long one change may be tried.
+const CHANGE: Duration = Duration::from_secs(10);
+
+/// Looks after the Cluster for as long as the agent runs.
+pub(super) async fn serve(shared: Arc<Shared>) -> End {
+    let mut said = String::new();
+    let mut next_read = Instant::now();
+    loop {
+        let look = Arc::clone(&shared);
+        let looked = spawn_blocking(move || {
+            let cluster = look.last_read().map(|read| read.cluster);
+            look.part.keep(cluster.as_deref())
+        });
+        let data = match looked.await {
+            Ok(data) => data,
+            Err(error) => return End::Lost(error.to_string()),
+        };
+        if Instant::now() >= next_read {
+            next_read = Instant::now() + READ;
+            let heard = tend(&shared, data).await.err().unwrap_or_default();
+            if heard != said && !heard.is_empty() {
+                tracing::warn!(trouble = heard, "about the Cluster");
+            }
+            said = heard;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = shared.nudge.notified() => next_read = Instant::now(),
+        }
+    }
+}
+
+/// Reads the Cluster, and does what is due.
+async fn tend(shared: &Shared, data: Data) -> Result<(), String> {
+    let cluster = shared.api.read().await.map_err(|trouble| trouble.to_string())?;
+    let cluster = shared.note(cluster);
+    let refusal = audit::refusal(&cluster, &shared.member);
+    if due(shared.part.want(), data, &cluster, &shared.member).is_some() {
+        let cancel = CancellationToken::new();
+        // Decided anew by each try: what we want may have changed since.
+        let decide = |cluster: &Cluster| -> role::Patch {
+            Ok(due(shared.part.want(), data, cluster, &shared.member))
+        };
+        let changed = tokio::time::timeout(CHANGE, shared.change(decide, &cancel)).await;
+        let changed = changed.map_err(|_| format!("not changed in {CHANGE:?}"))?;
+        changed.map_err(|failure| failure.text().to_owned())?;
+    }
+    refusal.map_or(Ok(()), Err)
+}
+
+/// What has to be changed in the Cluster, if anything.
+pub(super) fn due(want: Want, data: Data, cluster: &Cluster, member: &MemberId) -> Option<Value> {
+    let fence = Fence::of(cluster, member);
+    let is_standby = data.is_standby() && cluster.is_replica() && !cluster.is_switching();
+    let annotations = match want {
+        Want::Open => fence.lift().or_else(|| fence.forget()),
+        Want::Held | Want::Fenced | Want::Free if is_standby => {
+            fence.lift().or_else(|| fence.forget())
+        }
+        // Also when it runs: somebody brought up what we stopped.
+        Want::Fenced => fence.set(member),
+        Want::Held | Want::Free => fence.forget(),
+    };
+    let mut patch =
+        annotations.map(|annotations| json!({ "metadata": { "annotations": annotations } }));
+    if cluster.token_is_used() {
+        let patch = patch.get_or_insert_with(|| json!({}));
+        patch["spec"]["replica"]["promotionToken"] = Value::Null;
+    }
+    patch
+}

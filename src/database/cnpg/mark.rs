@@ -1,0 +1,91 @@
+//! The fence annotation, and the mark beside it that says which fence is ours.
+//!
+//! CloudNativePG does not know who fenced. A fence that a person set is never lifted by the agent, so it
+//! notes its own, and what was there before.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::cluster::Cluster;
+use crate::core::ids::MemberId;
+
+/// CloudNativePG's list of fenced instances.
+pub(super) const FENCED: &str = "cnpg.io/fencedInstances";
+
+/// Our mark.
+pub(super) const MARK: &str = "harmony-agent.io/fence";
+
+/// All instances.
+const ALL: &str = "*";
+
+/// Who fenced, and what the list was before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    member: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    before: Vec<String>,
+}
+
+/// The fence as the Cluster has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fence {
+    /// Every instance is named, or all are.
+    pub(super) covers: bool,
+    /// We set it, and whoever was named before us.
+    before: Option<Vec<String>>,
+    /// Names in the list; none when it is no list.
+    names: Vec<String>,
+    /// What stands there, when CloudNativePG takes it for no fence because it is no list of names.
+    pub(super) unreadable: bool,
+    marked: bool,
+}
+
+impl Fence {
+    /// Reads it off the Cluster of `member`.
+    pub(super) fn of(cluster: &Cluster, member: &MemberId) -> Self {
+        let text = cluster.annotation(FENCED);
+        let list = text.map(serde_json::from_str::<Vec<String>>);
+        let unreadable = matches!(list, Some(Err(_)));
+        let names = list.and_then(Result::ok).unwrap_or_default();
+        let instances = &cluster.status.instance_names;
+        let named = |instance: &String| names.contains(instance);
+        let covers = names.iter().any(|name| name == ALL)
+            || !instances.is_empty() && instances.iter().all(named);
+        let mark = cluster.annotation(MARK);
+        let mark = mark.map(serde_json::from_str::<Mark>);
+        let marked = mark.is_some();
+        let ours = mark.and_then(Result::ok).filter(|mark| mark.member == member.as_str());
+        let before = ours.filter(|_| covers).map(|mark| mark.before);
+        Self { covers, before, names, unreadable, marked }
+    }
+
+    /// It is in force, and somebody else wants it.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.covers && self.before.as_ref().is_none_or(|before| !before.is_empty())
+    }
+
+    /// The annotations that set it, unless it is in force.
+    pub(super) fn set(&self, member: &MemberId) -> Option<Value> {
+        if self.covers {
+            return None;
+        }
+        let mark = Mark { member: member.to_string(), before: self.names.clone() };
+        Some(json!({ FENCED: list(&[ALL.to_owned()]), MARK: json!(mark).to_string() }))
+    }
+
+    /// The annotations that lift what is ours of it; whoever was named before stays so.
+    pub(super) fn lift(&self) -> Option<Value> {
+        let before = self.before.as_ref()?;
+        let left = if before.is_empty() { Value::Null } else { json!(list(before)) };
+        Some(json!({ FENCED: left, MARK: null }))
+    }
+
+    /// The annotations without a mark for a fence that is gone, if there is such a mark.
+    pub(super) fn forget(&self) -> Option<Value> {
+        (self.marked && !self.covers).then(|| json!({ MARK: null }))
+    }
+}
+
+fn list(names: &[String]) -> String {
+    json!(names).to_string()
+}

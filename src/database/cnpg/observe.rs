@@ -1,0 +1,102 @@
+//! Looking at the site: only at what is here. The Cluster, as last read, adds whom a standby follows.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::mark::Fence;
+use super::part::Want;
+use super::role;
+use crate::core::event::{Condition, Observation, Process, Upstream};
+use crate::database::server::control::ClusterState;
+use crate::database::server::observe;
+
+/// How long CloudNativePG may take to bring up again a primary that it stopped in an orderly way: after
+/// a promotion it restarts it for `archive_mode`, and for settings at any time.
+const RESTART: Duration = Duration::from_secs(30);
+
+/// How often the next postmaster is looked for.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Looks once, within `limit`.
+pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observation {
+    let end = Instant::now() + limit;
+    let mut seen = observe::observe(&shared.server, limit).await;
+    match seen.process {
+        // What ended while it recovered is started as a primary all the same, without that mark.
+        Process::StoppedStandby if !shared.part.has_standby_signal() => {
+            seen.process = Process::StoppedPrimary;
+        }
+        Process::RunningPrimary | Process::RunningStandby => shared.restarts(None),
+        Process::Absent
+        | Process::Unusable
+        | Process::StoppedStandby
+        | Process::StoppedPrimary
+        | Process::Running
+        | Process::Remnants => {}
+    }
+    if seen.process == Process::StoppedPrimary
+        && tokio::time::timeout_at(end, is_restarting(shared)).await.unwrap_or(false)
+    {
+        (seen.process, seen.condition) = (Process::Running, Condition::Starting);
+    }
+    if let Some(upstream) = followed(shared, &seen) {
+        seen.upstream = Some((upstream.address.host, upstream.address.port));
+    }
+    seen
+}
+
+/// Resolves when the server ended, and not to be restarted where it is.
+pub(super) async fn died(shared: &Arc<Shared>) {
+    loop {
+        shared.server.died().await;
+        while is_restarting(shared).await {
+            if shared.server.running_postmaster().is_some() {
+                break;
+            }
+            sleep(POLL).await;
+        }
+        if shared.server.running_postmaster().is_none() {
+            return;
+        }
+    }
+}
+
+/// It was meant to be up, ended in an orderly way a moment ago, and nobody has fenced it: CloudNativePG
+/// is restarting it.
+async fn is_restarting(shared: &Arc<Shared>) -> bool {
+    let fenced = || {
+        let read = shared.last_read();
+        read.is_some_and(|read| Fence::of(&read.cluster, &shared.member).covers)
+    };
+    if !matches!(shared.part.want(), Want::Open | Want::Free) || fenced() {
+        return false;
+    }
+    let began = *shared.restarting.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(began) = began {
+        return began.elapsed() < RESTART;
+    }
+    let server = &shared.server;
+    let control = server.control.read(&server.place, &CancellationToken::new()).await;
+    let clean = control.is_ok_and(|control| control.state == ClusterState::ShutDown);
+    if clean {
+        shared.restarts(Some(Instant::now()));
+    }
+    clean
+}
+
+/// Whom the standby follows, in the core's words: its own say where CloudNativePG's entry for that site
+/// leads, which may be called otherwise here.
+fn followed(shared: &Shared, seen: &Observation) -> Option<Upstream> {
+    let (host, port) = seen.upstream.as_ref()?;
+    let told = shared.followed.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+    let cluster = shared.last_read()?.cluster;
+    let entry = cluster.external(told.member.as_str())?;
+    let leads = |name: &str| entry.connection_parameters.get(name).map(String::as_str);
+    let same_port = leads("port").unwrap_or("5432") == port.to_string();
+    let same = leads("host") == Some(host.as_str()) && same_port;
+    (role::follows(&cluster, &told.member) && same).then_some(told)
+}

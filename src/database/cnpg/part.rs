@@ -1,0 +1,228 @@
+//! Our part in keeping PostgreSQL down: what we want of it, what its data is, and its port.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::cluster::Cluster;
+use crate::database::server::Server;
+use crate::database::server::files::{Files, look_at_files};
+use crate::postmaster::port::{Hold, Listening};
+
+/// What we want of PostgreSQL here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Not said yet: what would come up as a primary is held back.
+    Held,
+    /// Down, until it is a standby's data.
+    Fenced,
+    /// Not said, but it was seen to run as a primary: it is not held back, and nothing of it is changed.
+    Free,
+    /// Up, as the primary.
+    Open,
+}
+
+/// What there is of PostgreSQL here, by processes and files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Data {
+    /// No data.
+    None,
+    /// Processes of it live, and nothing marks it as a standby's.
+    Running,
+    /// Processes of it live, marked as a standby's.
+    RunningStandby,
+    /// Down, marked as a standby's.
+    Standby,
+    /// Down, and nothing marks it as a standby's; also when it could not be looked at.
+    Primary,
+}
+
+impl Data {
+    /// PostgreSQL recovers with it, for as long as nobody promotes it.
+    pub(super) fn is_standby(self) -> bool {
+        match self {
+            Self::Standby | Self::RunningStandby => true,
+            Self::None | Self::Running | Self::Primary => false,
+        }
+    }
+}
+
+/// What would come up if it were started now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Comes {
+    /// It is up, or there is nothing.
+    Nothing,
+    /// A standby.
+    Standby,
+    /// A primary, or a standby that is promoted at once.
+    Primary,
+    /// A standby's data, and nobody knows what the Cluster says.
+    Unknown,
+}
+
+/// Our part.
+#[derive(Debug)]
+pub(super) struct Part {
+    server: Arc<Server>,
+    want: watch::Sender<Want>,
+    /// Where the server last listened.
+    listening: Mutex<Option<Listening>>,
+    hold: Mutex<Option<Hold>>,
+}
+
+/// Whether the port is kept from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Port {
+    /// By us, or by the watchdog after it fired.
+    Held,
+    /// Not; why.
+    Open(String),
+}
+
+impl Part {
+    pub(super) fn new(server: Arc<Server>) -> Self {
+        Self {
+            server,
+            want: watch::Sender::new(Want::Held),
+            listening: Mutex::new(None),
+            hold: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn want(&self) -> Want {
+        *self.want.borrow()
+    }
+
+    pub(super) fn wants(&self, want: Want) {
+        self.want.send_replace(want);
+    }
+
+    /// Changes what we want, unless somebody wants something else meanwhile.
+    fn wants_instead(&self, of: Want, want: Want) {
+        self.want.send_if_modified(|now| {
+            let is_meant = *now == of;
+            if is_meant {
+                *now = want;
+            }
+            is_meant
+        });
+    }
+
+    /// What is here. Reads files, and may block.
+    pub(super) fn data(&self) -> Data {
+        let files = look_at_files(&self.server);
+        match (files, self.has_standby_signal()) {
+            (Files::Absent, _) => Data::None,
+            (Files::Running { .. } | Files::Remnants(_), true) => Data::RunningStandby,
+            (Files::Running { .. } | Files::Remnants(_), false) => Data::Running,
+            (Files::Stopped { .. } | Files::Unusable(_) | Files::Unclear(_), true) => Data::Standby,
+            (Files::Stopped { .. } | Files::Unusable(_) | Files::Unclear(_), false) => {
+                Data::Primary
+            }
+        }
+    }
+
+    /// The mark that has PostgreSQL come up as a standby.
+    pub(super) fn has_standby_signal(&self) -> bool {
+        self.server.place.data_dir().join("standby.signal").exists()
+    }
+
+    /// Notes where the server listens, while its file says so: after a shutdown it is gone.
+    pub(super) fn learn(&self) {
+        let instance = self.server.instance.try_lock();
+        let said = instance.ok().and_then(|instance| instance.listening().ok().flatten());
+        if said.is_some() {
+            *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = said;
+        }
+    }
+
+    /// Holds the port, or gives it back, as it has to be now; says what is here. Reads files, and may
+    /// block.
+    pub(super) fn keep(&self, cluster: Option<&Cluster>) -> Data {
+        let data = self.data();
+        match data {
+            Data::Running => {
+                self.learn();
+                self.wants_instead(Want::Held, Want::Free);
+            }
+            Data::RunningStandby => self.learn(),
+            Data::None | Data::Standby | Data::Primary => {}
+        }
+        let comes = comes_up(data, cluster);
+        let became_standby = cluster.is_some_and(Cluster::is_replica) && data.is_standby();
+        if became_standby {
+            self.wants_instead(Want::Fenced, Want::Held);
+        }
+        // What is wanted now, not before the look: whoever wants it open gives the port back after that.
+        let mut hold = self.lock();
+        if is_to_be_held(self.want(), comes) {
+            self.take(&mut hold);
+        } else {
+            self.drop(&mut hold);
+        }
+        data
+    }
+
+    /// Holds the port of a server that is down.
+    pub(super) fn hold(&self) -> Port {
+        self.take(&mut self.lock())
+    }
+
+    /// Lets PostgreSQL have its port.
+    pub(super) fn give_back(&self) {
+        self.drop(&mut self.lock());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Hold>> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, hold: &mut Option<Hold>) -> Port {
+        if hold.is_some() {
+            return Port::Held;
+        }
+        let port = self.server.place.at.port;
+        let known = *self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let listening = known.unwrap_or_else(|| Listening::everywhere(port));
+        match listening.hold() {
+            Ok(held) => {
+                tracing::info!(port, "holding the port of PostgreSQL");
+                *hold = Some(held);
+                Port::Held
+            }
+            Err(_) if listening.is_held_elsewhere() => Port::Held,
+            Err(error) => Port::Open(format!("port {port} cannot be held: {error}")),
+        }
+    }
+
+    fn drop(&self, hold: &mut Option<Hold>) {
+        if hold.take().is_some() {
+            tracing::info!(port = self.server.place.at.port, "gave the port of PostgreSQL back");
+        }
+    }
+
+    /// We hold it ourselves.
+    #[cfg(test)]
+    pub(super) fn holds(&self) -> bool {
+        self.lock().is_some()
+    }
+}
+
+/// What would come up, with the Cluster as last read.
+pub(super) fn comes_up(data: Data, cluster: Option<&Cluster>) -> Comes {
+    match (data, cluster) {
+        (Data::None | Data::Running | Data::RunningStandby, _) => Comes::Nothing,
+        (Data::Primary, _) => Comes::Primary,
+        (Data::Standby, None) => Comes::Unknown,
+        (Data::Standby, Some(cluster)) if cluster.is_replica() => Comes::Standby,
+        (Data::Standby, Some(_)) => Comes::Primary,
+    }
+}
+
+/// Nobody may start it: what would come up may write, and we have not said that it may.
+pub(super) fn is_to_be_held(want: Want, comes: Comes) -> bool {
+    match (want, comes) {
+        (Want::Open | Want::Free, _) | (_, Comes::Nothing | Comes::Standby) => false,
+        (Want::Held | Want::Fenced, Comes::Primary | Comes::Unknown) => true,
+    }
+}

@@ -1,0 +1,203 @@
+//! Opening the site: as the primary it was, or by a promotion.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::cluster::Cluster;
+use super::mark::Fence;
+use super::part::{Data, Want};
+use super::{Shared, role};
+use crate::core::event::Done;
+use crate::core::ids::MemberId;
+use crate::core::token::Token;
+use crate::database::server::look::Seen;
+use crate::database::server::outcome::{Failure, Step, blocking};
+use crate::database::server::timeline::began_at;
+use crate::database::server::wait::ask;
+
+/// How often the server is asked.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How often the Cluster is asked meanwhile.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Limit of one question to the server.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// For so long CloudNativePG may still say of the Cluster what it said before.
+const STALE: Duration = Duration::from_secs(5);
+
+/// How long the promotion may be taken back.
+const TAKE_BACK: Duration = Duration::from_secs(5);
+
+/// Opens the site as the primary its data was. One that runs is left as it is, whoever answers.
+pub(super) async fn start_primary(shared: &Arc<Shared>, cancel: &CancellationToken) -> Step<Done> {
+    if asked(shared).await.is_some_and(|seen| !seen.in_recovery) {
+        shared.part.wants(Want::Open);
+        return Ok(Done::Done);
+    }
+    match data(shared).await? {
+        Data::None => {
+            return Err(Failure::Refused("there is no data directory to start".to_owned()));
+        }
+        Data::Standby | Data::RunningStandby => {
+            return Err(Failure::Refused("it is a standby's data: promote it".to_owned()));
+        }
+        Data::Running | Data::Primary => {}
+    }
+    opened(shared, |cluster| role::opening(cluster, &shared.member), cancel).await?;
+    let healthy = |cluster: &Cluster| not_fenced(cluster, &shared.member);
+    until_writable(shared, healthy, cancel).await.map(|_| Done::Done)
+}
+
+/// Changes the Cluster so that PostgreSQL comes up writable. When that is refused, nothing is opened
+/// here either.
+async fn opened(
+    shared: &Arc<Shared>,
+    mut decide: impl FnMut(&Cluster) -> role::Patch,
+    cancel: &CancellationToken,
+) -> Step<()> {
+    let wanted = shared.part.want();
+    let decide = |cluster: &Cluster| {
+        let patch = decide(cluster)?;
+        // Before the patch, or the keeper would undo it.
+        shared.part.wants(Want::Open);
+        Ok(patch)
+    };
+    match shared.change(decide, cancel).await {
+        Ok(_) => {
+            shared.server.role_changed.store(true, Ordering::Relaxed);
+            shared.part.give_back();
+            Ok(())
+        }
+        Err(Failure::Refused(why)) => {
+            shared.part.wants(wanted);
+            Err(Failure::Refused(why))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Promotes the running standby and waits until it accepts writes.
+pub(super) async fn promote(
+    shared: &Arc<Shared>,
+    token: Option<&Token>,
+    cancel: &CancellationToken,
+) -> Step<Done> {
+    let seen = tokio::select! {
+        seen = asked(shared) => seen,
+        () = cancel.cancelled() => {
+            return Err(Failure::Refused("cancelled before the promotion".to_owned()));
+        }
+    };
+    let was_up = seen.as_ref().is_some_and(|seen| !seen.in_recovery);
+    if let (Some(token), Some(seen), false) = (token, &seen, was_up) {
+        role::fits(token, seen.system, seen.timeline)?;
+    } else if token.is_some() && !was_up {
+        return Err(Failure::Refused(
+            "the standby does not answer: its data is not known".to_owned(),
+        ));
+    }
+    let mut before = None;
+    let decide = |cluster: &Cluster| {
+        let patch = role::promotion(cluster, &shared.member, token)?;
+        before.get_or_insert_with(|| cluster.clone());
+        Ok(patch)
+    };
+    opened(shared, decide, cancel).await?;
+    let began = Instant::now();
+    let stale = before.as_ref().and_then(Cluster::unrecoverable).map(str::to_owned);
+    let healthy = |cluster: &Cluster| {
+        not_fenced(cluster, &shared.member)?;
+        let Some(why) = cluster.unrecoverable() else { return Ok(()) };
+        let old = stale.as_deref() == Some(why) && began.elapsed() < STALE;
+        let refused = || Failure::Refused(format!("CloudNativePG refuses the promotion: {why}"));
+        if old { Ok(()) } else { Err(refused()) }
+    };
+    match until_writable(shared, healthy, cancel).await {
+        Ok(seen) => Ok(promoted(shared, &seen)),
+        Err(Failure::Refused(why)) => {
+            take_back(shared, before.as_ref()).await;
+            Err(Failure::Refused(why))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// A promotion that CloudNativePG refused must not happen later, when somebody takes the token away.
+async fn take_back(shared: &Shared, before: Option<&Cluster>) {
+    let replica = before.and_then(|before| before.spec.replica.as_ref());
+    let primary =
+        replica.and_then(|replica| replica.primary.as_deref()).and_then(|it| it.parse().ok());
+    let Some(primary) = primary.filter(|primary| *primary != shared.member) else { return };
+    shared.part.wants(Want::Held);
+    let cancel = CancellationToken::new();
+    let decide = |cluster: &Cluster| role::repointing(cluster, &shared.member, &primary);
+    let taken = tokio::time::timeout(TAKE_BACK, shared.change(decide, &cancel)).await;
+    if !matches!(taken, Ok(Ok(_))) {
+        tracing::warn!("the refused promotion could not be taken back from the Cluster");
+    }
+}
+
+fn promoted(shared: &Shared, seen: &Seen) -> Done {
+    let lsn = began_at(&shared.server, seen.timeline).unwrap_or(seen.lsn);
+    Done::Promoted { timeline: seen.timeline, lsn }
+}
+
+fn not_fenced(cluster: &Cluster, member: &MemberId) -> Step<()> {
+    if Fence::of(cluster, member).is_foreign() {
+        return Err(Failure::Refused(
+            "somebody else has fenced the instance (annotation cnpg.io/fencedInstances)".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Waits until the server accepts writes, for as long as `healthy` finds nothing against it.
+async fn until_writable(
+    shared: &Arc<Shared>,
+    healthy: impl Fn(&Cluster) -> Step<()>,
+    cancel: &CancellationToken,
+) -> Step<Seen> {
+    let writable = async {
+        loop {
+            if let Some(seen) = asked(shared).await.filter(|seen| !seen.in_recovery) {
+                shared.server.role_changed.store(true, Ordering::Relaxed);
+                return seen;
+            }
+            sleep(POLL).await;
+        }
+    };
+    tokio::select! {
+        seen = writable => Ok(seen),
+        failure = watched(shared, healthy) => Err(failure),
+        () = cancel.cancelled() => Err(Failure::Cancelled),
+    }
+}
+
+/// Watches the Cluster until something is wrong with it. Its silence says nothing about the server.
+pub(super) async fn watched(shared: &Shared, healthy: impl Fn(&Cluster) -> Step<()>) -> Failure {
+    loop {
+        sleep(LOOK).await;
+        let Ok(cluster) = shared.api.read().await else { continue };
+        if let Err(failure) = healthy(&shared.note(cluster)) {
+            return failure;
+        }
+    }
+}
+
+/// What the server says of itself, if it says anything.
+pub(super) async fn asked(shared: &Shared) -> Option<Seen> {
+    let answer = tokio::time::timeout(ANSWER, ask(&shared.server)).await;
+    answer.ok()?.ok().map(|(_, seen)| seen)
+}
+
+/// What is here now.
+pub(super) async fn data(shared: &Arc<Shared>) -> Step<Data> {
+    let look = Arc::clone(shared);
+    blocking(move || Ok(look.part.data())).await
+}

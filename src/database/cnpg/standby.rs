@@ -1,0 +1,230 @@
+//! Making the site a standby: following, and becoming one from a primary's data.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::cluster::Cluster;
+use super::mark::Fence;
+use super::part::{Data, Want};
+use super::promote::{asked, data, watched};
+use super::role::Demotion;
+use super::{Shared, fence, role};
+use crate::core::event::{Done, Upstream};
+use crate::core::ids::MemberId;
+use crate::core::token::Token;
+use crate::database::server::control::{ClusterState, Control};
+use crate::database::server::outcome::{Failure, Step, blocking};
+use crate::database::server::wait::pause;
+
+/// How often what is here is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How often the Cluster is asked.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long a token may come after everything else.
+const TOKEN: Duration = Duration::from_secs(10);
+
+/// Has the standby follow `upstream`; without one, only waits until it is up.
+pub(super) async fn follow(
+    shared: &Arc<Shared>,
+    upstream: Option<&Upstream>,
+    cancel: &CancellationToken,
+) -> Step<Done> {
+    let member = &shared.member;
+    match data(shared).await? {
+        Data::None => {
+            return Err(Failure::Refused(
+                "there is no data: CloudNativePG copies it, from the Cluster's manifest".to_owned(),
+            ));
+        }
+        Data::Running => {
+            return Err(Failure::Refused("it runs as a primary: fence it first".to_owned()));
+        }
+        Data::Primary if upstream.is_none() => {
+            let to = source(shared).await?;
+            become_standby(shared, &to, cancel).await?;
+            return Ok(Done::Done);
+        }
+        Data::Primary => {
+            return Err(Failure::Refused(
+                "it is a primary's data: rejoin, do not follow".to_owned(),
+            ));
+        }
+        Data::Standby | Data::RunningStandby => {}
+    }
+    if let Some(upstream) = upstream {
+        let to = &upstream.member;
+        shared.change(|cluster| role::repointing(cluster, member, to), cancel).await?;
+        *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
+        shared.nudge.notify_one();
+    }
+    until_it_follows(shared, upstream, cancel).await.map(|()| Done::Done)
+}
+
+/// Makes a former primary a standby of `upstream`: by a demotion, when it ended cleanly.
+pub(super) async fn rejoin(
+    shared: &Arc<Shared>,
+    upstream: &Upstream,
+    cancel: &CancellationToken,
+) -> Step<Done> {
+    if data(shared).await? != Data::Primary {
+        follow(shared, Some(upstream), cancel).await?;
+        return Ok(Done::Rejoined { by: "start" });
+    }
+    become_standby(shared, &upstream.member, cancel).await?;
+    *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
+    Ok(Done::Rejoined { by: "demotion" })
+}
+
+/// Makes the stopped primary a standby of `to`, with the token that proves it.
+pub(super) async fn demote(
+    shared: &Arc<Shared>,
+    to: &Upstream,
+    cancel: &CancellationToken,
+) -> Step<Done> {
+    let token = become_standby(shared, &to.member, cancel).await?;
+    *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(to.clone());
+    Ok(Done::Demoted { token })
+}
+
+/// The site that this one would follow, by its manifest.
+async fn source(shared: &Shared) -> Step<MemberId> {
+    let read = shared.api.read().await;
+    let cluster = read.map_err(|trouble| Failure::Refused(trouble.to_string()))?;
+    let source = cluster.spec.replica.as_ref().map(|replica| replica.source.as_str());
+    let source = source.and_then(|source| source.parse().ok());
+    source.filter(|source| *source != shared.member).ok_or_else(|| {
+        Failure::Refused("spec.replica.source names no other site: nobody to follow".to_owned())
+    })
+}
+
+async fn become_standby(
+    shared: &Arc<Shared>,
+    to: &MemberId,
+    cancel: &CancellationToken,
+) -> Step<Option<Token>> {
+    let end = ended_cleanly(shared, cancel).await?;
+    // From here on only a standby's data opens it.
+    shared.part.wants(Want::Fenced);
+    fenced(shared, cancel).await?;
+    let member = &shared.member;
+    shared.change(|cluster| role::demotion(cluster, member, to), cancel).await?;
+    let mut since = None;
+    let mut looked = None;
+    loop {
+        pause(POLL, cancel).await?;
+        let part = Arc::clone(shared);
+        let standby = blocking(move || {
+            let cluster = part.last_read().map(|read| read.cluster);
+            // Gives the port back as soon as it can be nothing but a standby.
+            Ok(part.part.keep(cluster.as_deref()).is_standby())
+        })
+        .await?;
+        if looked.is_some_and(|looked: Instant| looked.elapsed() < LOOK) {
+            continue;
+        }
+        looked = Some(Instant::now());
+        let Ok(cluster) = shared.api.read().await else { continue };
+        let cluster = shared.note(cluster);
+        match role::demoted(&cluster, to, standby, &end)? {
+            Demotion::Underway(what) => tracing::debug!(what, "demotion"),
+            Demotion::Proven(token) => return Ok(Some(*token)),
+            Demotion::Unproven => {
+                let since = since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= TOKEN {
+                    tracing::warn!("it is a standby, but CloudNativePG gave no token for it");
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+/// The end of the log of a primary that is down and ended cleanly.
+async fn ended_cleanly(shared: &Arc<Shared>, cancel: &CancellationToken) -> Step<Control> {
+    let refused = |why: &str| Err(Failure::Refused(why.to_owned()));
+    match data(shared).await? {
+        Data::Primary => {}
+        Data::None => return refused("there is no data"),
+        Data::Running | Data::RunningStandby => return refused("it runs: fence it first"),
+        Data::Standby => return refused("it is a standby's data already"),
+    }
+    let control = shared.server.control.read(&shared.server.place, cancel).await?;
+    if control.state != ClusterState::ShutDown {
+        return refused(
+            "it did not end cleanly: CloudNativePG never finishes the demotion of such a primary, and what \
+             it wrote last may be in no other site; build it anew (docs/cnpg, runbook \"rebuild a site\")",
+        );
+    }
+    Ok(control)
+}
+
+/// Sees to it that the fence annotation is there: the instance manager has to run for a demotion, and
+/// must not start what is to be demoted.
+async fn fenced(shared: &Arc<Shared>, cancel: &CancellationToken) -> Step<()> {
+    let began = Instant::now();
+    loop {
+        let asked = tokio::select! {
+            asked = fence::request(shared) => asked,
+            () = cancel.cancelled() => return Err(Failure::Refused("cancelled before it began".to_owned())),
+        };
+        asked?;
+        if fence::is_in_place(shared, began) {
+            return Ok(());
+        }
+        pause(POLL, cancel).await?;
+    }
+}
+
+/// Waits until the standby answers, and its connection leads to `upstream`.
+async fn until_it_follows(
+    shared: &Arc<Shared>,
+    upstream: Option<&Upstream>,
+    cancel: &CancellationToken,
+) -> Step<()> {
+    let follows = async {
+        loop {
+            let cluster = shared.last_read().map(|read| read.cluster);
+            match asked(shared).await {
+                Some(seen) if !seen.in_recovery => {
+                    let why = "it runs as a primary: fence it first";
+                    return Err(Failure::Refused(why.to_owned()));
+                }
+                Some(seen) if leads_to(cluster.as_deref(), upstream, seen.upstream.as_ref()) => {
+                    return Ok(());
+                }
+                Some(_) | None => sleep(POLL).await,
+            }
+        }
+    };
+    let healthy = |cluster: &Cluster| {
+        if Fence::of(cluster, &shared.member).is_foreign() && !cluster.is_switching() {
+            return Err(Failure::Refused(
+                "somebody else has fenced the instance (annotation cnpg.io/fencedInstances)"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    };
+    tokio::select! {
+        followed = follows => followed,
+        failure = watched(shared, healthy) => Err(failure),
+        () = cancel.cancelled() => Err(Failure::Cancelled),
+    }
+}
+
+/// The connection the standby has is that of the entry for `upstream`, as far as that says.
+fn leads_to(
+    cluster: Option<&Cluster>,
+    upstream: Option<&Upstream>,
+    connected: Option<&(String, u16)>,
+) -> bool {
+    let Some(upstream) = upstream else { return true };
+    let entry = cluster.and_then(|cluster| cluster.external(upstream.member.as_str()));
+    let host = entry.and_then(|entry| entry.connection_parameters.get("host"));
+    host.is_none_or(|host| connected.is_some_and(|(connected, _)| connected == host))
+}

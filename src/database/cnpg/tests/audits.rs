@@ -1,0 +1,152 @@
+//! What is said about a Cluster at the start.
+
+use serde_json::{Value, json};
+
+use super::super::audit::{Finding, audit};
+use super::super::version::{Probe, Version};
+use super::super::{Access, Cnpg, Settings};
+use super::api::Say;
+use super::site::{Site, cluster, replica};
+use super::within;
+
+fn good() -> Probe {
+    Probe { version: Some(Version::new(1, 30, 1)), lease: Some(true) }
+}
+
+fn findings(change: impl Fn(&mut Value), probe: &Probe) -> Vec<Finding> {
+    let mut value = cluster();
+    change(&mut value);
+    audit(&serde_json::from_value(value).unwrap(), &"pg-a".parse().unwrap(), probe)
+}
+
+#[test]
+fn there_is_nothing_against_what_the_documentation_says() {
+    for value in [cluster(), replica()] {
+        let cluster = serde_json::from_value(value).unwrap();
+        assert_eq!(audit(&cluster, &"pg-a".parse().unwrap(), &good()), []);
+    }
+}
+
+#[test]
+fn what_safety_rests_on_is_refused() {
+    let table: [(&str, fn(&mut Value)); 11] = [
+        ("make them equal", |it| it["spec"]["replica"]["self"] = json!("pg-x")),
+        ("make them equal", |it| {
+            it["spec"]["replica"].as_object_mut().unwrap().remove("self");
+        }),
+        ("CloudNativePG refuses both", |it| it["spec"]["replica"]["enabled"] = json!(false)),
+        ("there is no spec.replica", |it| it["spec"]["replica"] = json!(null)),
+        ("no spec.externalClusters", |it| it["spec"]["externalClusters"] = json!([])),
+        ("no spec.externalClusters", |it| it["spec"]["externalClusters"] = json!(null)),
+        ("spec.replica.source is \"pg-z\"", |it| it["spec"]["replica"]["source"] = json!("pg-z")),
+        ("spec.replica.primary is \"pg-z\"", |it| it["spec"]["replica"]["primary"] = json!("pg-z")),
+        ("spec.instances is 2", |it| it["spec"]["instances"] = json!(2)),
+        ("minApplyDelay", |it| it["spec"]["replica"]["minApplyDelay"] = json!("1h")),
+        ("being deleted", |it| {
+            it["metadata"]["deletionTimestamp"] = json!("2026-11-22T09:00:00Z");
+        }),
+    ];
+    for (words, change) in table {
+        let found = findings(change, &good());
+        let said =
+            |finding: &Finding| matches!(finding, Finding::Refusal(why) if why.contains(words));
+        assert!(found.iter().any(said), "{words}: {found:#?}");
+    }
+    let old = Probe { version: Some(Version::new(1, 23, 9)), ..good() };
+    assert!(matches!(findings(|_| (), &old).as_slice(), [Finding::Refusal(_)]));
+}
+
+#[test]
+fn what_costs_time_is_warned_of() {
+    let table: [(&str, fn(&mut Value)); 9] = [
+        ("is no list of names", |it| {
+            it["metadata"]["annotations"]["cnpg.io/fencedInstances"] = json!("pg-1");
+        }),
+        ("smartShutdownTimeout is 180", |it| {
+            it["spec"].as_object_mut().unwrap().remove("smartShutdownTimeout");
+        }),
+        ("switchoverDelay is 3600", |it| {
+            it["spec"].as_object_mut().unwrap().remove("switchoverDelay");
+        }),
+        ("switchoverDelay is 31", |it| it["spec"]["switchoverDelay"] = json!(31)),
+        ("primaryUpdateMethod", |it| it["spec"]["primaryUpdateMethod"] = json!("switchover")),
+        ("hibernated", |it| {
+            it["metadata"]["annotations"]["cnpg.io/hibernation"] = json!("on");
+        }),
+        ("does not look after", |it| {
+            it["metadata"]["annotations"]["cnpg.io/reconciliationLoop"] = json!("disabled");
+        }),
+        ("application_name \"x\"", |it| {
+            it["spec"]["externalClusters"][1]["connectionParameters"]["application_name"] =
+                json!("x");
+        }),
+        ("smartShutdownTimeout is 5", |it| it["spec"]["smartShutdownTimeout"] = json!(5)),
+    ];
+    for (words, change) in table {
+        let found = findings(change, &good());
+        let [Finding::Warning(what)] = found.as_slice() else { panic!("{words}: {found:#?}") };
+        assert!(what.contains(words), "{words}: {what}");
+    }
+    for (probe, words) in [
+        (Probe { version: Some(Version::new(1, 30, 0)), ..good() }, "1.30.0"),
+        (Probe { version: Some(Version::new(1, 28, 0)), ..good() }, "lose its token"),
+        (Probe { version: None, ..good() }, "not known"),
+        (Probe { lease: Some(false), ..good() }, "lease"),
+    ] {
+        let found = findings(|_| (), &probe);
+        let [Finding::Warning(what)] = found.as_slice() else { panic!("{probe:?}: {found:#?}") };
+        assert!(what.contains(words), "{what}");
+    }
+}
+
+/// What the start says of a site.
+async fn checked(site: &Site) -> Result<(), String> {
+    let at = &site.shared.server.place.at;
+    let settings = Settings {
+        member: "pg-a".parse().unwrap(),
+        access: Access {
+            cluster: "pg".to_owned(),
+            namespace: Some("db".to_owned()),
+            url: Some(site.api.url.clone()),
+            token_file: None,
+            ca_file: None,
+            timeout: site.shared.api.limit(),
+        },
+        pgdata: at.data_dir.clone(),
+        bin_dir: at.bin_dir.clone(),
+        port: at.port,
+        socket_dir: at.socket_dir.clone(),
+        hung_after: at.hung_after,
+        write_probe_interval: at.write_probe_interval,
+    };
+    Cnpg::new(settings).unwrap().check().await.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn the_start_is_refused_where_nothing_could_be_done() {
+    within(async {
+        let site = Site::standby(replica()).await;
+        site.api.world().operator = Some("1.30.1".to_owned());
+        assert_eq!(checked(&site).await, Ok(()));
+        for (verb, say, words) in [
+            ("get", Say::code(403, "no"), "not allowed to get clusters"),
+            ("get", Say::code(401, "no"), "not allowed to get clusters"),
+            ("get", Say::code(404, "no"), "there is no clusters"),
+            ("get", Say::Text("{\"metadata\":{}}".to_owned()), "not understood"),
+            ("patch", Say::code(403, "no"), "not allowed to patch clusters"),
+        ] {
+            site.api.world().always = vec![(verb, say)];
+            let why = checked(&site).await.unwrap_err();
+            assert!(why.contains(words), "{why}");
+        }
+        // What passes is no reason not to start.
+        for say in [Say::Nothing, Say::code(503, "x"), Say::code(429, "x")] {
+            site.api.world().always = vec![("get", say)];
+            assert_eq!(checked(&site).await, Ok(()));
+        }
+        site.api.world().always.clear();
+        site.api.change(|cluster| cluster["spec"]["replica"]["self"] = json!("pg-b"));
+        assert!(checked(&site).await.unwrap_err().contains("make them equal"));
+    })
+    .await;
+}
