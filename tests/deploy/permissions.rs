@@ -59,3 +59,10 @@ fn the_role_allows_what_is_called_and_nothing_else() {
         assert_eq!(role, documented(), "docs/cnpg/permissions.md and role.yaml");
     }
 }
+
+#[test]
+fn the_agent_calls_what_is_documented() {
+    let calls = harmony_agent::database::cnpg::CALLS;
+    let calls = calls.map(|(verb, on, named)| (verb.to_owned(), on.to_owned(), named));
+    assert_eq!(BTreeSet::from(calls), documented(), "docs/cnpg/permissions.md and CALLS");
+}

@@ -226,6 +226,8 @@ fn the_watchdog_serves_where_the_agent_looks() {
     std::fs::create_dir_all(&state).unwrap();
     std::fs::create_dir_all(data.join("pgdata")).unwrap();
     let pod = patched("1.30.0");
+    // It is not the agent that kept PostgreSQL down: what was killed would be started again.
+    assert!(ours(&pod)[1]["args"].as_array().unwrap().contains(&json!("--hold-port")));
     let arguments = ours(&pod)[1]["args"].as_array().unwrap().iter().map(|one| {
         let one = one.as_str().unwrap();
         let one = one.replace("/var/lib/harmony-agent", &state.display().to_string());
