@@ -92,7 +92,6 @@ async fn startup_says_why_the_database_must_not_be_started() {
     *agent.held_back.lock().unwrap() = Some("not yet".to_owned());
     let (code, body) = agent.json("/startup").await;
     assert_eq!((code, &body["reason"]), (503, &serde_json::json!("not yet")));
-    agent.stop().await;
 }
 
 #[tokio::test]

@@ -31,6 +31,8 @@ struct Mark {
 pub(super) struct Fence {
     /// Every instance is named, or all are.
     pub(super) covers: bool,
+    /// It is in force without us: not ours to lift.
+    pub(super) is_foreign: bool,
     /// We set it, and whoever was named before us.
     before: Option<Vec<String>>,
     /// Names in the list; none when it is no list.
@@ -48,20 +50,25 @@ impl Fence {
         let unreadable = matches!(list, Some(Err(_)));
         let names = list.and_then(Result::ok).unwrap_or_default();
         let instances = &cluster.status.instance_names;
-        let named = |instance: &String| names.contains(instance);
-        let covers = names.iter().any(|name| name == ALL)
-            || !instances.is_empty() && instances.iter().all(named);
+        let covered = |names: &[String]| {
+            let named = |instance: &String| names.contains(instance);
+            names.iter().any(|name| name == ALL)
+                || !instances.is_empty() && instances.iter().all(named)
+        };
+        let covers = covered(&names);
         let mark = cluster.annotation(MARK);
         let mark = mark.map(serde_json::from_str::<Mark>);
         let marked = mark.is_some();
         let ours = mark.and_then(Result::ok).filter(|mark| mark.member == member.as_str());
         let before = ours.filter(|_| covers).map(|mark| mark.before);
-        Self { covers, before, names, unreadable, marked }
+        let is_foreign = covers && before.as_ref().is_none_or(|before| covered(before));
+        Self { covers, is_foreign, before, names, unreadable, marked }
     }
 
-    /// It is in force, and somebody else wants it.
-    pub(super) fn is_foreign(&self) -> bool {
-        self.covers && self.before.as_ref().is_none_or(|before| !before.is_empty())
+    /// Somebody else has named an instance, ours or another one.
+    pub(super) fn is_shared(&self) -> bool {
+        let before = self.before.as_ref().unwrap_or(&self.names);
+        !before.is_empty()
     }
 
     /// The annotations that set it, unless it is in force.

@@ -149,7 +149,7 @@ fn promoted(shared: &Shared, seen: &Seen) -> Done {
 }
 
 fn not_fenced(cluster: &Cluster, member: &MemberId) -> Step<()> {
-    if Fence::of(cluster, member).is_foreign() {
+    if Fence::of(cluster, member).is_foreign {
         return Err(Failure::Refused(
             "somebody else has fenced the instance (annotation cnpg.io/fencedInstances)".to_owned(),
         ));

@@ -65,7 +65,7 @@ pub(super) fn demotion(cluster: &Cluster, member: &MemberId, to: &MemberId) -> P
         return Ok(None);
     }
     let fence = Fence::of(cluster, member);
-    if fence.is_foreign() {
+    if fence.is_shared() {
         return Err(refused(
             "somebody else has fenced the Cluster, and a demotion would lift that: lift it, or demote by hand",
         ));
@@ -114,7 +114,7 @@ pub(super) fn follows(cluster: &Cluster, to: &MemberId) -> bool {
 
 fn unfenced(cluster: &Cluster, member: &MemberId, replica: Option<Value>) -> Patch {
     let fence = Fence::of(cluster, member);
-    if fence.is_foreign() {
+    if fence.is_foreign {
         return Err(refused(
             "somebody else has fenced the instance (annotation cnpg.io/fencedInstances): it is theirs to lift",
         ));

@@ -202,7 +202,7 @@ async fn until_it_follows(
         }
     };
     let healthy = |cluster: &Cluster| {
-        if Fence::of(cluster, &shared.member).is_foreign() && !cluster.is_switching() {
+        if Fence::of(cluster, &shared.member).is_foreign && !cluster.is_switching() {
             return Err(Failure::Refused(
                 "somebody else has fenced the instance (annotation cnpg.io/fencedInstances)"
                     .to_owned(),

@@ -109,12 +109,14 @@ async fn nothing_but_a_clean_primary_that_is_down_is_demoted() {
 #[tokio::test]
 async fn a_demotion_that_would_lift_the_fence_of_another_one_is_refused() {
     within(async {
-        let mut fenced = cluster();
-        fenced["metadata"]["annotations"][FENCED] = json!(r#"["pg-1"]"#);
-        let site = Site::primary(fenced).await;
-        let failure = site.act(demote()).await.unwrap_err();
-        assert!(matches!(&failure, Failure::Refused(why) if why.contains("somebody else")));
-        assert_eq!(site.api.field("/spec/replica/primary"), "pg-a");
+        for list in [r#"["pg-1"]"#, r#"["pg-7"]"#, r#"["*"]"#] {
+            let mut fenced = cluster();
+            fenced["metadata"]["annotations"][FENCED] = json!(list);
+            let site = Site::primary(fenced).await;
+            let failure = site.act(demote()).await.unwrap_err();
+            assert!(matches!(&failure, Failure::Refused(why) if why.contains("somebody else")));
+            assert_eq!(site.api.field("/spec/replica/primary"), "pg-a");
+        }
     })
     .await;
 }
