@@ -5,6 +5,7 @@
 mod cli;
 mod config;
 mod conformance;
+mod deploy;
 mod fuzz;
 mod live;
 mod local;
