@@ -1,0 +1,3 @@
+//! The double itself.
+
+mod api;
