@@ -130,7 +130,13 @@ impl Client {
         inner.store.as_of(resource, &self.namespace, name, when)
     }
 
-    /// The names of all objects of a kind there ever were, for [`Self::cached`].
+    /// The version the cache has of an object.
+    pub(crate) fn cached_version(&self, resource: &'static Resource, name: &str) -> Option<String> {
+        let object = self.cached(resource, name)?;
+        object["metadata"]["resourceVersion"].as_str().map(str::to_owned)
+    }
+
+    /// The names of all objects of a kind, for [`Self::cached`].
     pub(crate) fn names(&self, resource: &'static Resource) -> Vec<String> {
         let inner = self.server.inner();
         let list = inner.store.list(resource, Some(&self.namespace));

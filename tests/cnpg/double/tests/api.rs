@@ -10,13 +10,12 @@ use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch,
     PatchParams, PostParams, WatchEvent, WatchParams,
 };
-use kube::config::{AuthInfo, Config};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::super::Double;
 use super::super::api::access::{ADMIN_TOKEN, rules};
 use super::super::api::faults::{Answer, Fault, Network};
+use super::super::{Double, Options};
 
 const SECONDS: Duration = Duration::from_secs(5);
 
@@ -24,11 +23,7 @@ const SECONDS: Duration = Duration::from_secs(5);
 const NAMESPACE: &str = "site";
 
 fn client(double: &Double, token: &str) -> kube::Client {
-    let mut config = Config::new(double.url().parse().unwrap());
-    config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
-    config.connect_timeout = Some(SECONDS);
-    config.read_timeout = Some(SECONDS);
-    kube::Client::try_from(config).unwrap()
+    double.kube(token)
 }
 
 fn clusters(client: &kube::Client) -> Api<DynamicObject> {
@@ -53,7 +48,7 @@ fn manifest() -> Value {
 
 /// A server with one Cluster that nobody looks after.
 async fn one() -> (Double, Api<DynamicObject>) {
-    let double = Double::start();
+    let double = Double::start(&Options { actors: false, ..Options::default() });
     let api = clusters(&client(&double, ADMIN_TOKEN));
     create(&api, manifest()).await.unwrap();
     (double, api)
@@ -189,7 +184,7 @@ async fn a_watch_tells_everything_after_a_version_with_bookmarks_between() {
 async fn a_watch_from_a_forgotten_version_is_told_410() {
     let (double, api) = one().await;
     let old = version(&api.get("pg-a").await.unwrap());
-    double.api().forget();
+    double.server().forget();
     let mut events = api.watch(&WatchParams::default().timeout(4), &old).await.unwrap().boxed();
     let event = timeout(SECONDS, events.next()).await.unwrap().unwrap().unwrap();
     let WatchEvent::Error(status) = event else { panic!("{event:?}") };
@@ -203,7 +198,7 @@ async fn a_watch_is_cut_and_its_end_is_seen() {
     let mut events = api.watch(&WatchParams::default().timeout(60), "0").await.unwrap().boxed();
     let first = timeout(SECONDS, events.next()).await.unwrap().unwrap().unwrap();
     assert!(matches!(first, WatchEvent::Added(_)), "{first:?}");
-    double.api().cut_watches();
+    double.server().cut_watches();
     let all = async { while let Some(Ok(_)) = events.next().await {} };
     timeout(SECONDS, all).await.unwrap();
 }
@@ -225,7 +220,7 @@ metadata: {name: agent}
 async fn roles_say_who_may_do_what() {
     let (double, _) = one().await;
     let account = "system:serviceaccount:site:agent";
-    double.api().set_account(account, "secret", rules(ROLE).unwrap());
+    double.server().set_account(account, "secret", rules(ROLE).unwrap());
     let api = clusters(&client(&double, "secret"));
     api.get("pg-a").await.unwrap();
     patch_status(&api, json!({ "status": { "targetPrimary": "pg-a-1" } })).await.unwrap();
@@ -244,7 +239,7 @@ async fn roles_say_who_may_do_what() {
     assert_eq!(refused(leases.get("pg-a").await).0, 403, "another resource");
     assert_eq!(refused(clusters(&client(&double, "wrong")).get("pg-a").await).0, 401);
     let seen: Vec<_> = double
-        .api()
+        .server()
         .calls()
         .into_iter()
         .filter(|call| call.account == account)
@@ -256,13 +251,13 @@ async fn roles_say_who_may_do_what() {
 #[tokio::test]
 async fn the_webhook_refuses_main_writes_only() {
     let (double, api) = one().await;
-    double.api().set_webhook_down(true);
+    double.server().set_webhook_down(true);
     let fence = json!({ "metadata": { "annotations": { "cnpg.io/fencedInstances": "[\"*\"]" } } });
     let (code, reason, message) = refused(patch(&api, fence.clone()).await);
     assert_eq!((code, reason.as_str()), (500, "InternalError"));
     assert!(message.contains("failed calling webhook"), "{message}");
     patch_status(&api, json!({ "status": { "targetPrimary": "pg-a-1" } })).await.unwrap();
-    double.api().set_webhook_down(false);
+    double.server().set_webhook_down(false);
     patch(&api, fence).await.unwrap();
 }
 
@@ -355,18 +350,18 @@ async fn an_old_fault_of_the_object_blocks_every_patch_unless_validation_is_off(
 async fn single_answers_fail_as_told() {
     let (double, api) = one().await;
     let storm = Fault::times(Answer::Conflict, 2).on("patch", "clusters");
-    double.api().set_faults(vec![storm]);
+    double.server().set_faults(vec![storm]);
     assert_eq!(refused(patch(&api, json!({})).await).0, 409);
     assert_eq!(refused(patch(&api, json!({})).await).0, 409);
     patch(&api, json!({})).await.unwrap();
-    double.api().set_faults(vec![Fault::times(Answer::Server(500), 1)]);
+    double.server().set_faults(vec![Fault::times(Answer::Server(500), 1)]);
     assert_eq!(refused(api.get("pg-a").await).0, 500);
-    double.api().set_faults(vec![Fault::times(Answer::Slow(300), 1)]);
+    double.server().set_faults(vec![Fault::times(Answer::Slow(300), 1)]);
     let began = tokio::time::Instant::now();
     api.get("pg-a").await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(300));
     let annotated = json!({ "metadata": { "annotations": { "lost": "no" } } });
-    double.api().set_faults(vec![Fault::times(Answer::Lost, 1).on("patch", "clusters")]);
+    double.server().set_faults(vec![Fault::times(Answer::Lost, 1).on("patch", "clusters")]);
     assert!(!matches!(patch(&api, annotated).await.unwrap_err(), kube::Error::Api(_)));
     assert_eq!(api.get("pg-a").await.unwrap().annotations()["lost"], "no", "it was done");
 }
@@ -374,7 +369,7 @@ async fn single_answers_fail_as_told() {
 #[tokio::test]
 async fn too_many_requests_say_when_to_come_again() {
     let (double, _) = one().await;
-    double.api().set_faults(vec![Fault::times(Answer::TooMany(3), 1)]);
+    double.server().set_faults(vec![Fault::times(Answer::TooMany(3), 1)]);
     let response =
         raw(double.url(), "/apis/postgresql.cnpg.io/v1/namespaces/site/clusters/pg-a").await;
     assert!(response.starts_with("HTTP/1.1 429"), "{response}");
@@ -400,12 +395,12 @@ async fn a_server_that_is_down_refuses_cuts_and_comes_back() {
     let (double, api) = one().await;
     let mut events = api.watch(&WatchParams::default().timeout(60), "0").await.unwrap().boxed();
     timeout(SECONDS, events.next()).await.unwrap().unwrap().unwrap();
-    double.api().set_network(Network::Refused);
+    double.server().set_network(Network::Refused);
     let all = async { while let Some(Ok(_)) = events.next().await {} };
     timeout(SECONDS, all).await.expect("the watch is cut, too");
     let error = timeout(SECONDS, api.get("pg-a")).await.unwrap().unwrap_err();
     assert!(!matches!(error, kube::Error::Api(_)), "{error:?}");
-    double.api().set_network(Network::Up);
+    double.server().set_network(Network::Up);
     let back = async {
         while api.get("pg-a").await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -417,17 +412,17 @@ async fn a_server_that_is_down_refuses_cuts_and_comes_back() {
 #[tokio::test]
 async fn a_silent_server_answers_when_it_is_heard_again() {
     let (double, api) = one().await;
-    double.api().set_network(Network::Silent);
+    double.server().set_network(Network::Silent);
     let get = api.get("pg-a");
     tokio::pin!(get);
     assert!(timeout(Duration::from_millis(300), &mut get).await.is_err(), "nothing is answered");
-    double.api().set_network(Network::Up);
+    double.server().set_network(Network::Up);
     timeout(SECONDS, get).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn a_pod_goes_once_it_has_ended() {
-    let double = Double::start();
+    let double = Double::start(&Options { actors: false, ..Options::default() });
     let pods: Api<Pod> = Api::namespaced(client(&double, ADMIN_TOKEN), NAMESPACE);
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
