@@ -176,7 +176,7 @@ impl Double {
     }
 
     /// A Cluster as it is now.
-    pub(crate) async fn get(&self, cluster: &str) -> Value {
+    pub(crate) fn get(&self, cluster: &str) -> Value {
         self.admin.cached(&CLUSTERS, cluster).unwrap_or(Value::Null)
     }
 
@@ -231,7 +231,7 @@ impl Double {
         async move {
             let due = Instant::now() + LIMIT;
             loop {
-                let object = self.get(cluster).await;
+                let object = self.get(cluster);
                 if wanted(Cluster(&object)) {
                     return object;
                 }

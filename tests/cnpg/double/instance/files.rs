@@ -54,7 +54,7 @@ pub(crate) fn peer(port: u16, own: &str) -> String {
 }
 
 /// Where a new instance's data come from: an entry of `externalClusters`; None: from nowhere.
-pub(crate) fn origin<'a>(cluster: Cluster<'a>) -> Option<&'a str> {
+pub(crate) fn origin(cluster: Cluster<'_>) -> Option<&str> {
     let bootstrap = &cluster.0["spec"]["bootstrap"];
     let of = |kind: &str| bootstrap[kind]["source"].as_str();
     of("pg_basebackup").or_else(|| of("recovery"))

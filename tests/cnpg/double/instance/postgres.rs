@@ -241,11 +241,14 @@ impl Postgres {
             let connection = tokio::spawn(connection);
             let rows = client.simple_query(statement).await.map_err(told);
             connection.abort();
-            let first = rows?.into_iter().find_map(|message| match message {
-                SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
-                _ => None,
+            let first = rows?.into_iter().find_map(|message| {
+                if let SimpleQueryMessage::Row(row) = message {
+                    Some(row.get(0).unwrap_or_default().to_owned())
+                } else {
+                    None
+                }
             });
-            Ok(first.unwrap_or_default())
+            Ok::<String, String>(first.unwrap_or_default())
         };
         timeout(limit, work).await.map_err(|_| format!("no answer for {limit:?}: {statement}"))?
     }

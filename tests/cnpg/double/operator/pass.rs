@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::api::failure::Failure;
 use super::super::api::resource::{CLUSTERS, LEASES, PODS};
@@ -79,7 +79,7 @@ impl Operator {
         let labels = json!({ "cnpg.io/instanceRole": role, "role": role });
         match self.client.patch(&PODS, pod, json!({ "metadata": { "labels": labels } })).await {
             Err(failure) if failure.code != 404 => Err(failure),
-            _ => Ok(()),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
@@ -182,7 +182,7 @@ impl Operator {
         });
         match self.client.create(&PODS, body).await {
             Err(failure) if failure.reason != "AlreadyExists" => Err(failure),
-            Ok(Value::Null) | Ok(_) | Err(_) => Ok(()),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 }

@@ -18,7 +18,7 @@ async fn a_demotion_and_a_promotion_with_its_token_lose_nothing() {
     assert_eq!(content["latestCheckpointTimelineID"], "1");
     a.until_says("pg-a-1", "select pg_is_in_recovery()", "t").await;
     assert_eq!(a.lease("pg-a")["spec"]["holderIdentity"], "pg-a-1", "the lease is not given back");
-    let before = b.get("pg-b").await;
+    let before = b.get("pg-b");
 
     role(&b, "pg-b", "pg-b", "pg-a", Some(&token)).await;
     let after =
@@ -58,7 +58,7 @@ async fn a_demotion_after_an_immediate_stop_never_ends_and_cannot_be_called_off(
     let transition = "ReplicaClusterDesignatedPrimaryTransition";
     a.until("pg-a", |cluster| cluster.condition(transition) == Some("True")).await;
     sleep(Duration::from_secs(2)).await;
-    let stuck = a.get("pg-a").await;
+    let stuck = a.get("pg-a");
     assert_eq!(stuck["status"]["demotionToken"], json!(null));
     assert_eq!(stuck["status"]["switchReplicaClusterStatus"]["inProgress"], true);
     let back = a.patch("pg-a", json!({ "spec": { "replica": { "primary": "pg-a" } } })).await;
@@ -71,9 +71,7 @@ async fn a_demotion_goes_through_a_storm_of_conflicts_and_waits_for_the_operator
     a.world().operator.set_off(true);
     role(&a, "pg-a", "pg-b", "pg-b", None).await;
     sleep(Duration::from_millis(500)).await;
-    assert!(
-        !a.get("pg-a").await["status"]["switchReplicaClusterStatus"]["inProgress"].is_boolean()
-    );
+    assert!(!a.get("pg-a")["status"]["switchReplicaClusterStatus"]["inProgress"].is_boolean());
     write(&a, "pg-a-1", 2).await;
     a.server().set_faults(vec![
         Fault::times(Answer::Conflict, 6).on("update", "clusters/status"),

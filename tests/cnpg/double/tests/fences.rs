@@ -14,7 +14,7 @@ const SECONDS: Duration = Duration::from_secs(1);
 async fn a_fence_stops_postgresql_and_shows_nowhere_but_in_readiness() {
     let site = one().await;
     let pod = site.pod("pg-a-1");
-    let before = site.get("pg-a").await;
+    let before = site.get("pg-a");
     let pid = pod.state().pid;
     site.fence("pg-a", Some("[\"*\"]")).await;
     let fenced = site.until("pg-a", |cluster| cluster.0["status"]["readyInstances"] == 0).await;

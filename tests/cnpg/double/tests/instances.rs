@@ -65,10 +65,10 @@ async fn a_promotion_away_from_a_fenced_primary_waits_for_its_lease_until_its_po
     let site = pair().await;
     site.fence("pg-a", Some("[\"pg-a-1\"]")).await;
     site.until("pg-a", |cluster| cluster.0["status"]["readyInstances"] == 1).await;
-    assert_eq!(site.get("pg-a").await["status"]["targetPrimary"], "pg-a-1", "nobody fails over");
+    assert_eq!(site.get("pg-a")["status"]["targetPrimary"], "pg-a-1", "nobody fails over");
     target(&site, "pg-a-2").await;
     sleep(3 * SECONDS).await;
-    assert_eq!(site.get("pg-a").await["status"]["currentPrimary"], "pg-a-1");
+    assert_eq!(site.get("pg-a")["status"]["currentPrimary"], "pg-a-1");
     assert_eq!(site.lease("pg-a")["spec"]["holderIdentity"], "pg-a-1");
     site.delete_pod("pg-a-1").await.unwrap();
     site.until("pg-a", |cluster| cluster.current() == "pg-a-2").await;
