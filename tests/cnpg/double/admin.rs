@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -99,15 +100,19 @@ pub(crate) struct PodOrder {
 pub(crate) async fn serve(world: &Arc<World>, port: u16) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let address = listener.local_addr()?;
-    let router =
-        Router::new().route("/double", get(look).post(order)).with_state(Arc::clone(world));
+    let route = get(|State(world): State<Arc<World>>| async move { Json(look(&world)) }).post(
+        |State(world): State<Arc<World>>, Json(order): Json<Order>| async move {
+            apply(&world, order).map_err(|error| (StatusCode::BAD_REQUEST, error))
+        },
+    );
+    let router = Router::new().route("/double", route).with_state(Arc::clone(world));
     tokio::spawn(async move {
         let _ = axum::serve(listener, router).await;
     });
     Ok(address)
 }
 
-async fn look(State(world): State<Arc<World>>) -> Json<Value> {
+fn look(world: &World) -> Value {
     let pods: serde_json::Map<String, Value> = world
         .pods()
         .iter()
@@ -117,14 +122,7 @@ async fn look(State(world): State<Arc<World>>) -> Json<Value> {
             (pod.name.clone(), told)
         })
         .collect();
-    Json(json!({ "pods": pods, "calls": world.server.calls() }))
-}
-
-async fn order(
-    State(world): State<Arc<World>>,
-    Json(order): Json<Order>,
-) -> Result<(), (axum::http::StatusCode, String)> {
-    apply(&world, order).map_err(|error| (axum::http::StatusCode::BAD_REQUEST, error))
+    json!({ "pods": pods, "calls": world.server.calls() })
 }
 
 /// Does it.

@@ -15,7 +15,7 @@ use super::times::Times;
 /// What operator, kubelet and node controller may do; the double does not look closer.
 const ALL: &str = "kind: Role\nrules:\n- {apiGroups: ['*'], resources: ['*'], verbs: ['*']}\n";
 /// What the Role that CloudNativePG makes for the pods of a Cluster has of what the double knows.
-const MANAGER: &str = "kind: Role\nrules:\n\
+pub(crate) const MANAGER: &str = "kind: Role\nrules:\n\
     - {apiGroups: [postgresql.cnpg.io], resources: [clusters], verbs: [get, list, watch]}\n\
     - {apiGroups: [postgresql.cnpg.io], resources: [clusters/status], verbs: [get, patch, update]}\n\
     - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, update]}\n";

@@ -378,16 +378,62 @@ async fn too_many_requests_say_when_to_come_again() {
 
 /// One request without anything around it.
 async fn raw(url: &str, path: &str) -> String {
+    send(url, &format!("GET {path} HTTP/1.1\r\nauthorization: Bearer {ADMIN_TOKEN}"), "").await
+}
+
+async fn send(url: &str, head: &str, body: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream =
-        tokio::net::TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+    let address = url.trim_start_matches("http://");
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN_TOKEN}\r\nconnection: close\r\n\r\n"
+        "{head}\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     timeout(SECONDS, stream.read_to_string(&mut text)).await.unwrap().unwrap();
     text
+}
+
+#[tokio::test]
+async fn other_processes_break_it_by_orders() {
+    let (double, api) = one().await;
+    let order = async |order: Value| {
+        send(double.admin_url(), "POST /double HTTP/1.1", &order.to_string()).await
+    };
+    let done = |answer: String| assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    done(order(json!({ "webhook_down": true })).await);
+    assert_eq!(refused(patch(&api, json!({})).await).0, 500);
+    done(order(json!({ "webhook_down": false })).await);
+    done(
+        order(json!({ "faults": [{ "answer": { "server": 503 }, "times": 1, "verb": "get" }] }))
+            .await,
+    );
+    assert_eq!(refused(api.get("pg-a").await).0, 503);
+    done(order(json!({ "account": { "name": "n", "token": "t", "roles": ROLE } })).await);
+    clusters(&double.kube("t")).get("pg-a").await.unwrap();
+    done(
+        order(json!({ "pod": { "name": "pg-a-1", "node_down": true, "gate_url": "http://x/" } }))
+            .await,
+    );
+    assert!(double.pod("pg-a-1").knobs().node_down);
+    done(order(json!({ "operator": { "off": true } })).await);
+    assert!(double.world().operator.is_off());
+    let wrong = order(json!({ "unknown": 1 })).await;
+    assert!(wrong.starts_with("HTTP/1.1 4"), "{wrong}");
+    let told = send(double.admin_url(), "GET /double HTTP/1.1", "").await;
+    assert!(told.contains("\"calls\"") && told.contains("pg-a-1"), "{told}");
+}
+
+#[tokio::test]
+async fn what_a_pod_may_do_by_itself_is_a_switchover_and_no_fence() {
+    let (double, _) = one().await;
+    double.server().set_account("pod", "pod", rules(super::super::world::MANAGER).unwrap());
+    let api = clusters(&double.kube("pod"));
+    patch_status(&api, json!({ "status": { "targetPrimary": "pg-a-2" } })).await.unwrap();
+    let fence = json!({ "metadata": { "annotations": { "cnpg.io/fencedInstances": "[\"*\"]" } } });
+    assert_eq!(refused(patch(&api, fence).await).0, 403);
 }
 
 #[tokio::test]
