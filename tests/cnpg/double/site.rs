@@ -118,7 +118,8 @@ impl Double {
         Self {
             world,
             admin,
-            url: format!("http://{address}"),
+            url: format!("http://{server_at}"),
+            admin_url: format!("http://{admin_at}"),
             stop,
             thread: Some(thread),
             _dir: own,

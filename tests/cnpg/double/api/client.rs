@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::failure::Failure;
@@ -76,11 +75,6 @@ impl Client {
             namespace: namespace.to_owned(),
             link: Arc::clone(link),
         }
-    }
-
-    /// Tells of changes.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.server.changed.subscribe()
     }
 
     /// Whether the server can be reached.

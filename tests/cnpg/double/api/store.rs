@@ -132,11 +132,6 @@ impl Store {
         (last.kind != "DELETED").then(|| last.object.clone())
     }
 
-    /// Whether anything has changed since `when`.
-    pub(crate) fn changed_since(&self, when: Instant) -> bool {
-        self.changes.last().is_some_and(|change| change.at > when)
-    }
-
     fn record(&mut self, kind: &'static str, key: Key, mut object: Value) -> Value {
         self.version += 1;
         object["metadata"]["resourceVersion"] = self.version.to_string().into();

@@ -52,7 +52,6 @@ pub(crate) enum Next {
 /// One run of the manager.
 pub(crate) struct Manager {
     pub(super) pod: Arc<Pod>,
-    pub(super) world: Arc<World>,
     pub(super) client: Client,
     pub(super) cluster: String,
     pub(super) times: Times,
@@ -70,7 +69,6 @@ impl Manager {
         Self {
             lease: Lease::new(&client, cluster, &pod.name, world.times),
             pod: Arc::clone(pod),
-            world: Arc::clone(world),
             client,
             cluster: cluster.to_owned(),
             times: world.times,

@@ -51,7 +51,8 @@ impl Operator {
         if let Some(wait) = self.switch(&mut look).await? {
             return Ok(wait);
         }
-        if look.cluster().is_fenced(&current) && look.cluster().fenced().is_some() {
+        // While its primary is fenced nobody is elected and nothing is made, but that pod itself.
+        if look.cluster().is_fenced(&current) && look.pods.iter().any(|pod| name(pod) == current) {
             return seconds(10);
         }
         if self.hibernate(&look).await? {

@@ -407,10 +407,10 @@ async fn other_processes_break_it_by_orders() {
     assert_eq!(refused(patch(&api, json!({})).await).0, 500);
     done(order(json!({ "webhook_down": false })).await);
     done(
-        order(json!({ "faults": [{ "answer": { "server": 503 }, "times": 1, "verb": "get" }] }))
+        order(json!({ "faults": [{ "answer": { "server": 500 }, "times": 1, "verb": "get" }] }))
             .await,
     );
-    assert_eq!(refused(api.get("pg-a").await).0, 503);
+    assert_eq!(refused(api.get("pg-a").await).0, 500);
     done(order(json!({ "account": { "name": "n", "token": "t", "roles": ROLE } })).await);
     clusters(&double.kube("t")).get("pg-a").await.unwrap();
     done(

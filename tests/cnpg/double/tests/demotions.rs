@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::super::api::faults::{Answer, Fault};
+use super::super::operator::ACCOUNT as OPERATOR;
 use super::super::token;
 use super::{demote, role, sql, two, write};
 
@@ -75,7 +76,7 @@ async fn a_demotion_goes_through_a_storm_of_conflicts_and_waits_for_the_operator
     write(&a, "pg-a-1", 2).await;
     a.server().set_faults(vec![
         Fault::times(Answer::Conflict, 6).on("update", "clusters/status"),
-        Fault::times(Answer::Conflict, 3).on("patch", "clusters"),
+        Fault::times(Answer::Conflict, 3).on("patch", "clusters").of(OPERATOR),
     ]);
     a.world().operator.set_off(false);
     let token = demote(&a).await;

@@ -47,7 +47,7 @@ async fn one_as(options: &Options, change: impl Fn(&mut Value)) -> Double {
     let port = site.pod("pg-a-1").postgres.port;
     let mut object = manifest("pg-a", "pg-a", [port, 1]);
     change(&mut object);
-    site.create(object).await.unwrap();
+    site.apply(&object.to_string()).await;
     site.until_healthy("pg-a").await;
     site
 }
