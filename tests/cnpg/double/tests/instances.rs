@@ -1,0 +1,108 @@
+//! Several instances in one Cluster.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::super::{Double, Options};
+use super::{one_as, sql};
+
+const SECONDS: Duration = Duration::from_secs(1);
+
+async fn pair() -> Double {
+    let site = one_as(&Options::default(), |object| object["spec"]["instances"] = 2.into()).await;
+    sql(&site, "pg-a-1", "create table t (n int)").await;
+    site.until_says("pg-a-2", "select count(*) from pg_class where relname = 't'", "1").await;
+    site
+}
+
+async fn target(site: &Double, pod: &str) {
+    let status = json!({
+        "targetPrimary": pod, "targetPrimaryTimestamp": "2026-08-21T10:00:00.000000Z",
+        "phase": "Switchover in progress", "phaseReason": format!("Switching over to {pod}"),
+    });
+    site.patch_status("pg-a", status).await.unwrap();
+}
+
+fn label(site: &Double, pod: &str) -> String {
+    let role = &site.pod_object(pod)["metadata"]["labels"]["cnpg.io/instanceRole"];
+    role.as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn another_instance_acts_when_the_status_says_so() {
+    let site = pair().await;
+    assert_eq!(
+        (label(&site, "pg-a-1"), label(&site, "pg-a-2")),
+        ("primary".into(), "replica".into())
+    );
+    target(&site, "pg-a-2").await;
+    site.until("pg-a", |_| label(&site, "pg-a-1") == "unhealthy").await;
+    site.until("pg-a", |cluster| cluster.current() == "pg-a-2").await;
+    site.until_says("pg-a-2", "select pg_is_in_recovery()", "f").await;
+    sql(&site, "pg-a-2", "insert into t values (1)").await;
+    assert_eq!(site.lease("pg-a")["spec"]["holderIdentity"], "pg-a-2");
+    site.until_says("pg-a-1", "select count(*) from t", "1").await;
+    let healthy = site.until_healthy("pg-a").await;
+    assert_eq!(healthy["status"]["timelineID"], 2);
+    assert_eq!(
+        (label(&site, "pg-a-1"), label(&site, "pg-a-2")),
+        ("replica".into(), "primary".into())
+    );
+    assert_eq!(site.pod("pg-a-1").state().restarts, 1);
+}
+
+#[tokio::test]
+async fn a_target_that_is_no_pod_is_taken_back() {
+    let site = pair().await;
+    target(&site, "pg-a-9").await;
+    site.until("pg-a", |cluster| cluster.target() == "pg-a-1").await;
+}
+
+#[tokio::test]
+async fn a_promotion_away_from_a_fenced_primary_waits_for_its_lease_until_its_pod_is_deleted() {
+    let site = pair().await;
+    site.fence("pg-a", Some("[\"pg-a-1\"]")).await;
+    site.until("pg-a", |cluster| cluster.0["status"]["readyInstances"] == 1).await;
+    assert_eq!(site.get("pg-a")["status"]["targetPrimary"], "pg-a-1", "nobody fails over");
+    target(&site, "pg-a-2").await;
+    sleep(3 * SECONDS).await;
+    assert_eq!(site.get("pg-a")["status"]["currentPrimary"], "pg-a-1");
+    assert_eq!(site.lease("pg-a")["spec"]["holderIdentity"], "pg-a-1");
+    site.delete_pod("pg-a-1").await.unwrap();
+    site.until("pg-a", |cluster| cluster.current() == "pg-a-2").await;
+    site.until_says("pg-a-2", "select pg_is_in_recovery()", "f").await;
+}
+
+#[tokio::test]
+async fn the_operator_fails_over_from_a_machine_that_is_gone() {
+    let site = pair().await;
+    let began = Instant::now();
+    site.pod("pg-a-1").knobs().node_down = true;
+    site.until("pg-a", |cluster| cluster.text("/status/phase") == "Failing over").await;
+    assert!(began.elapsed() >= 2 * SECONDS, "forty seconds of theirs");
+    site.until("pg-a", |cluster| cluster.current() == "pg-a-2").await;
+    site.until_says("pg-a-2", "select pg_is_in_recovery()", "f").await;
+    site.pod("pg-a-1").knobs().node_down = false;
+    site.until_says("pg-a-1", "select pg_is_in_recovery()", "t").await;
+    site.until_healthy("pg-a").await;
+}
+
+#[tokio::test]
+async fn a_primary_is_isolated_by_the_first_peer_it_does_not_reach() {
+    let site = pair().await;
+    let pod = site.pod("pg-a-1");
+    pod.link.set_cut(true);
+    sleep(3 * SECONDS).await;
+    assert_eq!(pod.state().restarts, 0, "its peer is there");
+    site.pod("pg-a-2").knobs().unreachable = true;
+    let due = Instant::now() + 20 * SECONDS;
+    while pod.state().restarts == 0 {
+        assert!(Instant::now() < due, "{}", site.told());
+        sleep(SECONDS / 50).await;
+    }
+    sleep(SECONDS).await;
+    assert!(!pod.state().session, "and without an API server it stays down");
+    // A single instance is never isolated: pods.rs has one whose API server is away.
+}

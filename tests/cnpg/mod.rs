@@ -1,0 +1,3 @@
+//! CloudNativePG: a double of it, and the agent in front of that.
+
+mod double;
