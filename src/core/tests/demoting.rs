@@ -159,6 +159,11 @@ fn a_lease_that_is_lost_meanwhile_is_lost() {
         silent.advance_ms(1_000);
         if silent.agent.state() != State::PrimaryYielding {
             assert_eq!(silent.became(), Some((State::PrimaryFailed, Reason::LeaseExpiring)));
+            // What was cancelled answers, too, and counts for nothing.
+            silent.acted(demoted());
+            silent.acted(fenced());
+            let told = silent.agent.shared.fence_told().unwrap();
+            assert_eq!((told.rung.as_str(), told.demotion), ("fast", None));
             return;
         }
     }
