@@ -164,8 +164,11 @@ impl Watching {
             self.detached_since = None;
             return;
         }
-        // Who has not renewed lately may be dead, and we the one to take over.
-        if cx.view.staleness(cx.now).is_none_or(|age| age > cx.longest_gap()) {
+        // Who has not renewed lately may be dead, and we the one to take over. Who is being demoted has
+        // nothing to stream from.
+        if cx.holder_is_demoted()
+            || cx.view.staleness(cx.now).is_none_or(|age| age > cx.longest_gap())
+        {
             self.detached_since = None;
             return;
         }

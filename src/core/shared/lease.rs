@@ -41,6 +41,13 @@ impl Shared {
             .then(|| Upstream { member: lease.holder.clone(), address: lease.address.clone() })
     }
 
+    /// The holder stops its database to release the lease, and makes it a standby on the way, which may
+    /// take long.
+    pub(in crate::core) fn holder_is_demoted(&self) -> bool {
+        let yields = |lease: &Lease| lease.status == State::PrimaryYielding;
+        self.policy.demotes && self.view.lease().is_some_and(yields)
+    }
+
     /// The lease is ours: written by this member's agent with this state directory.
     /// Another directory under our name is somebody else.
     pub(in crate::core) fn is_ours(&self, lease: &Lease) -> bool {

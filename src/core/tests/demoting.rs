@@ -3,7 +3,8 @@
 use super::bench::*;
 use super::orders::{give, order};
 use crate::core::event::{
-    Action, ActionOutcome, Done, Effect, Event, Guard, Process, Reason, ShutdownMode, State,
+    Action, ActionOutcome, Done, Effect, Event, Guard, Observation, Process, Reason, ShutdownMode,
+    State,
 };
 use crate::core::ids::{Epoch, Lsn};
 use crate::core::journal::Demotion;
@@ -158,6 +159,11 @@ fn a_lease_that_is_lost_meanwhile_is_lost() {
         silent.advance_ms(1_000);
         if silent.agent.state() != State::PrimaryYielding {
             assert_eq!(silent.became(), Some((State::PrimaryFailed, Reason::LeaseExpiring)));
+            // What was cancelled answers, too, and counts for nothing.
+            silent.acted(demoted());
+            silent.acted(fenced());
+            let told = silent.agent.shared.fence_told().unwrap();
+            assert_eq!((told.rung.as_str(), told.demotion), ("fast", None));
             return;
         }
     }
@@ -217,4 +223,29 @@ fn an_agent_that_is_to_stop_does_not_wait_for_a_demotion_beyond_its_limit() {
     }
     bench.advance_ms(1_000);
     assert!(bench.exits(), "it is proven down");
+}
+
+/// What takes long is no reason to make a standby anew that is to take over in a moment.
+#[test]
+fn a_standby_waits_for_a_holder_that_is_being_demoted() {
+    for (policy, waits) in [(demotes(), true), (policy(), false)] {
+        let mut bench = Bench::watching_with(policy, |_| {});
+        let mut acted = Vec::new();
+        for seq in 1..30 {
+            bench.store.put_lease(&identity("b", 1), |lease| {
+                (lease.status, lease.seq) = (State::PrimaryYielding, seq);
+            });
+            bench.step(Event::Observed(Observation {
+                streaming: false,
+                ..seen(Process::RunningStandby)
+            }));
+            bench.quiet_seconds(1);
+            let begun = bench.open.iter().filter_map(|effect| match effect {
+                Effect::Act(_, action, ..) => Some(action.name()),
+                _ => None,
+            });
+            acted.extend(begun);
+        }
+        assert_eq!(acted.is_empty(), waits, "{acted:?}");
+    }
 }

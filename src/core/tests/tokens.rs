@@ -1,7 +1,9 @@
 //! A promotion with what the old primary's demotion gave out.
 
 use super::bench::*;
-use crate::core::event::{Action, ActionOutcome, Effect, Process, Reason, State, StoreWrite};
+use crate::core::event::{
+    Action, ActionOutcome, Effect, Event, Process, Reason, State, StoreWrite,
+};
 use crate::core::ids::{Epoch, SystemId, TimelineId};
 use crate::core::journal::Fence;
 use crate::core::policy::Policy;
@@ -127,6 +129,25 @@ fn a_restart_in_between_does_not_lose_the_token() {
     assert_eq!(own(token(), "b"), [Action::Promote], "what b did not get to use is b's");
 }
 
+/// Promoted already: it is kept nowhere.
+#[test]
+fn beside_a_primary_a_token_is_over() {
+    let a = identity("a", 0);
+    let mut store = Store::new();
+    store.put_lease(&a, |lease| lease.token = Some(token()));
+    store.put_cluster(&a, |_| {});
+    let mut bench = Bench::start_as(identity("a", 1), demotes(), None, store);
+    bench.read();
+    bench.observe(Process::RunningPrimary);
+    bench.step(Event::Tick);
+    assert_eq!(bench.lease_written().unwrap().token, None);
+    bench.apply(&Key::Lease);
+    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    bench.read();
+    let kept = serde_json::to_string(&bench.agent).unwrap();
+    assert!(!kept.contains("dG9rZW4"), "{kept}");
+}
+
 #[test]
 fn a_refused_token_is_a_failed_promotion_and_not_passed_on() {
     let mut bench = taking_over(demotes(), release("a", token()));
@@ -134,7 +155,7 @@ fn a_refused_token_is_a_failed_promotion_and_not_passed_on() {
     bench.acted(ActionOutcome::Refused("the token is not for this data".to_owned()));
     assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::PromotionFailed)));
     bench.acted(fenced());
-    bench.step(crate::core::event::Event::Tick);
+    bench.step(Event::Tick);
     let lease = bench.lease_written().unwrap();
     assert_eq!((lease.token, lease.released.unwrap().token), (None, None));
 }

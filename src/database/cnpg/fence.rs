@@ -43,28 +43,23 @@ pub(super) async fn fence(
     supervise::apart("fence annotation", Some(REQUEST), async move {
         request(&asking).await.map(|_| ()).map_err(|failure| failure.text().to_owned())
     });
-    let done = ladder::fence(&shared.server, rungs, cancel).await?;
+    let mut done = ladder::fence(&shared.server, rungs, cancel).await?;
     loop {
-        let why = match hold(shared).await {
+        let open = match hold(shared).await {
             Port::Held => None,
             Port::Open(_) if is_in_place(shared, began) => None,
             Port::Open(why) => Some(why),
         };
-        let left = remnants(shared).await?;
-        match why {
-            None if left == 0 => return Ok(done),
+        if remnants(shared).await? > 0 {
             // What was quicker than the port.
-            _ if left > 0 => {
-                ladder::fence(&shared.server, AT_ONCE, cancel).await?;
-            }
-            Some(why) => {
-                if pause(AGAIN, cancel).await.is_err() {
-                    return Err(Failure::Unknown(format!(
-                        "it is down, but the fence annotation is not in place and {why}"
-                    )));
-                }
-            }
-            None => {}
+            done = ladder::fence(&shared.server, AT_ONCE, cancel).await?;
+            continue;
+        }
+        let Some(why) = open else { return Ok(done) };
+        if pause(AGAIN, cancel).await.is_err() {
+            return Err(Failure::Unknown(format!(
+                "it is down, but the fence annotation is not in place and {why}"
+            )));
         }
     }
 }

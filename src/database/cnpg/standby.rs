@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, External};
 use super::mark::Fence;
 use super::part::{Data, Want};
 use super::promote::{asked, data, watched};
@@ -225,6 +225,6 @@ fn leads_to(
 ) -> bool {
     let Some(upstream) = upstream else { return true };
     let entry = cluster.and_then(|cluster| cluster.external(upstream.member.as_str()));
-    let host = entry.and_then(|entry| entry.connection_parameters.get("host"));
-    host.is_none_or(|host| connected.is_some_and(|(connected, _)| connected == host))
+    let place = entry.and_then(External::place);
+    place.is_none_or(|place| connected == Some(&place))
 }

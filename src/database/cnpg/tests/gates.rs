@@ -109,7 +109,7 @@ async fn the_api_server_s_silence_is_nothing_against_the_database() {
     within(async {
         let site = Site::standby(replica()).await;
         site.api.world().always = vec![("get", Say::Nothing), ("patch", Say::Nothing)];
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let seen = observe(&site.shared, Duration::from_secs(5)).await;
         assert!(began.elapsed() < Duration::from_secs(4));
         assert_eq!((seen.process, seen.condition), (Process::StoppedStandby, Condition::Stopped));

@@ -11,7 +11,7 @@ use super::super::role;
 use super::api::FakeApi;
 use super::site::{END, SYSTEM, Site, cluster, ladder, replica, upstream};
 use super::tokens::token;
-use super::{until, within};
+use super::{Broken, until, within};
 use crate::core::event::{Action, Done};
 use crate::core::synchronous::Requirement;
 use crate::database::cnpg::token::tests::written;
@@ -260,7 +260,7 @@ async fn what_only_a_manifest_makes_is_refused() {
 #[tokio::test]
 async fn nothing_changes_roles_where_safety_is_not_given() {
     within(async {
-        let changes: [(&str, fn(&mut Value)); 5] = [
+        let changes: [Broken; 5] = [
             ("hibernated", |it| {
                 it["metadata"]["annotations"]["cnpg.io/hibernation"] = json!("on");
             }),

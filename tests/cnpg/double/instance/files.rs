@@ -12,6 +12,7 @@ pub(crate) fn custom(cluster: Cluster<'_>, postgres: &Postgres) -> String {
         "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\n\
          cluster_name = '{}'\narchive_mode = {archive}\narchive_command = '/bin/true'\n\
          wal_level = logical\nwal_log_hints = on\nwal_keep_size = 512MB\nhot_standby = on\n\
+         dynamic_shared_memory_type = mmap\n\
          max_wal_senders = 10\nmax_replication_slots = 32\nwal_sender_timeout = 5s\n\
          wal_receiver_timeout = 5s\nshared_buffers = 16MB\nmax_connections = 40\n\
          log_checkpoints = off\nrecovery_target_timeline = latest\n\

@@ -176,10 +176,7 @@ impl Manager {
     pub(super) async fn wait_up(&mut self) -> Result<(), String> {
         let due = Instant::now() + START;
         loop {
-            let error = match self.pod.postgres.sql("select 1").await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
+            let Err(error) = self.pod.postgres.sql("select 1").await else { return Ok(()) };
             let ended = match &mut self.child {
                 Some(child) => child.try_wait().ok().flatten(),
                 None => return Err("PostgreSQL does not run".to_owned()),

@@ -480,9 +480,9 @@ async fn a_pod_goes_once_it_has_ended() {
     assert_eq!(pods.list(&of("cnpg.io/cluster=pg-a")).await.unwrap().items.len(), 1);
     assert_eq!(pods.list(&of("cnpg.io/cluster=pg-b")).await.unwrap().items.len(), 0);
     let uid = pods.get("pg-a-1").await.unwrap().metadata.uid;
-    let mut wrong = DeleteParams::default();
-    wrong.preconditions =
+    let preconditions =
         Some(kube::api::Preconditions { uid: Some("x".to_owned()), resource_version: None });
+    let wrong = DeleteParams { preconditions, ..DeleteParams::default() };
     assert_eq!(refused(pods.delete("pg-a-1", &wrong).await).0, 409);
     pods.delete("pg-a-1", &DeleteParams::default()).await.unwrap();
     let going = pods.get("pg-a-1").await.unwrap().metadata;
