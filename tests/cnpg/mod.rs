@@ -1,3 +1,4 @@
 //! CloudNativePG: a double of it, and the agent in front of that.
 
 mod double;
+mod sites;

@@ -11,10 +11,10 @@ use serde_json::Value;
 use super::cluster::{Member, PATIENCE, Place, until};
 
 /// Several times the lease duration and margin of the profile: who wanted to promote would have.
-pub(super) const LONG: Duration = Duration::from_secs(3);
+pub(crate) const LONG: Duration = Duration::from_secs(3);
 
 /// Waits until one of the two leads and the other follows, the one that leads first.
-pub(super) fn until_healed<'a>(a: &'a Member, b: &'a Member) -> (&'a Member, &'a Member) {
+pub(crate) fn until_healed<'a>(a: &'a Member, b: &'a Member) -> (&'a Member, &'a Member) {
     let leads = |status: &Value| status["state"] == "primary_healthy" && status["writable"] == true;
     let (primary, standby) = until("the cluster heals", || match (a.status(), b.status()) {
         (said, _) if leads(&said) => Ok((a, b)),
@@ -27,7 +27,7 @@ pub(super) fn until_healed<'a>(a: &'a Member, b: &'a Member) -> (&'a Member, &'a
 }
 
 /// For a good while nobody accepts writes.
-pub(super) fn assert_nobody_writes(members: &[&Member]) {
+pub(crate) fn assert_nobody_writes(members: &[&Member]) {
     let end = Instant::now() + LONG;
     while Instant::now() < end {
         for member in members {
@@ -42,13 +42,13 @@ pub(super) fn assert_nobody_writes(members: &[&Member]) {
     }
 }
 
-pub(super) fn until_fenced(member: &Member) {
+pub(crate) fn until_fenced(member: &Member) {
     until("the primary fences", || {
         (!member.is_writable()).then_some(()).ok_or_else(|| member.log())
     });
 }
 
-pub(super) fn assert_sound(members: &mut [&mut Member]) {
+pub(crate) fn assert_sound(members: &mut [&mut Member]) {
     for member in members {
         assert!(member.runs(), "the agent ended\n{}", member.log());
         let log = member.log();
@@ -56,11 +56,11 @@ pub(super) fn assert_sound(members: &mut [&mut Member]) {
     }
 }
 
-pub(super) fn count(member: &Member) -> u32 {
+pub(crate) fn count(member: &Member) -> u32 {
     member.sql("select count(*) from t").unwrap().parse().unwrap()
 }
 
-pub(super) fn assert_fails(ended: &Output, code: i32, words: &[&str]) {
+pub(crate) fn assert_fails(ended: &Output, code: i32, words: &[&str]) {
     let text = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(code), "{text}");
     for words in words {
@@ -70,7 +70,7 @@ pub(super) fn assert_fails(ended: &Output, code: i32, words: &[&str]) {
 }
 
 /// All of a member is gone at once: agent, watchdog, PostgreSQL.
-pub(super) fn power_off(member: &mut Member) {
+pub(crate) fn power_off(member: &mut Member) {
     let server = member.postmaster();
     member.kill();
     for pid in member.watchdogs().into_iter().chain([server]) {
@@ -80,7 +80,7 @@ pub(super) fn power_off(member: &mut Member) {
 }
 
 /// A record as it stands in the store.
-pub(super) fn record(place: &Place, key: &str) -> Value {
+pub(crate) fn record(place: &Place, key: &str) -> Value {
     let hand = Connection::open(place.store()).unwrap();
     hand.busy_timeout(Duration::from_secs(10)).unwrap();
     let newest = "SELECT value FROM revisions WHERE key = ?1 ORDER BY revision DESC";
@@ -89,7 +89,7 @@ pub(super) fn record(place: &Place, key: &str) -> Value {
 }
 
 /// As [`until`], for what may be over soon: looks all the time.
-pub(super) fn catch(what: &str, mut seen: impl FnMut() -> bool) {
+pub(crate) fn catch(what: &str, mut seen: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !seen() {
         assert!(Instant::now() < end, "{what}: not seen");

@@ -22,34 +22,34 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 impl Member {
     /// Runs SQL by psql.
-    pub(super) fn sql(&self, sql: &str) -> Result<String, String> {
+    pub(crate) fn sql(&self, sql: &str) -> Result<String, String> {
         let output = self.psql(sql).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
     /// psql with one statement, to be run.
-    pub(super) fn psql(&self, sql: &str) -> Command {
+    pub(crate) fn psql(&self, sql: &str) -> Command {
         let mut command = self.session();
         command.args(["-c", sql]);
         command
     }
 
     /// psql that reads statements, to be run.
-    pub(super) fn session(&self) -> Command {
+    pub(crate) fn session(&self) -> Command {
         let mut command = self.tool("psql");
         command
             .env("PGCONNECT_TIMEOUT", "2")
             .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres"])
             .arg("-h")
-            .arg(self.dir.join("socket"))
+            .arg(self.socket_dir())
             .arg("-p")
             .arg(self.port.to_string());
         command
     }
 
     /// A program of PostgreSQL, run as its account.
-    pub(super) fn tool(&self, name: &str) -> Command {
+    pub(crate) fn tool(&self, name: &str) -> Command {
         let mut command = Command::new(bin_dir().join(name));
         if let Some((uid, gid)) = self.account {
             command.uid(uid).gid(gid);
@@ -59,12 +59,12 @@ impl Member {
     }
 
     /// Whether a server that accepts writes runs here.
-    pub(super) fn is_writable(&self) -> bool {
+    pub(crate) fn is_writable(&self) -> bool {
         self.sql("create temp table x (n int)").is_ok()
     }
 
     /// Lets clients on this machine in over TCP; a copy of this member inherits it.
-    pub(super) fn let_clients_in(&self) {
+    pub(crate) fn let_clients_in(&self) {
         let path = self.data_dir().join("pg_hba.conf");
         let rules = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("host all postgres 127.0.0.1/32 trust\n{rules}")).unwrap();
@@ -72,7 +72,7 @@ impl Member {
     }
 
     /// Writes all the time from now on.
-    pub(super) fn writer(&self) -> Writer {
+    pub(crate) fn writer(&self) -> Writer {
         let end = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&end);
         let mut command = self.psql("insert into t values (1)");
@@ -93,14 +93,14 @@ impl Member {
 }
 
 /// A client that writes all the time.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     end: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<(u32, Duration)>,
 }
 
 impl Writer {
     /// How many commits were acknowledged, and the longest time without one.
-    pub(super) fn stop(self) -> (u32, Duration) {
+    pub(crate) fn stop(self) -> (u32, Duration) {
         self.end.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
@@ -110,7 +110,7 @@ impl Writer {
 type Ack = (Instant, usize);
 
 /// One client pinned to each of some members. All write all the time, wherever it is accepted.
-pub(super) struct Pinned {
+pub(crate) struct Pinned {
     end: Arc<AtomicBool>,
     acks: Arc<Mutex<Vec<Ack>>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -128,7 +128,7 @@ impl Drop for Pinned {
 
 impl Pinned {
     /// Starts one client for each member. One thread receives all answers, in the order they come.
-    pub(super) fn start(members: &[&Member]) -> Self {
+    pub(crate) fn start(members: &[&Member]) -> Self {
         let (end, acks) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let ports: Vec<u16> = members.iter().map(|member| member.port).collect();
         let (told, noted) = (Arc::clone(&end), Arc::clone(&acks));
@@ -149,12 +149,12 @@ impl Pinned {
     }
 
     /// How many commits the member has acknowledged so far.
-    pub(super) fn count(&self, member: usize) -> usize {
+    pub(crate) fn count(&self, member: usize) -> usize {
         self.acks().iter().filter(|(_, by)| *by == member).count()
     }
 
     /// Waits until the member acknowledges commits, from now on.
-    pub(super) fn until_acknowledges(&self, member: usize) {
+    pub(crate) fn until_acknowledges(&self, member: usize) {
         let before = self.count(member);
         until("commits are acknowledged", || {
             let more = self.count(member) - before;
@@ -166,7 +166,7 @@ impl Pinned {
     }
 
     /// Ends the clients. The members must have acknowledged one after the other, in this order.
-    pub(super) fn assert_one_after_the_other(mut self, order: &[usize]) {
+    pub(crate) fn assert_one_after_the_other(mut self, order: &[usize]) {
         self.end.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap();
         let acks = self.acks();

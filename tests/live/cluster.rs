@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use crate::support::postgres::{Scene, is_root};
 
 /// No wait of these tests is longer; what they wait for takes a small part of it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Waits until `found` finds something.
-pub(super) fn until<T>(what: &str, mut found: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         match found() {
@@ -32,7 +32,7 @@ pub(super) fn until<T>(what: &str, mut found: impl FnMut() -> Result<T, String>)
 }
 
 /// A directory for one cluster; dropping it ends whatever was started in it.
-pub(super) struct Place {
+pub(crate) struct Place {
     scene: Scene,
 }
 
@@ -43,18 +43,18 @@ impl Drop for Place {
 }
 
 impl Place {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::at(Scene::new())
     }
 
     /// The same, where it is to be.
-    pub(super) fn at(scene: Scene) -> Self {
+    pub(crate) fn at(scene: Scene) -> Self {
         fs::create_dir(scene.path().join("store")).unwrap();
         Self { scene }
     }
 
     /// Ends whatever was started here.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         let end = Instant::now() + Duration::from_secs(10);
         while Instant::now() < end {
             let found = self.processes();
@@ -69,21 +69,21 @@ impl Place {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.scene.path()
     }
 
-    pub(super) fn give_away(&self, path: &Path) {
+    pub(crate) fn give_away(&self, path: &Path) {
         self.scene.give_away(path);
     }
 
     /// The SQLite store.
-    pub(super) fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.path().join("store").join("store.sqlite")
     }
 
     /// Agents, watchdogs and servers of this place: they work in it, or their command line names it.
-    pub(super) fn processes(&self) -> Vec<Pid> {
+    pub(crate) fn processes(&self) -> Vec<Pid> {
         let name = self.path().to_str().unwrap();
         let ours = |path: &Path| {
             let cwd = fs::read_link(path.join("cwd")).unwrap_or_default();
@@ -99,12 +99,12 @@ impl Place {
     }
 
     /// A member on the SQLite store.
-    pub(super) fn member(&self, name: &str) -> Member {
+    pub(crate) fn member(&self, name: &str) -> Member {
         self.member_as(name, name)
     }
 
     /// A member called `name` with directories of its own called `dir`.
-    pub(super) fn member_as(&self, name: &str, dir: &str) -> Member {
+    pub(crate) fn member_as(&self, name: &str, dir: &str) -> Member {
         let dir = self.path().join(dir);
         for dir in [dir.clone(), dir.join("socket"), dir.join("state")] {
             fs::create_dir(dir).unwrap();
@@ -135,27 +135,16 @@ impl Place {
             "watchdog": {"mode": "automatic"},
             "log": {"format": "json", "level": "info"},
         });
-        let account = is_root().then(postgres_ids);
-        Member {
-            dir,
-            port,
-            http,
-            settings,
-            account,
-            agent_as: None,
-            within: Vec::new(),
-            env: Vec::new(),
-            child: None,
-        }
+        Member::new(dir, port, http, settings)
     }
 
     /// Two members that run; the first leads, the second follows.
-    pub(super) fn pair(&self) -> (Member, Member) {
+    pub(crate) fn pair(&self) -> (Member, Member) {
         self.pair_with(|_| ())
     }
 
     /// The same with settings of one's own.
-    pub(super) fn pair_with(&self, adjust: impl Fn(&mut Value)) -> (Member, Member) {
+    pub(crate) fn pair_with(&self, adjust: impl Fn(&mut Value)) -> (Member, Member) {
         let (mut a, mut b) = (self.member("a"), self.member("b"));
         adjust(&mut a.settings);
         adjust(&mut b.settings);
@@ -165,7 +154,7 @@ impl Place {
 }
 
 /// Starts two members; the first leads, the second follows and could take over.
-pub(super) fn found(a: &mut Member, b: &mut Member) {
+pub(crate) fn found(a: &mut Member, b: &mut Member) {
     a.start();
     a.until_leads();
     a.sql("create table t (n int)").unwrap();
@@ -176,7 +165,7 @@ pub(super) fn found(a: &mut Member, b: &mut Member) {
 }
 
 /// Below the range from which outgoing connections get theirs, and never the same ones twice.
-fn free_ports() -> [u16; 2] {
+pub(crate) fn free_ports() -> [u16; 2] {
     use std::sync::atomic::AtomicU16;
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 10_000 + u16::try_from(std::process::id() % 80).unwrap() * 100;
@@ -187,19 +176,19 @@ fn free_ports() -> [u16; 2] {
 }
 
 /// A member: its directories, its settings and its agent.
-pub(super) struct Member {
-    pub(super) dir: PathBuf,
-    pub(super) port: u16,
-    pub(super) http: SocketAddr,
-    pub(super) settings: Value,
+pub(crate) struct Member {
+    pub(crate) dir: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) http: SocketAddr,
+    pub(crate) settings: Value,
     /// User and group PostgreSQL runs as, when that is somebody else than the tests.
-    pub(super) account: Option<(u32, u32)>,
+    pub(crate) account: Option<(u32, u32)>,
     /// User and group the agent runs as, when that is somebody else than the tests.
-    pub(super) agent_as: Option<(u32, u32)>,
+    pub(crate) agent_as: Option<(u32, u32)>,
     /// Words before the agent's command.
-    pub(super) within: Vec<String>,
+    pub(crate) within: Vec<String>,
     /// What the agent's environment has besides.
-    pub(super) env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -210,12 +199,40 @@ impl Drop for Member {
 }
 
 impl Member {
-    pub(super) fn data_dir(&self) -> PathBuf {
-        PathBuf::from(self.settings["database"]["local"]["data_dir"].as_str().unwrap())
+    /// One whose directory is there; `port` is PostgreSQL's, `http` the agent's.
+    pub(crate) fn new(dir: PathBuf, port: u16, http: SocketAddr, settings: Value) -> Self {
+        Self {
+            dir,
+            port,
+            http,
+            settings,
+            account: is_root().then(postgres_ids),
+            agent_as: None,
+            within: Vec::new(),
+            env: Vec::new(),
+            child: None,
+        }
+    }
+
+    /// PostgreSQL's data directory.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.place(["data_dir", "pgdata"])
+    }
+
+    /// The directory of its Unix socket.
+    pub(crate) fn socket_dir(&self) -> PathBuf {
+        self.place(["socket_dir", "socket_dir"])
+    }
+
+    /// What a key of the database's section says, by kind of database.
+    fn place(&self, [local, cnpg]: [&str; 2]) -> PathBuf {
+        let database = &self.settings["database"];
+        let place = database["local"].get(local).unwrap_or(&database["cnpg"][cnpg]);
+        PathBuf::from(place.as_str().unwrap())
     }
 
     /// Writes the agent's configuration file.
-    pub(super) fn write_settings(&self) -> PathBuf {
+    pub(crate) fn write_settings(&self) -> PathBuf {
         let config = self.dir.join("agent.toml");
         fs::write(&config, toml::to_string(&self.settings).unwrap()).unwrap();
         config
@@ -239,21 +256,21 @@ impl Member {
     }
 
     /// Starts the agent.
-    pub(super) fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let log: File =
             OpenOptions::new().create(true).append(true).open(self.dir.join("agent.log")).unwrap();
         self.child = Some(self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
 
     /// Runs the agent, which has to end by itself.
-    pub(super) fn run(&mut self) -> Output {
+    pub(crate) fn run(&mut self) -> Output {
         self.start();
         let status = self.until_ended();
         Output { status, stdout: Vec::new(), stderr: self.log().into_bytes() }
     }
 
     /// Waits until the agent has ended by itself.
-    pub(super) fn until_ended(&mut self) -> ExitStatus {
+    pub(crate) fn until_ended(&mut self) -> ExitStatus {
         let status = until("the agent ends", || {
             self.child.as_mut().unwrap().try_wait().unwrap().ok_or_else(|| self.log_end())
         });
@@ -262,24 +279,24 @@ impl Member {
     }
 
     /// How the agent ended, once, if it did.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().unwrap()?;
         self.child = None;
         Some(status)
     }
 
     /// Process id of the agent, while there is one.
-    pub(super) fn agent_pid(&self) -> Option<Pid> {
+    pub(crate) fn agent_pid(&self) -> Option<Pid> {
         self.child.as_ref().map(Pid::from_child)
     }
 
     /// The agent has not ended.
-    pub(super) fn runs(&mut self) -> bool {
+    pub(crate) fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
     /// Ends the agent with -9.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ended = child.kill();
             let _ended = child.wait();
@@ -287,23 +304,23 @@ impl Member {
     }
 
     /// Sends the agent a signal.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.agent(), signal).unwrap();
     }
 
     /// Process id of the agent.
-    pub(super) fn agent(&self) -> Pid {
+    pub(crate) fn agent(&self) -> Pid {
         Pid::from_child(self.child.as_ref().unwrap())
     }
 
     /// Asks the agent to end, and waits until it did.
-    pub(super) fn stop(&mut self) -> ExitStatus {
+    pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.until_ended()
     }
 
     /// Makes the agent read its settings again, and waits until it did, or refused to.
-    pub(super) fn reload(&self) {
+    pub(crate) fn reload(&self) {
         let count = || self.log().matches("settings read again").count() + self.refusals();
         let before = count();
         self.write_settings();
@@ -314,12 +331,12 @@ impl Member {
     }
 
     /// How often settings were not read again.
-    pub(super) fn refusals(&self) -> usize {
+    pub(crate) fn refusals(&self) -> usize {
         self.log().matches("settings not read again").count()
     }
 
     /// Process id of the postmaster.
-    pub(super) fn postmaster(&self) -> Pid {
+    pub(crate) fn postmaster(&self) -> Pid {
         until("postmaster.pid", || {
             let path = self.data_dir().join("postmaster.pid");
             let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
@@ -329,7 +346,7 @@ impl Member {
     }
 
     /// Sends a signal to the postmaster and all its children.
-    pub(super) fn signal_server(&self, signal: Signal) {
+    pub(crate) fn signal_server(&self, signal: Signal) {
         let pid = self.postmaster();
         kill_process(pid, signal).unwrap();
         let children = format!("/proc/{pid}/task/{pid}/children", pid = pid.as_raw_nonzero());
@@ -340,7 +357,7 @@ impl Member {
     }
 
     /// Process ids of the watchdogs of this member.
-    pub(super) fn watchdogs(&self) -> Vec<Pid> {
+    pub(crate) fn watchdogs(&self) -> Vec<Pid> {
         let socket = self.dir.join("state").join("watchdog.sock");
         let socket = socket.to_str().unwrap();
         let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
@@ -354,7 +371,7 @@ impl Member {
     }
 
     /// Everything the agent has logged.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.join("agent.log")).unwrap_or_default()
     }
 
@@ -365,7 +382,7 @@ impl Member {
     }
 
     /// Code and body of one page of the agent.
-    pub(super) fn get(&self, path: &str) -> Result<(u16, Value), String> {
+    pub(crate) fn get(&self, path: &str) -> Result<(u16, Value), String> {
         let limit = Duration::from_secs(2);
         let text = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect_timeout(&self.http, limit)?;
@@ -382,12 +399,12 @@ impl Member {
     }
 
     /// `/status`, or null without an answer.
-    pub(super) fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         self.get("/status").map_or(Value::Null, |(_, body)| body)
     }
 
     /// Waits until the status is as wanted.
-    pub(super) fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         until(what, || {
             let status = self.status();
             if wanted(&status) {
@@ -398,7 +415,7 @@ impl Member {
     }
 
     /// Waits until the member is a healthy primary that writes.
-    pub(super) fn until_leads(&self) -> Value {
+    pub(crate) fn until_leads(&self) -> Value {
         let leads =
             |status: &Value| status["state"] == "primary_healthy" && status["writable"] == true;
         let status = self.until("it leads", leads);
@@ -407,14 +424,14 @@ impl Member {
     }
 
     /// Waits until the member streams from a primary.
-    pub(super) fn until_follows(&self) -> Value {
+    pub(crate) fn until_follows(&self) -> Value {
         self.until("it follows", |status| {
             status["state"] == "replica_watching" && status["database"]["streaming"] == true
         })
     }
 
     /// Waits until somebody else could take over, as this member knows, and one of its senders serves.
-    pub(super) fn until_has_candidate(&self) {
+    pub(crate) fn until_has_candidate(&self) {
         self.until("somebody could take over", |status| {
             let standbys = status["database"]["standbys"].as_array();
             let served = standbys.is_some_and(|standbys| !standbys.is_empty());
@@ -423,22 +440,22 @@ impl Member {
     }
 
     /// Waits until an alarm is up.
-    pub(super) fn until_alarm(&self, alarm: &str) -> Value {
+    pub(crate) fn until_alarm(&self, alarm: &str) -> Value {
         self.until(alarm, |status| has_alarm(status, alarm))
     }
 
     /// Waits until the agent has logged this.
-    pub(super) fn until_says(&self, words: &str) {
+    pub(crate) fn until_says(&self, words: &str) {
         until(words, || self.log().contains(words).then_some(()).ok_or_else(|| self.log_end()));
     }
 }
 
-pub(super) fn has_alarm(status: &Value, alarm: &str) -> bool {
+pub(crate) fn has_alarm(status: &Value, alarm: &str) -> bool {
     status["alarms"].as_array().is_some_and(|alarms| alarms.iter().any(|a| *a == alarm))
 }
 
 /// User and group PostgreSQL runs as when the tests run as root.
-pub(super) fn postgres_ids() -> (u32, u32) {
+pub(crate) fn postgres_ids() -> (u32, u32) {
     let accounts = fs::read_to_string("/etc/passwd").unwrap();
     let line = accounts.lines().find(|line| line.starts_with("postgres:")).unwrap();
     let mut ids = line.split(':').skip(2).map(|id| id.parse().unwrap());

@@ -10,7 +10,7 @@ use super::client::Pinned;
 use super::cluster::{Member, Place, found};
 
 /// Runs the agent's program as somebody beside `member` would.
-pub(super) fn ask(member: &Member, arguments: &[&str]) -> Output {
+pub(crate) fn ask(member: &Member, arguments: &[&str]) -> Output {
     let config = member.write_settings();
     let mut command = Command::new(env!("CARGO_BIN_EXE_harmony-agent"));
     command.args(arguments).arg("--config").arg(config).env("USER", "somebody");
@@ -18,7 +18,7 @@ pub(super) fn ask(member: &Member, arguments: &[&str]) -> Output {
 }
 
 /// The same, which has to work; what it printed.
-pub(super) fn done(member: &Member, arguments: &[&str]) -> String {
+pub(crate) fn done(member: &Member, arguments: &[&str]) -> String {
     let output = ask(member, arguments);
     let [out, complaint] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
     assert!(output.status.success(), "{arguments:?}: {out}\n{complaint}\n{}", member.log());
