@@ -1,7 +1,7 @@
 //! The pod of an instance after the agent was put into it, in both ways.
 
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -238,9 +238,12 @@ fn the_watchdog_serves_where_the_agent_looks() {
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    let (began, socket) = (Instant::now(), state.join("watchdog.sock"));
+    let socket = state.join("watchdog.sock");
     let mut served = false;
-    while !served && began.elapsed() < Duration::from_secs(10) {
+    for _ in 0..500 {
+        if served {
+            break;
+        }
         assert_eq!(watchdog.try_wait().unwrap(), None, "the watchdog ended");
         served = std::os::unix::net::UnixStream::connect(&socket).is_ok() || socket.exists();
         std::thread::sleep(Duration::from_millis(20));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::mark::{FENCED, MARK};
 use super::super::part::Want;
 use super::super::role;
-use super::api::FakeApi;
+use super::api::{FakeApi, Say};
 use super::site::{END, SYSTEM, Site, cluster, ladder, replica, upstream};
 use super::tokens::token;
 use super::{Broken, until, within};
@@ -204,6 +204,22 @@ async fn only_the_primary_of_its_cluster_is_opened() {
             assert_eq!(site.shared.part.want(), Want::Held);
             assert!(!site.is_port_free());
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cloudnativepg_refuses_to_open_stays_shut() {
+    within(async {
+        let site = Site::primary(cluster()).await;
+        site.act(ladder()).await.unwrap();
+        until("the fence", || site.api.annotation(FENCED).is_some()).await;
+        site.api.world().always = vec![("patch", Say::code(422, "spec: Invalid"))];
+        let failure = site.act(Action::StartPrimary).await.unwrap_err();
+        assert!(matches!(failure, Failure::Refused(_)), "{failure:?}");
+        assert_eq!(site.shared.part.want(), Want::Fenced);
+        site.keep();
+        assert!(!site.is_port_free());
     })
     .await;
 }

@@ -106,3 +106,23 @@ async fn a_primary_is_isolated_by_the_first_peer_it_does_not_reach() {
     assert!(!pod.state().session, "and without an API server it stays down");
     // A single instance is never isolated: pods.rs has one whose API server is away.
 }
+
+#[tokio::test]
+async fn nothing_starts_before_the_api_server_has_said_what_is_to_be() {
+    let site = pair().await;
+    // A standby needs no lease: only this holds it back.
+    let pod = site.pod("pg-a-2");
+    pod.link.set_cut(true);
+    let pid = i32::try_from(pod.state().pid.unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let due = Instant::now() + 20 * SECONDS;
+    while pod.state().restarts == 0 {
+        assert!(Instant::now() < due, "{}", site.told());
+        sleep(SECONDS / 50).await;
+    }
+    sleep(2 * SECONDS).await;
+    assert!(!pod.state().session, "{}", site.told());
+    pod.link.set_cut(false);
+    site.until_says("pg-a-2", "select pg_is_in_recovery()", "t").await;
+}

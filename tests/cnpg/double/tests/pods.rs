@@ -39,7 +39,7 @@ async fn a_killed_postgresql_is_restarted_unless_the_api_server_is_away() {
     kill(&pod);
     until(&site, || pod.state().restarts == 2).await;
     sleep(2 * SECONDS).await;
-    assert!(!pod.state().session, "nothing starts before the API server has said what is to be");
+    assert!(!pod.state().session, "it stays down");
     site.server().set_network(Network::Up);
     site.until_says("pg-a-1", "select 1", "1").await;
 }
