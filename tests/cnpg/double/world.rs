@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::api::Server;
@@ -51,6 +51,17 @@ impl OperatorSwitch {
     }
 }
 
+/// Below the range from which outgoing connections get theirs, which would be in the way of a PostgreSQL that
+/// is down for a while; and never the same one twice.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 20_000 + u16::try_from(std::process::id() % 110).unwrap_or(0) * 100;
+    std::iter::repeat_with(|| base + NEXT.fetch_add(1, Ordering::Relaxed) % 1000)
+        .take(1000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("no free port")
+}
+
 /// One Kubernetes cluster.
 pub(crate) struct World {
     /// Its API server.
@@ -85,11 +96,8 @@ impl World {
     /// The pod of this name, which has its port from the first time it is asked for.
     pub(crate) fn pod(&self, name: &str) -> Arc<Pod> {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = || {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("no free port");
-            let port = listener.local_addr().expect("no free port").port();
-            Arc::new(Pod::new(name, &self.dir, port).expect("no directory for a pod"))
-        };
+        let made =
+            || Arc::new(Pod::new(name, &self.dir, free_port()).expect("no directory for a pod"));
         Arc::clone(pods.entry(name.to_owned()).or_insert_with(made))
     }
 
