@@ -20,6 +20,9 @@ const PACE: Duration = Duration::from_millis(10);
 /// An answer later than this is none.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// Two changes of the primary take longer than this: each has a stop, a lease and a promotion.
+const TWO_CHANGES: Duration = Duration::from_millis(400);
+
 impl Member {
     /// Runs SQL by psql.
     pub(crate) fn sql(&self, sql: &str) -> Result<String, String> {
@@ -165,8 +168,8 @@ impl Pinned {
         });
     }
 
-    /// Ends the clients. The members must have acknowledged one after the other, in this order.
-    pub(crate) fn assert_one_after_the_other(mut self, order: &[usize]) {
+    /// Ends the clients: whose turn it was to acknowledge, from when until when.
+    fn turns(&mut self) -> Vec<(usize, Instant, Instant)> {
         self.end.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap();
         let acks = self.acks();
@@ -177,6 +180,22 @@ impl Pinned {
                 Some(_) | None => turns.push((member, at, at)),
             }
         }
+        turns
+    }
+
+    /// Ends the clients. No member acknowledged again so soon after another one that nobody can have
+    /// handed over twice meanwhile.
+    pub(crate) fn assert_never_at_once(mut self) {
+        let turns = self.turns();
+        for three in turns.windows(3) {
+            let between = three[2].1 - three[0].2;
+            assert!(between > TWO_CHANGES, "{between:?} for two changes: {turns:?}");
+        }
+    }
+
+    /// Ends the clients. The members must have acknowledged one after the other, in this order.
+    pub(crate) fn assert_one_after_the_other(mut self, order: &[usize]) {
+        let turns = self.turns();
         for pair in turns.windows(2) {
             println!("{:?} without an acknowledgement", pair[1].1 - pair[0].2);
         }

@@ -196,6 +196,11 @@ impl Double {
         self.admin.delete(&PODS, pod).await
     }
 
+    /// Deletes a Cluster; its pods go with it.
+    pub(crate) async fn remove(&self, cluster: &str) -> Result<Value, Failure> {
+        self.admin.remove(&CLUSTERS, cluster).await
+    }
+
     /// Changes a lease as somebody would who has no business with it.
     pub(crate) async fn patch_lease(&self, cluster: &str, spec: Value) -> Result<Value, Failure> {
         self.admin.patch(&LEASES, cluster, json!({ "spec": spec })).await

@@ -1,6 +1,14 @@
 //! Real agents, each beside the pod of a site: two doubles of Kubernetes with CloudNativePG, a real
 //! PostgreSQL in each, one store.
 
+mod api;
 mod failover;
+mod fences;
 mod founding;
+mod frozen;
+mod kills;
+mod refusals;
+mod rounds;
+mod settle;
 mod site;
+mod switchover;

@@ -23,7 +23,8 @@ use crate::support::postgres::is_root;
 pub(super) const NAMES: [&str; 2] = ["pg-a", "pg-b"];
 /// The agent's account at the API server.
 pub(super) const AGENT: &str = "agent";
-const TOKEN: &str = "token of the agent";
+/// What it shows there.
+pub(super) const TOKEN: &str = "token of the agent";
 /// What is deployed says what an agent may do.
 const ROLE: &str = include_str!("../../../deploy/kubernetes/agent/role.yaml");
 
@@ -96,6 +97,11 @@ impl Two {
         Pinned::start(&[&self.a.member, &self.b.member])
     }
 
+    /// The agent of pg-b did not end or break; that of pg-a is gone.
+    pub(super) fn assert_sound_b(&mut self) {
+        crate::live::checks::assert_sound(&mut [&mut self.b.member]);
+    }
+
     /// Neither agent ended or broke.
     pub(super) fn assert_sound(&mut self) {
         crate::live::checks::assert_sound(&mut [&mut self.a.member, &mut self.b.member]);
@@ -104,9 +110,18 @@ impl Two {
 
 impl Site {
     fn new(place: &Place, name: &'static str) -> Self {
+        Self::with(place, name, &Options::default())
+    }
+
+    /// One whose API server is all there is.
+    pub(super) fn idle(place: &Place, name: &'static str) -> Self {
+        Self::with(place, name, &Options { actors: false, ..Options::default() })
+    }
+
+    fn with(place: &Place, name: &'static str, options: &Options) -> Self {
         let kubernetes = place.path().join(format!("kubernetes-{name}"));
         fs::create_dir(&kubernetes).unwrap();
-        let double = Double::start(&Options { dir: Some(kubernetes), ..Options::default() });
+        let double = Double::start(&Options { dir: Some(kubernetes), ..options.clone() });
         let role = ROLE.replace("[pg]", &format!("[{name}]"));
         double.server().set_account(AGENT, TOKEN, rules(&role).unwrap());
         let pod = double.pod(&format!("{name}-1"));
@@ -207,6 +222,29 @@ impl Site {
     pub(super) fn node_comes_back(&mut self) {
         self.member.start();
         self.pod.knobs().node_down = false;
+    }
+
+    /// Makes the site anew as a copy of `primary`, as the runbook has it.
+    pub(super) fn rebuild(&mut self, primary: &str, ports: [u16; 2]) {
+        self.member.kill();
+        for pid in self.member.watchdogs() {
+            let _ended = kill_process(pid, Signal::KILL);
+        }
+        wait(self.double.remove(self.name)).unwrap();
+        until("the pod is gone", || {
+            let gone =
+                self.double.pod_object(&self.pod.name).is_null() && !self.pod.state().container;
+            gone.then_some(()).ok_or_else(|| self.double.told())
+        });
+        fs::remove_dir_all(self.member.data_dir()).unwrap();
+        let state = self.member.dir.join("state");
+        for entry in fs::read_dir(&state).unwrap() {
+            // Files, and the watchdog's socket.
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        self.create(manifest(self.name, primary, ports));
+        self.until_gated();
+        self.member.start();
     }
 
     /// The postmaster, if there is one.

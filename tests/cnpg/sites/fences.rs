@@ -1,0 +1,71 @@
+//! Fences that others lift, and fences of others.
+
+use std::time::Duration;
+
+use super::super::double::cluster::FENCE;
+use super::site::{Site, Two};
+use crate::live::checks::LONG;
+use crate::live::cluster::until;
+
+const ALL: &str = "[\"*\"]";
+
+fn until_fenced(site: &Site) {
+    site.until_cluster("it is fenced", |cluster| cluster.annotation(FENCE) == Some(ALL));
+}
+
+#[test]
+fn a_fence_of_ours_that_somebody_lifts_is_set_again_and_nobody_writes_meanwhile() {
+    let mut two = Two::start();
+    let clients = two.clients();
+    clients.until_acknowledges(0);
+    two.a.node_dies();
+    clients.until_acknowledges(1);
+    two.a.node_comes_back();
+    two.a.member.until_alarm("rejoin_failed");
+    until_fenced(&two.a);
+    for _ in 0..2 {
+        two.a.set_fence(None);
+        until("it is set again", || {
+            assert!(!two.a.member.is_writable(), "{}", two.a.member.log());
+            two.a.fence().filter(|fence| fence == ALL).ok_or_else(|| two.a.member.log())
+        });
+    }
+    // With the mark gone, too, the fence would be a person's.
+    let mark = two.a.cluster()["metadata"]["annotations"]["harmony-agent.io/fence"].clone();
+    assert!(mark.as_str().is_some_and(|mark| mark.contains("pg-a")), "{mark}");
+    two.a.assert_silent(Duration::from_secs(1));
+    clients.assert_one_after_the_other(&[0, 1]);
+    two.assert_sound();
+}
+
+#[test]
+fn a_fence_of_a_person_is_left_in_place() {
+    let mut two = Two::start();
+    let clients = two.clients();
+    clients.until_acknowledges(0);
+    // A standby is stopped, and comes back when the person says so.
+    two.b.set_fence(Some(ALL));
+    until("the standby is down", || two.b.member.sql("select 1").err().ok_or_else(String::new));
+    std::thread::sleep(LONG);
+    assert_eq!(two.b.fence().as_deref(), Some(ALL));
+    assert!(two.b.member.sql("select 1").is_err());
+    two.b.set_fence(None);
+    two.b.member.until_follows();
+    two.a.member.until_has_candidate();
+    assert_eq!(two.a.member.status()["epoch"], 1);
+
+    // The primary is stopped: the other site takes over, the fence stays.
+    two.a.set_fence(Some(ALL));
+    clients.until_acknowledges(1);
+    std::thread::sleep(LONG);
+    assert_eq!(two.a.fence().as_deref(), Some(ALL));
+    let annotations = two.a.cluster()["metadata"]["annotations"].clone();
+    assert_eq!(annotations.get("harmony-agent.io/fence"), None, "it is not ours: {annotations}");
+    assert_eq!(two.a.cluster()["spec"]["replica"]["primary"], "pg-a", "a demotion would lift it");
+    two.a.set_fence(None);
+    // It ended cleanly, so it follows as soon as it may.
+    two.a.member.until_follows();
+    two.b.member.until_has_candidate();
+    clients.assert_one_after_the_other(&[0, 1]);
+    two.assert_sound();
+}
