@@ -38,7 +38,8 @@ impl Postgres {
 
     /// One that listens on `port` of 127.0.0.1, too.
     pub fn listening(port: u16) -> Self {
-        let mut postgres = Self { port: Some(port), ..Self::stopped() };
+        let mut postgres = Self::stopped();
+        postgres.port = Some(port);
         postgres.start();
         postgres
     }
