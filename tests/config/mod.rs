@@ -1,5 +1,6 @@
 //! The configuration: what is accepted, what is refused, and what the refusal says.
 
+mod cnpg;
 mod files;
 mod relations;
 mod sources;

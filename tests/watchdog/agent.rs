@@ -23,6 +23,7 @@ fn settings(postgres: &Postgres) -> Settings {
         exe: env!("CARGO_BIN_EXE_harmony-agent").into(),
         socket: postgres.dir().join("dog.sock"),
         data_dir: postgres.data_dir(),
+        hold_port: false,
     }
 }
 

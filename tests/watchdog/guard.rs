@@ -1,3 +1,4 @@
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
@@ -40,6 +41,35 @@ fn a_silent_agent_costs_the_instance_its_life_at_the_deadline() {
     assert!(now() >= deadline);
     assert!(postgres.is_dead());
     eventually("it is in the log", || dog.log().contains("fired: epoch 4"));
+}
+
+#[test]
+fn what_others_would_start_again_is_kept_down_by_its_port_until_it_is_released() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let is_free = || TcpListener::bind(("127.0.0.1", port)).is_ok();
+    for holds in [true, false] {
+        let mut postgres = Postgres::listening(port);
+        let mut command = exe();
+        // The name of the subcommand comes first; a wrapper puts the flag behind it.
+        if holds {
+            command = Command::new("sh");
+            command.args(["-c", "exec \"$0\" \"$@\" --hold-port"]);
+            command.arg(env!("CARGO_BIN_EXE_harmony-agent"));
+        }
+        let dog = Dog::start(command, postgres.dir(), &postgres.data_dir(), LINGER);
+        let (agent, _) = dog.connect();
+        assert_eq!(agent.arm(now() + SOON, 4).phase, Phase::Armed);
+        assert_eq!(agent.hear().unwrap().status.phase, Phase::Fired);
+        eventually("the server is dead", || postgres.is_dead());
+        if holds {
+            eventually("the port is held", || !is_free());
+            postgres.launch();
+            eventually("it does not come up", || postgres.is_dead());
+        }
+        let released = agent.ask(Order::Release(Epoch(4)));
+        assert_eq!(released.answer, Answer::Done);
+        eventually("the port is free", is_free);
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub struct Postgres {
     dir: TempDir,
     server: Option<Child>,
     clients: Vec<Child>,
+    /// Where it listens for TCP, if it does.
+    port: Option<u16>,
 }
 
 impl Postgres {
@@ -25,11 +27,19 @@ impl Postgres {
         let mut copy = Command::new("cp");
         copy.arg("-a").arg(template()).arg(dir.path().join("data"));
         assert!(status(&mut copy), "the template can be copied");
-        Self { dir, server: None, clients: Vec::new() }
+        Self { dir, server: None, clients: Vec::new(), port: None }
     }
 
     pub fn started() -> Self {
         let mut postgres = Self::stopped();
+        postgres.start();
+        postgres
+    }
+
+    /// One that listens on `port` of 127.0.0.1, too.
+    pub fn listening(port: u16) -> Self {
+        let mut postgres = Self::stopped();
+        postgres.port = Some(port);
         postgres.start();
         postgres
     }
@@ -59,7 +69,12 @@ impl Postgres {
         let log = std::fs::File::create(self.dir.path().join("postgres.log")).unwrap();
         let mut command = as_postgres(bin("postgres"));
         command.arg("-D").arg(self.data_dir()).arg("-k").arg(self.dir());
-        command.args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=40"]);
+        let address = if self.port.is_some() { "127.0.0.1" } else { "" };
+        command.arg("-c").arg(format!("listen_addresses={address}"));
+        if let Some(port) = self.port {
+            command.arg("-c").arg(format!("port={port}"));
+        }
+        command.args(["-c", "fsync=off", "-c", "max_connections=40"]);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.server = Some(command.spawn().unwrap());
     }
@@ -71,6 +86,7 @@ impl Postgres {
     fn psql(&self, sql: &str) -> Command {
         let mut command = Command::new(bin("psql"));
         command.arg("-h").arg(self.dir()).args(["-U", "postgres", "-Xqc", sql]);
+        command.args(self.port.map(|port| format!("--port={port}")));
         command
     }
 

@@ -118,6 +118,15 @@ pub(super) struct Switch {
 /// The phase in which CloudNativePG leaves a Cluster to people.
 const UNRECOVERABLE: &str = "Cluster is unrecoverable and needs manual intervention";
 
+impl External {
+    /// Host and port it leads to, when it has a host.
+    pub(super) fn place(&self) -> Option<(String, u16)> {
+        let host = self.connection_parameters.get("host")?.clone();
+        let port = self.connection_parameters.get("port").map(|port| port.parse().unwrap_or(0));
+        Some((host, port.unwrap_or(5432)))
+    }
+}
+
 impl Cluster {
     /// The site's name among the sites.
     pub(super) fn site(&self) -> &str {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::cluster::Cluster;
-use super::mark::Fence;
+use super::mark::{self, Fence};
 use super::part::{Port, Want};
 use crate::core::event::{Done, Ladder};
 use crate::core::ids::MemberId;
@@ -43,28 +43,23 @@ pub(super) async fn fence(
     supervise::apart("fence annotation", Some(REQUEST), async move {
         request(&asking).await.map(|_| ()).map_err(|failure| failure.text().to_owned())
     });
-    let done = ladder::fence(&shared.server, rungs, cancel).await?;
+    let mut done = ladder::fence(&shared.server, rungs, cancel).await?;
     loop {
-        let why = match hold(shared).await {
+        let open = match hold(shared).await {
             Port::Held => None,
             Port::Open(_) if is_in_place(shared, began) => None,
             Port::Open(why) => Some(why),
         };
-        let left = remnants(shared).await?;
-        match why {
-            None if left == 0 => return Ok(done),
+        if remnants(shared).await? > 0 {
             // What was quicker than the port.
-            _ if left > 0 => {
-                ladder::fence(&shared.server, AT_ONCE, cancel).await?;
-            }
-            Some(why) => {
-                if pause(AGAIN, cancel).await.is_err() {
-                    return Err(Failure::Unknown(format!(
-                        "it is down, but the fence annotation is not in place and {why}"
-                    )));
-                }
-            }
-            None => {}
+            done = ladder::fence(&shared.server, AT_ONCE, cancel).await?;
+            continue;
+        }
+        let Some(why) = open else { return Ok(done) };
+        if pause(AGAIN, cancel).await.is_err() {
+            return Err(Failure::Unknown(format!(
+                "it is down, but the fence annotation is not in place and {why}"
+            )));
         }
     }
 }
@@ -76,14 +71,16 @@ pub(super) async fn request(shared: &Shared) -> Step<Arc<Cluster>> {
 }
 
 fn requested(cluster: &Cluster, member: &MemberId, want: Want) -> Option<serde_json::Value> {
-    let annotations = Fence::of(cluster, member).set(member).filter(|_| want == Want::Fenced)?;
+    let annotations = Fence::of(cluster, member)
+        .set(member)
+        .filter(|_| matches!(want, Want::Fenced | Want::Leaving))?;
     Some(json!({ "metadata": { "annotations": annotations } }))
 }
 
 /// The fence was read back from the Cluster after `since`.
 pub(super) fn is_in_place(shared: &Shared, since: Instant) -> bool {
     let read = shared.last_read().filter(|read| read.at > since);
-    read.is_some_and(|read| Fence::of(&read.cluster, &shared.member).covers)
+    read.is_some_and(|read| mark::covers(&read.cluster))
 }
 
 async fn hold(shared: &Arc<Shared>) -> Port {

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::mark::Fence;
+use super::mark;
 use super::part::Want;
 use super::role;
 use crate::core::event::{Condition, Observation, Process, Upstream};
@@ -70,7 +70,7 @@ pub(super) async fn died(shared: &Arc<Shared>) {
 async fn is_restarting(shared: &Arc<Shared>) -> bool {
     let fenced = || {
         let read = shared.last_read();
-        read.is_some_and(|read| Fence::of(&read.cluster, &shared.member).covers)
+        read.is_some_and(|read| mark::covers(&read.cluster))
     };
     if !matches!(shared.part.want(), Want::Open | Want::Free) || fenced() {
         return false;
@@ -91,12 +91,9 @@ async fn is_restarting(shared: &Arc<Shared>) -> bool {
 /// Whom the standby follows, in the core's words: its own say where CloudNativePG's entry for that site
 /// leads, which may be called otherwise here.
 fn followed(shared: &Shared, seen: &Observation) -> Option<Upstream> {
-    let (host, port) = seen.upstream.as_ref()?;
+    let connected = seen.upstream.clone()?;
     let told = shared.followed.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
     let cluster = shared.last_read()?.cluster;
-    let entry = cluster.external(told.member.as_str())?;
-    let leads = |name: &str| entry.connection_parameters.get(name).map(String::as_str);
-    let same_port = leads("port").unwrap_or("5432") == port.to_string();
-    let same = leads("host") == Some(host.as_str()) && same_port;
-    (role::follows(&cluster, &told.member) && same).then_some(told)
+    let place = cluster.external(told.member.as_str())?.place()?;
+    (role::follows(&cluster, &told.member) && place == connected).then_some(told)
 }

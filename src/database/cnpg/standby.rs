@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, External};
 use super::mark::Fence;
 use super::part::{Data, Want};
 use super::promote::{asked, data, watched};
@@ -113,6 +113,8 @@ async fn become_standby(
     fenced(shared, cancel).await?;
     let member = &shared.member;
     shared.change(|cluster| role::demotion(cluster, member, to), cancel).await?;
+    // The annotation keeps it down until it is a standby, and then nothing must be in its way.
+    shared.part.wants(Want::Leaving);
     let mut since = None;
     let mut looked = None;
     loop {
@@ -225,6 +227,6 @@ fn leads_to(
 ) -> bool {
     let Some(upstream) = upstream else { return true };
     let entry = cluster.and_then(|cluster| cluster.external(upstream.member.as_str()));
-    let host = entry.and_then(|entry| entry.connection_parameters.get("host"));
-    host.is_none_or(|host| connected.is_some_and(|(connected, _)| connected == host))
+    let place = entry.and_then(External::place);
+    place.is_none_or(|place| connected == Some(&place))
 }

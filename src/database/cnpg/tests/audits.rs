@@ -7,7 +7,7 @@ use super::super::version::{Probe, Version};
 use super::super::{Access, Cnpg, Settings};
 use super::api::Say;
 use super::site::{Site, cluster, replica};
-use super::within;
+use super::{Broken, within};
 
 fn good() -> Probe {
     Probe { version: Some(Version::new(1, 30, 1)), lease: Some(true) }
@@ -29,7 +29,7 @@ fn there_is_nothing_against_what_the_documentation_says() {
 
 #[test]
 fn what_safety_rests_on_is_refused() {
-    let table: [(&str, fn(&mut Value)); 11] = [
+    let table: [Broken; 11] = [
         ("make them equal", |it| it["spec"]["replica"]["self"] = json!("pg-x")),
         ("make them equal", |it| {
             it["spec"]["replica"].as_object_mut().unwrap().remove("self");
@@ -58,7 +58,7 @@ fn what_safety_rests_on_is_refused() {
 
 #[test]
 fn what_costs_time_is_warned_of() {
-    let table: [(&str, fn(&mut Value)); 9] = [
+    let table: [Broken; 9] = [
         ("is no list of names", |it| {
             it["metadata"]["annotations"]["cnpg.io/fencedInstances"] = json!("pg-1");
         }),

@@ -96,10 +96,13 @@ fn only_what_may_write_is_held() {
         assert_eq!(comes_up(data, cluster), comes, "{data:?}");
         let dangerous = matches!(comes, Comes::Primary | Comes::Unknown);
         for want in [Want::Held, Want::Fenced] {
-            assert_eq!(is_to_be_held(want, comes), dangerous, "{want:?} {data:?}");
+            assert_eq!(is_to_be_held(want, comes, false), dangerous, "{want:?} {data:?}");
+            assert_eq!(is_to_be_held(want, comes, true), dangerous, "{want:?} {data:?}");
         }
+        assert_eq!(is_to_be_held(Want::Leaving, comes, false), dangerous, "{data:?}");
+        assert!(!is_to_be_held(Want::Leaving, comes, true), "{data:?}");
         for want in [Want::Open, Want::Free] {
-            assert!(!is_to_be_held(want, comes), "{want:?} {data:?}");
+            assert!(!is_to_be_held(want, comes, false), "{want:?} {data:?}");
         }
     }
 }
@@ -109,7 +112,7 @@ async fn the_api_server_s_silence_is_nothing_against_the_database() {
     within(async {
         let site = Site::standby(replica()).await;
         site.api.world().always = vec![("get", Say::Nothing), ("patch", Say::Nothing)];
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let seen = observe(&site.shared, Duration::from_secs(5)).await;
         assert!(began.elapsed() < Duration::from_secs(4));
         assert_eq!((seen.process, seen.condition), (Process::StoppedStandby, Condition::Stopped));

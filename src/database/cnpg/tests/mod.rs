@@ -13,6 +13,9 @@ mod troubles;
 
 use std::time::Duration;
 
+/// Something wrong with a Cluster, and words of what is said about it.
+type Broken = (&'static str, fn(&mut serde_json::Value));
+
 /// Every test ends by then.
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::super::mark::{FENCED, MARK};
 use super::super::part::Want;
 use super::super::role;
-use super::api::FakeApi;
+use super::api::{FakeApi, Say};
 use super::site::{END, SYSTEM, Site, cluster, ladder, replica, upstream};
 use super::tokens::token;
-use super::{until, within};
+use super::{Broken, until, within};
 use crate::core::event::{Action, Done};
 use crate::core::synchronous::Requirement;
 use crate::database::cnpg::token::tests::written;
@@ -122,15 +122,18 @@ async fn a_demotion_that_would_lift_the_fence_of_another_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_demotion_that_is_lost_leaves_it_fenced_and_its_port_held() {
+async fn a_demotion_that_is_lost_leaves_it_fenced() {
     within(async {
         let site = Site::primary(cluster()).await;
         let failure = site.act_for(demote(), SHORT).await.unwrap_err();
         assert!(matches!(failure, Failure::Cancelled), "{failure:?}");
-        assert_eq!(site.shared.part.want(), Want::Fenced);
+        assert_eq!(site.shared.part.want(), Want::Leaving);
         assert_eq!(site.api.annotation(FENCED).unwrap(), r#"["*"]"#);
         site.read().await;
-        assert!(!site.is_port_free());
+        assert!(site.is_port_free(), "a standby may come up at any moment");
+        site.api.change(|cluster| cluster["metadata"]["annotations"] = json!({}));
+        site.read().await;
+        assert!(!site.is_port_free(), "somebody lifted the fence of a primary's data");
         // The next agent, or the next try, goes on where it was.
         let operator = demotes(&site, Some(written(SYSTEM, "2", END)));
         assert!(matches!(site.act(demote()).await, Ok(Done::Demoted { token: Some(_) })));
@@ -209,6 +212,21 @@ async fn only_the_primary_of_its_cluster_is_opened() {
 }
 
 #[tokio::test]
+async fn what_cloudnativepg_refuses_to_open_stays_shut() {
+    within(async {
+        let site = Site::primary(cluster()).await;
+        site.act(ladder()).await.unwrap();
+        until("the fence", || site.api.annotation(FENCED).is_some()).await;
+        site.api.world().always = vec![("patch", Say::code(422, "spec: Invalid"))];
+        let failure = site.act(Action::StartPrimary).await.unwrap_err();
+        assert!(matches!(failure, Failure::Refused(_)), "{failure:?}");
+        assert_eq!(site.shared.part.want(), Want::Fenced);
+        assert!(!site.is_port_free());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn following_changes_the_cluster_once() {
     within(async {
         let mut before = replica();
@@ -260,7 +278,7 @@ async fn what_only_a_manifest_makes_is_refused() {
 #[tokio::test]
 async fn nothing_changes_roles_where_safety_is_not_given() {
     within(async {
-        let changes: [(&str, fn(&mut Value)); 5] = [
+        let changes: [Broken; 5] = [
             ("hibernated", |it| {
                 it["metadata"]["annotations"]["cnpg.io/hibernation"] = json!("on");
             }),

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::super::api::CALLS;
 use super::super::cluster::Cluster;
-use super::super::role::Patch;
 use super::super::trouble::Trouble;
 use super::api::Say;
 use super::site::{Site, cluster};
@@ -17,10 +16,13 @@ use crate::database::server::outcome::Failure;
 const SHORT: Duration = Duration::from_millis(900);
 
 /// Some change that has not been made yet.
-fn change(cluster: &Cluster) -> Patch {
+fn change(cluster: &Cluster) -> Option<Value> {
     let wanted = json!({ "metadata": { "annotations": { "wanted": "1" } } });
-    Ok(cluster.annotation("wanted").is_none().then_some(wanted))
+    cluster.annotation("wanted").is_none().then_some(wanted)
 }
+
+/// An answer, and what it is.
+type Named = (Say, fn(&Trouble) -> bool);
 
 async fn changed(site: &Site, limit: Duration) -> Result<(), Failure> {
     let cancel = CancellationToken::new();
@@ -29,14 +31,14 @@ async fn changed(site: &Site, limit: Duration) -> Result<(), Failure> {
         tokio::time::sleep(limit).await;
         ended.cancel();
     });
-    site.shared.change(change, &cancel).await.map(|_| ())
+    site.shared.change(|cluster| Ok(change(cluster)), &cancel).await.map(|_| ())
 }
 
 #[tokio::test]
 async fn every_answer_has_a_name() {
     within(async {
         let site = Site::primary(cluster()).await;
-        let table: [(Say, fn(&Trouble) -> bool); 14] = [
+        let table: [Named; 14] = [
             (Say::code(404, "x"), |it| matches!(it, Trouble::Absent(_))),
             (Say::code(401, "x"), |it| matches!(it, Trouble::Denied { verb: "get", .. })),
             (Say::code(403, "x"), |it| matches!(it, Trouble::Denied { verb: "get", .. })),
@@ -170,7 +172,7 @@ async fn only_the_calls_that_the_role_allows_are_made() {
 
 #[test]
 fn wrong_types_are_an_error_and_unknown_fields_are_not() {
-    let read = |value: serde_json::Value| serde_json::from_value::<Cluster>(value).is_ok();
+    let read = |value: Value| serde_json::from_value::<Cluster>(value).is_ok();
     let mut more = cluster();
     more["spec"]["unknown"] = json!({ "a": [1] });
     more["status"]["unknown"] = json!(1);

@@ -1,0 +1,74 @@
+//! The settings of a site of CloudNativePG.
+
+use std::path::Path;
+use std::time::Duration;
+
+use harmony_agent::config::{Database, Sources, load};
+
+use super::{Place, assert_says, problems};
+
+/// A configuration of kind `cnpg`, with `own` in its section.
+fn sources(place: &Place, top: &str, own: &str, rest: &str) -> Sources {
+    let directory = place.path("");
+    let directory = directory.display();
+    let text = format!(
+        "cluster_id = \"main\"\nmember = \"pg-a\"\n{top}\n[database]\nkind = \"cnpg\"\n[database.cnpg]\n\
+         bin_dir = \"{directory}\"\n{own}\n[store.sqlite]\npath = \"{directory}/store.sqlite\"\n{rest}\n"
+    );
+    Sources { file: Some(place.write("harmony.toml", &text)), ..Sources::default() }
+}
+
+#[test]
+fn the_name_of_the_cluster_is_enough() {
+    let place = Place::new();
+    let loaded = load(&sources(&place, "", "cluster = \"pg\"", "")).unwrap();
+    let Database::Cnpg(cnpg) = &loaded.config.database else { panic!("{:?}", loaded.config) };
+    assert_eq!(cnpg.access.cluster, "pg");
+    assert_eq!(cnpg.pgdata, Path::new("/var/lib/postgresql/data/pgdata"));
+    assert_eq!(cnpg.socket_dir, Path::new("/controller/run"));
+    assert_eq!(cnpg.access.timeout, Duration::from_secs(2));
+    assert_eq!((cnpg.access.url.as_ref(), cnpg.port), (None, 5432));
+    assert_eq!(loaded.config.address.host, "pg-rw");
+    assert!(loaded.config.policy.demotes && loaded.config.database.is_started_by_others());
+    assert_eq!(cnpg.member, loaded.config.member);
+}
+
+#[test]
+fn a_local_database_is_neither_asked_for_nor_demoted() {
+    let place = Place::new();
+    let loaded = place.load("", "").unwrap();
+    assert!(!loaded.config.policy.demotes && !loaded.config.database.is_started_by_others());
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    let place = Place::new();
+    let state = "state_dir = \"/var/lib/postgresql/data/pgdata/x\"";
+    for (top, own, rest, parts) in [
+        ("", "", "", &["database.cnpg.cluster is missing"][..]),
+        ("", "cluster = \"PG\"", "", &["database.cnpg.cluster is \"PG\""]),
+        ("", "cluster = \"pg/../x\"", "", &["database.cnpg.cluster is \"pg/../x\""]),
+        ("", "cluster = \"pg\"\nnamespace = \"a.b\"", "", &["database.cnpg.namespace is \"a.b\""]),
+        ("", "cluster = \"pg\"\nnamespace = \"\"", "", &["database.cnpg.namespace is \"\""]),
+        ("", "cluster = \"pg\"\napi = \"10.0.0.1\"", "", &["database.cnpg.api is \"10.0.0.1\""]),
+        (
+            "",
+            "cluster = \"pg\"\napi_timeout = \"10ms\"",
+            "",
+            &["database.cnpg.api_timeout is 10ms"],
+        ),
+        ("", "cluster = \"pg\"\nhost = \" \"", "", &["database.cnpg.host is \" \""]),
+        ("", "cluster = \"pg\"\nhung_after = \"1ms\"", "", &["database.cnpg.hung_after is 1ms"]),
+        (state, "cluster = \"pg\"", "", &["state_dir", "lies in database.cnpg.pgdata"]),
+        (
+            "",
+            "cluster = \"pg\"",
+            "[synchronous]\nmode = \"on\"",
+            &["synchronous.mode is on and database.kind is cnpg"],
+        ),
+    ] {
+        let found = problems(load(&sources(&place, top, own, rest)));
+        assert_says(&found, parts);
+        assert_eq!(found.len(), 1, "{found:#?}");
+    }
+}
