@@ -185,7 +185,8 @@ fn the_heir_gets_the_lease_unless_only_others_are_there() {
     type Change = fn(&mut crate::core::records::Heartbeat);
     let unfit: Change = |it| it.ineligible = Some("no".to_owned());
     let cases: [(&[(&str, Change)], &str); 3] = [
-        (&[("b", |it| it.streaming = false)], "b"),
+        // Ahead of it in line.
+        (&[("b", |it| it.streaming = false), ("c", |it| it.priority = 9)], "b"),
         (&[("b", unfit)], "c"),
         (&[("b", unfit), ("c", unfit)], "b"),
     ];

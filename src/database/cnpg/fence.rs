@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::cluster::Cluster;
-use super::mark::Fence;
+use super::mark::{self, Fence};
 use super::part::{Port, Want};
 use crate::core::event::{Done, Ladder};
 use crate::core::ids::MemberId;
@@ -71,14 +71,16 @@ pub(super) async fn request(shared: &Shared) -> Step<Arc<Cluster>> {
 }
 
 fn requested(cluster: &Cluster, member: &MemberId, want: Want) -> Option<serde_json::Value> {
-    let annotations = Fence::of(cluster, member).set(member).filter(|_| want == Want::Fenced)?;
+    let annotations = Fence::of(cluster, member)
+        .set(member)
+        .filter(|_| matches!(want, Want::Fenced | Want::Leaving))?;
     Some(json!({ "metadata": { "annotations": annotations } }))
 }
 
 /// The fence was read back from the Cluster after `since`.
 pub(super) fn is_in_place(shared: &Shared, since: Instant) -> bool {
     let read = shared.last_read().filter(|read| read.at > since);
-    read.is_some_and(|read| Fence::of(&read.cluster, &shared.member).covers)
+    read.is_some_and(|read| mark::covers(&read.cluster))
 }
 
 async fn hold(shared: &Arc<Shared>) -> Port {

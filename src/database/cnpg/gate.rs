@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Shared;
-use super::mark::Fence;
+use super::mark;
 use super::part::{Comes, Want, comes_up};
 
 /// A Cluster read longer ago says nothing about a fence that others may lift.
@@ -18,7 +18,7 @@ pub(super) fn held_back(shared: &Shared) -> Option<String> {
     let read = shared.last_read().filter(|read| read.at.elapsed() <= FRESH);
     let cluster = read.as_ref().map(|read| read.cluster.as_ref());
     let comes = comes_up(part.data(), cluster);
-    if cluster.is_some_and(|cluster| Fence::of(cluster, &shared.member).covers) {
+    if cluster.is_some_and(mark::covers) {
         return None;
     }
     match comes {

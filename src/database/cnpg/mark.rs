@@ -49,19 +49,13 @@ impl Fence {
         let list = text.map(serde_json::from_str::<Vec<String>>);
         let unreadable = matches!(list, Some(Err(_)));
         let names = list.and_then(Result::ok).unwrap_or_default();
-        let instances = &cluster.status.instance_names;
-        let covered = |names: &[String]| {
-            let named = |instance: &String| names.contains(instance);
-            names.iter().any(|name| name == ALL)
-                || !instances.is_empty() && instances.iter().all(named)
-        };
-        let covers = covered(&names);
+        let covers = named_all(cluster, &names);
         let mark = cluster.annotation(MARK);
         let mark = mark.map(serde_json::from_str::<Mark>);
         let marked = mark.is_some();
         let ours = mark.and_then(Result::ok).filter(|mark| mark.member == member.as_str());
         let before = ours.filter(|_| covers).map(|mark| mark.before);
-        let is_foreign = covers && before.as_ref().is_none_or(|before| covered(before));
+        let is_foreign = covers && before.as_ref().is_none_or(|before| named_all(cluster, before));
         Self { covers, is_foreign, before, names, unreadable, marked }
     }
 
@@ -91,6 +85,18 @@ impl Fence {
     pub(super) fn forget(&self) -> Option<Value> {
         (self.marked && !self.covers).then(|| json!({ MARK: null }))
     }
+}
+
+/// Every instance of the Cluster is fenced.
+pub(super) fn covers(cluster: &Cluster) -> bool {
+    let names = cluster.annotation(FENCED).map(serde_json::from_str::<Vec<String>>);
+    matches!(names, Some(Ok(names)) if named_all(cluster, &names))
+}
+
+fn named_all(cluster: &Cluster, names: &[String]) -> bool {
+    let instances = &cluster.status.instance_names;
+    let is_named = |instance: &String| names.contains(instance);
+    names.iter().any(|name| name == ALL) || !instances.is_empty() && instances.iter().all(is_named)
 }
 
 fn list(names: &[String]) -> String {

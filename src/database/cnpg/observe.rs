@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::mark::Fence;
+use super::mark;
 use super::part::Want;
 use super::role;
 use crate::core::event::{Condition, Observation, Process, Upstream};
@@ -70,7 +70,7 @@ pub(super) async fn died(shared: &Arc<Shared>) {
 async fn is_restarting(shared: &Arc<Shared>) -> bool {
     let fenced = || {
         let read = shared.last_read();
-        read.is_some_and(|read| Fence::of(&read.cluster, &shared.member).covers)
+        read.is_some_and(|read| mark::covers(&read.cluster))
     };
     if !matches!(shared.part.want(), Want::Open | Want::Free) || fenced() {
         return false;

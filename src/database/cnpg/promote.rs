@@ -64,18 +64,21 @@ async fn opened(
     let wanted = shared.part.want();
     let decide = |cluster: &Cluster| {
         let patch = decide(cluster)?;
-        // Before the patch, or the keeper would undo it.
+        // Before the patch: it may come up as soon as that is there, and finds its port.
         shared.part.wants(Want::Open);
+        shared.part.give_back();
         Ok(patch)
     };
     match shared.change(decide, cancel).await {
         Ok(_) => {
             shared.server.role_changed.store(true, Ordering::Relaxed);
-            shared.part.give_back();
             Ok(())
         }
         Err(Failure::Refused(why)) => {
             shared.part.wants(wanted);
+            let part = Arc::clone(shared);
+            let cluster = shared.last_read().map(|read| read.cluster);
+            blocking(move || Ok(part.part.keep(cluster.as_deref()))).await?;
             Err(Failure::Refused(why))
         }
         Err(failure) => Err(failure),

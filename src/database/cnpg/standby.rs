@@ -113,6 +113,8 @@ async fn become_standby(
     fenced(shared, cancel).await?;
     let member = &shared.member;
     shared.change(|cluster| role::demotion(cluster, member, to), cancel).await?;
+    // The annotation keeps it down until it is a standby, and then nothing must be in its way.
+    shared.part.wants(Want::Leaving);
     let mut since = None;
     let mut looked = None;
     loop {

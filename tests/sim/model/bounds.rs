@@ -375,10 +375,10 @@ const HOOKED: Search = Search {
     ..PERSON
 };
 
-/// A switchover of what is demoted, and then another takeover.
+/// A switchover of what is demoted, and gives no token.
 const DEMOTED: Search = Search {
     start: Start { demotes: true, ..PLAIN },
-    kinds: &[Kind::OrderSwitchover, Kind::KillDb],
+    kinds: &[Kind::OrderSwitchover, Kind::LoseToken],
     ..PERSON
 };
 

@@ -172,7 +172,7 @@ async fn only_the_calls_that_the_role_allows_are_made() {
 
 #[test]
 fn wrong_types_are_an_error_and_unknown_fields_are_not() {
-    let read = |value: serde_json::Value| serde_json::from_value::<Cluster>(value).is_ok();
+    let read = |value: Value| serde_json::from_value::<Cluster>(value).is_ok();
     let mut more = cluster();
     more["spec"]["unknown"] = json!({ "a": [1] });
     more["status"]["unknown"] = json!(1);
