@@ -75,6 +75,9 @@ pub(super) async fn rejoin(
         follow(shared, Some(upstream), cancel).await?;
         return Ok(Done::Rejoined { by: "start" });
     }
+    // Whatever becomes of it, it must not come up as what it was: neither when we end.
+    shared.part.wants(Want::Fenced);
+    shared.nudge.notify_one();
     become_standby(shared, &upstream.member, cancel).await?;
     *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
     Ok(Done::Rejoined { by: "demotion" })

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::site::Two;
+use rustix::process::{Signal, kill_process};
+use serde_json::json;
+
+use super::site::{Two, wait};
+use crate::live::checks::count;
+use crate::live::cluster::until;
 
 #[test]
 fn a_site_that_dies_is_taken_over_from_and_comes_back_fenced() {
@@ -19,9 +24,70 @@ fn a_site_that_dies_is_taken_over_from_and_comes_back_fenced() {
     two.a.node_comes_back();
     two.a.member.until_alarm("rejoin_failed");
     two.a.assert_silent(Duration::from_secs(2));
-    let said = two.a.member.status().to_string();
-    assert!(said.contains("rebuild a site"), "{said}");
+    two.a.member.until_says("rebuild a site");
+    two.a.until_cluster("it is fenced", |cluster| cluster.is_fenced("pg-a-1"));
     assert_eq!(two.a.cluster()["spec"]["replica"]["primary"], "pg-a", "it was demoted");
     clients.assert_one_after_the_other(&[0, 1]);
+    two.assert_sound();
+}
+
+/// The agent of pg-a and its watchdog are gone, and its PostgreSQL is shut down in an orderly way: by the
+/// kubelet, as its pod is deleted.
+fn shut_down(two: &mut Two) {
+    two.a.member.kill();
+    for pid in two.a.member.watchdogs() {
+        kill_process(pid, Signal::KILL).unwrap();
+    }
+    wait(two.a.double.delete_pod("pg-a-1")).unwrap();
+    until("PostgreSQL is shut down", || {
+        two.a.postmaster().is_none().then_some(()).ok_or_else(|| two.a.double.told())
+    });
+}
+
+#[test]
+fn a_site_that_was_shut_down_in_an_orderly_way_follows_without_a_new_copy() {
+    let mut two = Two::start();
+    let clients = two.clients();
+    clients.until_acknowledges(0);
+    shut_down(&mut two);
+    clients.until_acknowledges(1);
+    // The new pod waits for its agent.
+    two.a.until_gated();
+    two.a.assert_silent(Duration::from_secs(1));
+    two.a.member.start();
+    two.a.member.until_follows();
+    assert!(
+        two.a.member.log().contains("\"by\":\"demotion\"")
+            || two.a.member.log().contains("demotion")
+    );
+    let acknowledged = clients.count(0) + clients.count(1);
+    clients.assert_one_after_the_other(&[0, 1]);
+    assert!(count(&two.b.member) as usize >= acknowledged, "{acknowledged} were acknowledged");
+    two.assert_sound();
+}
+
+#[test]
+fn a_site_that_ended_with_more_than_the_new_primary_has_is_said_to_be_built_anew() {
+    let mut two = Two::start();
+    // pg-b does not reach pg-a any more.
+    let externals = |site: u16| {
+        let mut externals = two.b.cluster()["spec"]["externalClusters"].clone();
+        externals[0]["connectionParameters"]["port"] = json!(site.to_string());
+        json!({ "spec": { "externalClusters": externals } })
+    };
+    let (cut, mended) = (externals(1), externals(two.a.member.port));
+    two.b.patch(cut);
+    two.a.member.until("nobody streams", |status| status["database"]["standbys"] == json!([]));
+    two.a.member.sql("insert into t select 7 from generate_series(1, 1000)").unwrap();
+    shut_down(&mut two);
+    two.b.member.until_leads();
+    two.b.patch(mended);
+    assert_eq!(two.b.member.sql("select count(*) from t where n = 7").unwrap(), "0");
+    two.a.until_gated();
+    two.a.member.start();
+    two.a.member.until_alarm("rejoin_failed");
+    two.a.assert_silent(Duration::from_secs(1));
+    two.a.rebuild("pg-b", two.ports());
+    two.a.member.until_follows();
     two.assert_sound();
 }

@@ -45,7 +45,12 @@ fn a_cluster_that_cannot_be_led_is_refused_at_the_start() {
             |object| object["spec"]["externalClusters"] = json!([]),
             &["there is no spec.externalClusters", "list all sites"],
         ),
-        (|object| object["spec"]["replica"] = Value::Null, &["there is no spec.replica"]),
+        (
+            |object| {
+                object["spec"].as_object_mut().unwrap().remove("replica");
+            },
+            &["there is no spec.replica"],
+        ),
         (
             |object| object["spec"]["replica"]["self"] = json!("pg-b"),
             &["member is pg-a", "\\\"pg-b\\\"", "make them equal"],
@@ -155,6 +160,11 @@ fn a_second_agent_for_a_site_ends_and_changes_nothing() {
     settings["http"] = json!({ "listen": http, "advertise": http });
     let mut second = Member::new(dir, two.a.member.port, http, settings);
     second.agent_as = two.a.member.agent_as;
+    let ended = second.run();
+    let text = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success() && text.contains("locked by another agent"), "{text}");
+    // One that sees other files gets further.
+    second.settings["database"]["cnpg"]["pgdata"] = json!(second.dir.join("pgdata"));
     let ended = second.run();
     let text = String::from_utf8_lossy(&ended.stderr);
     assert!(!ended.status.success() && text.contains("name of its own"), "{text}");
