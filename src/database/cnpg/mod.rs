@@ -30,6 +30,7 @@ mod part;
 mod promote;
 mod role;
 mod standby;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod token;

@@ -11,6 +11,7 @@ use super::mark::Fence;
 use super::part::{Data, Want};
 use super::promote::{asked, data, watched};
 use super::role::Demotion;
+use super::streams::until_it_streams;
 use super::{Shared, fence, role};
 use crate::core::event::{Done, Upstream};
 use crate::core::ids::MemberId;
@@ -73,6 +74,7 @@ pub(super) async fn rejoin(
 ) -> Step<Done> {
     if data(shared).await? != Data::Primary {
         follow(shared, Some(upstream), cancel).await?;
+        until_it_streams(shared, upstream, cancel).await?;
         return Ok(Done::Rejoined { by: "start" });
     }
     // Whatever becomes of it, it must not come up as what it was: neither when we end.
