@@ -21,7 +21,7 @@ use crate::database::server::wait::pause;
 const POLL: Duration = Duration::from_millis(200);
 
 /// For so long it may stream nothing and replay nothing.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until it streams. What left the upstream's history, or gets nothing for a while, is no standby
 /// of it.

@@ -1,11 +1,14 @@
 //! Fences that others lift, and fences of others.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use super::super::double::cluster::FENCE;
 use super::site::{Site, Two};
 use crate::live::checks::LONG;
 use crate::live::cluster::until;
+use crate::live::orders::done;
 
 const ALL: &str = "[\"*\"]";
 
@@ -67,5 +70,46 @@ fn a_fence_of_a_person_is_left_in_place() {
     two.a.member.until_follows();
     two.b.member.until_has_candidate();
     clients.assert_one_after_the_other(&[0, 1]);
+    two.assert_sound();
+}
+
+#[test]
+fn a_role_that_somebody_reverts_is_not_kept() {
+    let mut two = Two::start();
+    done(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
+    two.b.member.until_leads();
+    two.a.member.until_follows();
+    let epoch = two.b.member.status()["epoch"].clone();
+    // CloudNativePG promotes pg-a as soon as its manager reads this; the agent can only stop it again.
+    let reverted = Instant::now();
+    two.a.patch(json!({ "spec": { "replica": { "primary": "pg-a", "source": "pg-b" } } }));
+    two.a.member.until_says("stray_primary");
+    until("it is stopped", || {
+        (!two.a.member.is_writable()).then_some(()).ok_or_else(|| two.a.member.log())
+    });
+    let took = reverted.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?} until the second primary was stopped");
+    two.a.assert_silent(LONG);
+    until_fenced(&two.a);
+    let said = two.b.member.until_leads();
+    assert_eq!(said["epoch"], epoch, "{said:#}");
+    two.assert_sound();
+}
+
+#[test]
+fn a_primary_that_somebody_reverts_hands_over() {
+    let mut two = Two::start();
+    let clients = two.clients();
+    clients.until_acknowledges(0);
+    done(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
+    clients.until_acknowledges(1);
+    two.a.member.until_follows();
+    two.b.member.until_has_candidate();
+    // CloudNativePG demotes it, as it is told.
+    two.b.patch(json!({ "spec": { "replica": { "primary": "pg-a", "source": "pg-a" } } }));
+    clients.until_acknowledges(0);
+    two.a.member.until_leads();
+    two.b.member.until_follows();
+    clients.assert_one_after_the_other(&[0, 1, 0]);
     two.assert_sound();
 }
