@@ -172,13 +172,20 @@ pub fn page(view: &View) -> String {
         ));
     }
     lines.extend(synchronous(&view.synchronous));
-    if let Some(PauseView { reason, by, ends }) = &view.paused {
-        let until = if *ends { "for a time" } else { "until `harmony-agent resume`" };
+    if let Some(PauseView { reason, by, ends, ends_in_seconds }) = &view.paused {
+        let until = match (ends, ends_in_seconds) {
+            (_, Some(left)) => format!("for {left:.0} s more"),
+            (true, None) => "for a time".to_owned(),
+            (false, None) => "until `harmony-agent resume`".to_owned(),
+        };
         lines.push(format!("PAUSED {until}: {reason} ({by})"));
     }
     if let Some(Order { wish, to, by, not_before, .. }) = &view.order {
         let to = to.as_ref().map_or_else(String::new, |to| format!(" to {to}"));
-        let when = if not_before.is_some() { ", at its time" } else { "" };
+        let when = match (not_before, view.order_due_in_seconds) {
+            (Some(_), Some(left)) => format!(", in {left:.0} s"),
+            (Some(_) | None, _) => String::new(),
+        };
         lines.push(format!("ASKED FOR: {}{to}{when} ({by})", wish.name()));
     }
     if let Some(Answer { text, .. }) = &view.answer {

@@ -278,16 +278,31 @@ pub fn candidate(
     let kept_out = cluster.is_some_and(|cluster| {
         cluster.drained.contains(member) || cluster.has_removed(member, &heartbeat.boot)
     });
-    let ready = heartbeat.status == State::ReplicaWatching && heartbeat.ineligible.is_none();
+    let willing = !is_never_promoted(member, cluster) && heartbeat.ineligible.is_none();
+    let ready = heartbeat.status == State::ReplicaWatching && willing;
     let near = heartbeat.site.as_ref().is_some_and(|own| site(lease, cluster) == Some(own));
     (ready && !holds && !kept_out).then(|| Candidate {
         member: member.clone(),
         timeline: heartbeat.database.timeline,
         lsn: heartbeat.database.lsn,
-        priority: heartbeat.priority,
+        priority: preference(member, heartbeat, cluster),
         synchronous: lease.is_some_and(|lease| lease.synchronous.contains(member)),
         near,
     })
+}
+
+/// A member's preference. What a person set for it counts from then on, before it has read of it itself.
+pub fn preference(member: &MemberId, heartbeat: &Heartbeat, cluster: Option<&ClusterState>) -> u8 {
+    preference_set(member, cluster).unwrap_or(heartbeat.priority)
+}
+
+/// A person has set that the member never takes over.
+pub fn is_never_promoted(member: &MemberId, cluster: Option<&ClusterState>) -> bool {
+    preference_set(member, cluster) == Some(0)
+}
+
+fn preference_set(member: &MemberId, cluster: Option<&ClusterState>) -> Option<u8> {
+    cluster?.settings.priorities.get(member).copied()
 }
 
 /// Why a member that is not the primary would not take over, by what the store shows of it; `None` when it
@@ -301,6 +316,9 @@ pub fn why_not(
     let Some(heartbeat) = heartbeat else { return Some("has not reported".to_owned()) };
     if cluster.is_some_and(|cluster| cluster.drained.contains(member)) {
         return Some(WhyNot::Drained(member.clone()).to_string());
+    }
+    if is_never_promoted(member, cluster) {
+        return Some(WhyNot::NeverPromote.to_string());
     }
     if silent {
         return Some("silent; see to its agent".to_owned());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::agent::{Agent, Workflow};
-use super::candidate::{self, Candidate};
+use super::candidate::{self, Candidate, WhyNot};
 use super::event::{Alarm, Observation, Reason, State, Transition, WatchdogStatus};
 use super::ids::{Epoch, Incarnation, MemberId, Revision, Site, SystemId};
 use super::order::{Answer, Order, Pause};
@@ -11,7 +11,7 @@ use super::records::{Address, ClusterSettings, Position};
 use super::replica::{Takeover, takeover};
 use super::shared::Shared;
 use super::synchronous::{Requirement, SynchronousMode};
-use super::time::Instant;
+use super::time::{Instant, StoreTime};
 use super::timing::Timing;
 
 /// See the module's documentation.
@@ -55,8 +55,12 @@ pub struct Status {
     pub synchronous: SynchronousStatus,
     /// The pause, while it holds.
     pub paused: Option<Pause>,
+    /// How long it still holds, if it ends by itself.
+    pub pause_ends: Option<Duration>,
     /// The change that a person asked for, while it is open.
     pub order: Option<Order>,
+    /// How long it is until its time has come, if one was named.
+    pub order_due: Option<Duration>,
     /// What became of the latest one.
     pub answer: Option<Answer>,
     /// What a person set for all members.
@@ -162,7 +166,7 @@ impl Agent {
             database: cx.database.clone(),
             watchdog: cx.watchdog,
             members: self.members(),
-            line: cx.line(),
+            line: if view.paused().is_some() { Vec::new() } else { cx.line() },
             failover_timeout: cx.policy.failover_timeout(
                 view.lease().map_or(cx.policy.lease_duration, |lease| lease.lease_duration),
             ),
@@ -178,7 +182,9 @@ impl Agent {
             paused: cluster
                 .and_then(|it| it.paused.clone())
                 .filter(|it| it.holds(view.store_now())),
+            pause_ends: self.until(cluster.and_then(|it| it.paused.as_ref()?.until)),
             order: cluster.and_then(|it| it.order.clone()),
+            order_due: self.until(cluster.and_then(|it| it.order.as_ref()?.not_before)),
             answer: cluster.and_then(|it| it.answer.clone()),
             settings: cluster.map(|it| it.settings.clone()).unwrap_or_default(),
             timing: Timing::of(&cx.policy),
@@ -186,6 +192,11 @@ impl Agent {
             last_transition: self.last_transition.clone(),
             stale_completions: cx.stale_completions,
         }
+    }
+
+    /// How long it is until `then`, by the store's clock as last seen.
+    fn until(&self, then: Option<StoreTime>) -> Option<Duration> {
+        then?.since(self.shared.view.store_now()?)
     }
 
     fn lease_status(&self) -> Option<LeaseStatus> {
@@ -225,6 +236,7 @@ impl Agent {
         }
         let line = cx.line();
         let in_line = |member: &MemberId| line.iter().any(|candidate| candidate.member == *member);
+        let paused = cx.view.paused().map(|why| WhyNot::Paused(why.to_owned()).to_string());
         let silent_after = cx.policy.lease_duration + cx.longest_gap();
         for (member, heartbeat) in cx.view.heartbeats() {
             let removed = cluster.is_some_and(|it| it.has_removed(member, &heartbeat.boot));
@@ -241,10 +253,10 @@ impl Agent {
                 database: heartbeat.database,
                 lag: heartbeat.lag,
                 streaming: heartbeat.streaming,
-                priority: heartbeat.priority,
+                priority: candidate::preference(member, heartbeat, cluster),
                 site: heartbeat.site.clone(),
                 drained: drained(member),
-                ineligible: if in_line(member) { None } else { why() },
+                ineligible: if in_line(member) { paused.clone() } else { why() },
                 age,
                 address: heartbeat.address.clone(),
             });
@@ -258,6 +270,9 @@ impl Agent {
     fn explain_takeover(&self) -> String {
         let cx = &self.shared;
         if self.workflow().and_then(Workflow::held).is_some() {
+            if let Some(why) = cx.view.paused() {
+                return format!("nobody would take over: {}", WhyNot::Paused(why.to_owned()));
+            }
             let heir = cx.line().into_iter().find(|candidate| candidate.member != cx.id.member);
             return match (heir, cx.view.lease()) {
                 (Some(heir), Some(lease)) => format!(

@@ -61,6 +61,9 @@ pub struct View {
     /// The change of primary that a person asked for, while it is open.
     #[serde(default)]
     pub order: Option<Order>,
+    /// Seconds until its time has come, by the store's clock, if one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_due_in_seconds: Option<f64>,
     /// What became of the latest one.
     #[serde(default)]
     pub answer: Option<Answer>,
@@ -111,7 +114,7 @@ pub struct ProgressView {
 }
 
 /// A pause of automatic transitions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PauseView {
     /// Why.
     pub reason: String,
@@ -119,6 +122,9 @@ pub struct PauseView {
     pub by: String,
     /// It ends by itself.
     pub ends: bool,
+    /// Seconds until then, by the store's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_in_seconds: Option<f64>,
 }
 
 /// Something that is read, but not obeyed.

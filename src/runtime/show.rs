@@ -82,8 +82,10 @@ pub fn view(setting: &Setting, status: &Status, store: StoreView, now: Instant) 
             reason: pause.reason.clone(),
             by: pause.by.clone(),
             ends: pause.until.is_some(),
+            ends_in_seconds: status.pause_ends.map(|left| left.as_secs_f64()),
         }),
         order: status.order.clone(),
+        order_due_in_seconds: status.order_due.map(|left| left.as_secs_f64()),
         answer: status.answer.clone(),
         alarms: status.alarms.clone(),
         not_obeyed: status

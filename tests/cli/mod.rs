@@ -80,6 +80,7 @@ fn primary_view() -> View {
         synchronous: Default::default(),
         paused: None,
         order: None,
+        order_due_in_seconds: None,
         answer: None,
         alarms: vec![Alarm::NoCandidate],
         not_obeyed: vec![NotObeyed { what: "heartbeat.b".to_owned(), why: "no JSON".to_owned() }],

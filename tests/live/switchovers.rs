@@ -31,6 +31,7 @@ fn a_switchover_withdrawn_or_interrupted_by_a_death_ends_with_one_primary_that_h
     clients.until_acknowledges(0);
 
     withdraw_an_appointed_one(&a, &b);
+    nothing_is_stopped_for_a_target_that_is_frozen(&a, &b);
     the_target_dies(&place, &a, &mut b);
     clients.until_acknowledges(0);
     b.start();
@@ -53,12 +54,7 @@ fn a_switchover_withdrawn_or_interrupted_by_a_death_ends_with_one_primary_that_h
     assert_fails(&ask(&b, &["failback", "--yes"]), 75, &["refused", "higher priority"]);
     until_named(&a, "b");
 
-    let begun = a.log().matches("\"to\":\"primary_yielding\"").count();
-    let log = a.dir.join("agent.log");
-    let yields = || {
-        let log = std::fs::read_to_string(&log).unwrap();
-        log.matches("\"to\":\"primary_yielding\"").count() > begun
-    };
+    let yields = until_yields(&a);
     the_old_primary_s_agent_dies(&mut a, &b, yields);
     clients.until_acknowledges(1);
     let acknowledged = clients.count(0) + clients.count(1);
@@ -76,11 +72,35 @@ fn withdraw_an_appointed_one(a: &Member, b: &Member) {
     assert_eq!((&status["epoch"], &status["order"]), (&json!(1), &json!(null)), "{status:#}");
 }
 
+/// Whether a member has begun to hand over since.
+fn until_yields(member: &Member) -> impl Fn() -> bool + use<> {
+    let log = member.dir.join("agent.log");
+    let times = move || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        log.matches("\"to\":\"primary_yielding\"").count()
+    };
+    let before = times();
+    move || times() > before
+}
+
+/// What it said before the order does not count.
+fn nothing_is_stopped_for_a_target_that_is_frozen(a: &Member, b: &Member) {
+    let yields = until_yields(a);
+    b.signal(Signal::STOP);
+    assert_fails(&ask(a, &["switchover", "--to", "b", "--yes"]), 75, &["b has not been heard of"]);
+    b.signal(Signal::CONT);
+    assert!(!yields(), "{}", a.log());
+    assert_eq!(a.until_leads()["epoch"], 1);
+    until_named(a, "b");
+}
+
 /// It freezes, so that it does not take what is released to it, and then it is gone.
 fn the_target_dies(place: &Place, a: &Member, b: &mut Member) {
-    b.signal(Signal::STOP);
+    let yields = until_yields(a);
     let ended = std::thread::scope(|scope| {
         let asked = scope.spawn(|| ask(a, &["switchover", "--to", "b", "--yes"]));
+        catch("it is on the way", yields);
+        b.signal(Signal::STOP);
         catch("the lease is released to it", || record(place, "lease")["released"]["to"] == "b");
         power_off(b);
         asked.join().unwrap()

@@ -28,6 +28,33 @@ async fn after_a_clean_hand_over_a_start_is_enough() {
     assert_eq!(done, Done::Rejoined { by: "start" });
 }
 
+/// A standby's control file names the timeline it came from until its next restartpoint.
+#[tokio::test]
+async fn to_and_fro_within_a_checkpoint_needs_no_rewind_and_loses_nothing() {
+    let scene = Scene::new();
+    let (a, b) = pair(&scene).await;
+    let (mut old, mut new) = (&a, &b);
+    for round in 1..=4 {
+        old.query(&format!("insert into t values ({round})")).await;
+        old.fence(5_000, 5_000).await;
+        if round % 2 == 0 {
+            new.done(Action::Promote).await;
+        }
+        // Begun while the new one is still a standby, in every other round.
+        let rejoined = old.done(Action::Rejoin { upstream: new.upstream() });
+        let done = if round % 2 == 0 {
+            rejoined.await
+        } else {
+            tokio::join!(rejoined, new.done(Action::Promote)).0
+        };
+        assert_eq!(done, Done::Rejoined { by: "start" }, "round {round}");
+        old.until_has_all_of(new).await;
+        (old, new) = (new, old);
+    }
+    assert!(a.left().is_empty() && b.left().is_empty(), "nothing was written that is not there");
+    assert_eq!(a.query("select count(*) from t").await, "4");
+}
+
 #[tokio::test]
 async fn what_the_new_primary_does_not_have_is_rewound() {
     let scene = Scene::new();

@@ -1,11 +1,11 @@
 //! What a person asked for, as the primary and the replicas act on it.
 
 use super::Shared;
-use crate::core::candidate::{Candidate, Wanted, WhyNot};
+use crate::core::candidate::{Candidate, Wanted, WhyNot, is_never_promoted};
 use crate::core::event::{Process, Reason, State};
 use crate::core::ids::{Epoch, MemberId};
 use crate::core::order::{Answer, Order, Refusal, Wish};
-use crate::core::records::{Heartbeat, Lease};
+use crate::core::records::{Heartbeat, Lease, Slot};
 
 /// What the holder does about an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,11 @@ impl Shared {
         }
         let answer =
             |done, text| Some(Verdict::Answer(Answer { id: order.id.clone(), done, text }));
-        match self.successor(order) {
+        let successor = self.successor(order);
+        if self.judged_too_early(order, &successor) {
+            return None;
+        }
+        match successor {
             Err(refusal) => answer(false, refusal.to_string()),
             Ok(to) if order.rehearsal => {
                 answer(true, format!("{to} would take over, {} bytes behind", self.behind(&to)))
@@ -92,6 +96,31 @@ impl Shared {
         Ok(to)
     }
 
+    /// What was judged by is of before the order, so that the member may have died since, or have read of
+    /// something that changes its mind. Whoever does not report again counts as silent in the end.
+    fn judged_too_early(&self, order: &Order, successor: &Result<MemberId, Refusal>) -> bool {
+        let ordered = self.view.cluster_slot().revision();
+        let old = |member: &MemberId| {
+            let reported = self.view.heartbeat_slot(member).and_then(Slot::revision);
+            reported < ordered && self.is_heard(member)
+        };
+        match (successor, &order.to) {
+            (Ok(to), _) => old(to),
+            (Err(Refusal::Ineligible(..) | Refusal::NotWatching(..)), Some(to)) => old(to),
+            (Err(Refusal::Nobody | Refusal::NobodyPreferred), None) => {
+                let others = self.view.heartbeats().filter(|(it, _)| **it != self.id.member);
+                others.into_iter().any(|(member, _)| old(member))
+            }
+            (Err(_), _) => false,
+        }
+    }
+
+    /// A member's heartbeat has changed lately.
+    fn is_heard(&self, member: &MemberId) -> bool {
+        let silent_after = self.policy.lease_duration + self.longest_gap();
+        self.view.heartbeat_age(member, self.now).is_some_and(|age| age <= silent_after)
+    }
+
     /// Whether a member could be handed over to now, as the primary knows.
     pub(in crate::core) fn could_succeed(&self, to: &MemberId) -> Result<(), Refusal> {
         if *to == self.id.member {
@@ -106,9 +135,11 @@ impl Shared {
         if self.view.cluster().is_some_and(|cluster| cluster.drained.contains(to)) {
             return Err(Refusal::Drained(to.clone()));
         }
-        let silent_after = self.policy.lease_duration + self.longest_gap();
-        if self.view.heartbeat_age(to, self.now).is_none_or(|age| age > silent_after) {
+        if !self.is_heard(to) {
             return Err(Refusal::Silent(to.clone()));
+        }
+        if is_never_promoted(to, self.view.cluster()) {
+            return Err(Refusal::Ineligible(to.clone(), WhyNot::NeverPromote.to_string()));
         }
         if heartbeat.status != State::ReplicaWatching {
             return Err(Refusal::NotWatching(to.clone(), heartbeat.status));

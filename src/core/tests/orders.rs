@@ -1,7 +1,9 @@
 //! What a person asks for: another primary.
 
 use super::bench::*;
-use crate::core::event::{Action, Event, Observation, Process, Reason, ShutdownMode, State};
+use crate::core::event::{
+    Action, Effect, Event, Observation, Process, Reason, ShutdownMode, State, StoreWrite,
+};
 use crate::core::ids::{Epoch, Lsn};
 use crate::core::order::{Answer, Order, Wish};
 use crate::core::policy::Policy;
@@ -35,14 +37,30 @@ pub(super) fn ordered(order: Order, b: impl FnOnce(&mut Heartbeat)) -> Bench {
     bench
 }
 
-/// Changes the description of the cluster as a person would, and has it read.
+/// Changes the description of the cluster as a person would, and has it read when every member has
+/// reported since.
 pub(super) fn give(bench: &mut Bench, change: impl FnOnce(&mut ClusterState)) {
+    put(bench, change);
+    bench.store.all_report_again();
+    bench.step(Event::Changed);
+    bench.read();
+}
+
+fn put(bench: &mut Bench, change: impl FnOnce(&mut ClusterState)) {
     bench.store.put_cluster(&identity("a", 1), |cluster| {
         cluster.epoch = Epoch(6);
         change(cluster);
     });
-    bench.step(Event::Changed);
-    bench.read();
+}
+
+/// What the primary is writing down as its answer.
+fn answered(bench: &Bench) -> Option<Answer> {
+    bench.open.iter().find_map(|effect| match effect {
+        Effect::Write(_, StoreWrite { record: Record::ClusterState(cluster), .. }, _) => {
+            cluster.answer.clone()
+        }
+        _ => None,
+    })
 }
 
 /// What the primary answered, once it has written it down.
@@ -137,8 +155,98 @@ fn a_target_that_fell_silent_is_refused() {
         bench.read();
         bench.settle();
     }
-    give(&mut bench, |cluster| cluster.order = Some(to_b()));
+    put(&mut bench, |cluster| cluster.order = Some(to_b()));
+    bench.step(Event::Changed);
+    bench.read();
     assert!(answer(&mut bench).text.contains("not been heard of"));
+}
+
+/// It may have died since it last reported: nothing is stopped for it before it has reported again.
+#[test]
+fn a_target_is_judged_by_what_it_says_after_the_order() {
+    for named in [Some("b"), None] {
+        let mut bench = Bench::healthy();
+        bench.store.put_heartbeat(&identity("b", 1), |_| {});
+        bench.read();
+        bench.settle();
+        bench.read();
+        put(&mut bench, |cluster| cluster.order = Some(order(Wish::Switchover, named)));
+        bench.step(Event::Changed);
+        for _ in 0..3 {
+            bench.read();
+            assert_eq!(bench.agent.state(), State::PrimaryHealthy, "{named:?}");
+            assert_eq!(answered(&bench), None);
+            bench.advance_ms(1_000);
+            bench.apply(&Key::Lease);
+        }
+        bench.store.all_report_again();
+        bench.read();
+        assert_eq!(bench.became(), Some((State::PrimaryYielding, Reason::Switchover)));
+    }
+}
+
+/// And refused when it does not any more.
+#[test]
+fn a_target_that_does_not_report_after_the_order_is_refused_as_silent() {
+    let mut bench = Bench::healthy();
+    bench.store.put_heartbeat(&identity("b", 1), |_| {});
+    bench.read();
+    bench.settle();
+    bench.read();
+    put(&mut bench, |cluster| cluster.order = Some(to_b()));
+    bench.step(Event::Changed);
+    for _ in 0..30 {
+        bench.read();
+        if let Some(answer) = answered(&bench) {
+            assert!(answer.text.contains("not been heard of"), "{answer:?}");
+            return;
+        }
+        bench.settle();
+        bench.advance_ms(1_000);
+        bench.apply(&Key::Lease);
+    }
+    panic!("never answered");
+}
+
+/// Right after `resume`, and whatever else it takes in with its next look at the store.
+#[test]
+fn what_a_target_said_before_the_order_does_not_refuse_it() {
+    for to in [Some("b"), None] {
+        let mut bench = Bench::healthy();
+        bench.store.put_heartbeat(&identity("b", 1), |b| {
+            b.ineligible = Some("automatic transitions are paused: x".to_owned());
+        });
+        bench.read();
+        bench.settle();
+        bench.read();
+        put(&mut bench, |cluster| cluster.order = Some(order(Wish::Switchover, to)));
+        bench.step(Event::Changed);
+        bench.read();
+        assert_eq!(answered(&bench), None);
+        bench.store.put_heartbeat(&identity("b", 1), |_| {});
+        bench.advance_ms(1_000);
+        bench.apply(&Key::Lease);
+        bench.read();
+        assert_eq!(bench.became(), Some((State::PrimaryYielding, Reason::Switchover)), "{to:?}");
+    }
+}
+
+#[test]
+fn a_priority_that_was_set_counts_before_its_member_has_read_it() {
+    for (set, refused) in [(0, true), (3, false)] {
+        let mut bench = Bench::healthy();
+        bench.store.put_heartbeat(&identity("b", 1), |_| {});
+        bench.read();
+        bench.settle();
+        bench.read();
+        give(&mut bench, |cluster| {
+            cluster.order = Some(to_b());
+            cluster.settings.priorities.insert(member("b"), set);
+        });
+        assert_eq!(bench.agent.state() == State::PrimaryHealthy, refused, "{set}");
+        assert!(!refused || answer(&mut bench).text.contains("priority is 0"));
+        assert!(!refused || bench.agent.status().line.is_empty());
+    }
 }
 
 #[test]

@@ -71,7 +71,9 @@ impl Source {
             .client
             .query_one(
                 "select (select system_identifier::text from pg_control_system()), pg_is_in_recovery(),
-                   case when pg_is_in_recovery() then null
+                   case when pg_is_in_recovery()
+                        then (select left(max(name), 8) from pg_ls_dir('pg_wal', true, false) name
+                              where name ~ '^[0-9A-F]{8}\\.history$')
                         else left(pg_walfile_name(pg_current_wal_lsn()), 8) end,
                    (select timeline_id from pg_control_checkpoint())",
                 &[],
@@ -82,7 +84,9 @@ impl Source {
         let current: Option<&str> = row.try_get(2)?;
         let known: i32 = row.try_get(3)?;
         let current = current.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        let timeline = TimelineId(current.unwrap_or_else(|| known.unsigned_abs()));
+        // A standby's control file names an older timeline until its next restartpoint; the history of the
+        // one that it is on came with it, or is its own new one when it is being promoted.
+        let timeline = TimelineId(current.unwrap_or_default().max(known.unsigned_abs()));
         let mut source =
             Self { system, timeline, in_recovery: row.try_get(1)?, history: Vec::new(), session };
         if timeline.0 > 1 {

@@ -218,6 +218,19 @@ impl Store {
         self.put(key, Ok((Record::Heartbeat(heartbeat), header)));
     }
 
+    /// Every member says again what it said last.
+    pub(in crate::core::tests) fn all_report_again(&mut self) {
+        let said = self.slots.iter().filter(|(key, _)| matches!(key, Key::Heartbeat(_)));
+        let said: Vec<_> = said.map(|(key, slot)| (key.clone(), slot.0.clone())).collect();
+        for (key, value) in said {
+            let value = value.map(|(record, header)| {
+                let operation = format!("{}-again", header.operation);
+                (record, Header { operation, ..header })
+            });
+            self.put(key, value);
+        }
+    }
+
     pub(in crate::core::tests) fn remove(&mut self, key: &Key) {
         self.slots.remove(key);
     }
