@@ -64,7 +64,7 @@ fn what_others_would_start_again_is_kept_down_by_its_port_until_it_is_released()
         if holds {
             eventually("the port is held", || !is_free());
             postgres.launch();
-            eventually("it does not come up", || postgres.is_dead());
+            eventually("it does not come up", || postgres.has_ended());
         }
         let released = agent.ask(Order::Release(Epoch(4)));
         assert_eq!(released.answer, Answer::Done);

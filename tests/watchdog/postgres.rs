@@ -79,6 +79,11 @@ impl Postgres {
         self.server = Some(command.spawn().unwrap());
     }
 
+    /// What was launched has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.server.as_mut().is_none_or(|server| server.try_wait().unwrap().is_some())
+    }
+
     pub fn answers(&self) -> bool {
         status(self.psql("SELECT 1").stdout(Stdio::null()).stderr(Stdio::null()))
     }

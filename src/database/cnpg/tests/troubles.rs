@@ -95,6 +95,42 @@ async fn a_server_that_is_gone_is_silence() {
 }
 
 #[tokio::test]
+async fn it_is_spoken_to_by_tls_with_the_authority_of_the_file() {
+    within(async {
+        let dir = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let ca_file = dir.path().join("ca.crt");
+        std::fs::write(&ca_file, certificate.self_signed(&key).unwrap().pem()).unwrap();
+        let token_file = dir.path().join("token");
+        std::fs::write(&token_file, "token").unwrap();
+        let access = |port: u16| super::super::Access {
+            cluster: "pg".to_owned(),
+            namespace: Some("db".to_owned()),
+            url: Some(format!("https://127.0.0.1:{port}")),
+            token_file: Some(token_file.clone()),
+            ca_file: Some(ca_file.clone()),
+            timeout: Duration::from_millis(500),
+        };
+        // Who speaks no TLS is not understood, and nothing breaks.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ =
+                    tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 200 OK\r\n\r\n")
+                        .await;
+            }
+        });
+        let api = super::super::api::Api::new(&access(port)).unwrap();
+        assert!(matches!(api.read().await, Err(Trouble::Silent(_))));
+        std::fs::remove_file(&ca_file).unwrap();
+        assert!(super::super::api::Api::new(&access(port)).is_err(), "no authority, no connection");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_trying_again_would_not_change_is_refused_at_once() {
     within(async {
         for (say, words) in [
