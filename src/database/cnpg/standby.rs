@@ -116,21 +116,21 @@ async fn become_standby(
     // From here on only a standby's data opens it.
     shared.part.wants(Want::Fenced);
     fenced(shared, cancel).await?;
-    let member = &shared.member;
-    shared.change(|cluster| role::demotion(cluster, member, to), cancel).await?;
-    // The annotation keeps it down until it is a standby, and then nothing must be in its way.
+    // The annotation keeps it down until it is a standby, which comes up at once: its port has to be
+    // free before anybody is asked for that.
     shared.part.wants(Want::Leaving);
+    kept(shared).await?;
+    let member = &shared.member;
+    let asked = shared.change(|cluster| role::demotion(cluster, member, to), cancel).await;
+    if let Err(Failure::Refused(_)) = &asked {
+        shared.part.wants(Want::Fenced);
+    }
+    asked?;
     let mut since = None;
     let mut looked = None;
     loop {
         pause(POLL, cancel).await?;
-        let part = Arc::clone(shared);
-        let standby = blocking(move || {
-            let cluster = part.last_read().map(|read| read.cluster);
-            // Gives the port back as soon as it can be nothing but a standby.
-            Ok(part.part.keep(cluster.as_deref()).is_standby())
-        })
-        .await?;
+        let standby = kept(shared).await?.is_standby();
         if looked.is_some_and(|looked: Instant| looked.elapsed() < LOOK) {
             continue;
         }
@@ -149,6 +149,13 @@ async fn become_standby(
             }
         }
     }
+}
+
+/// Holds the port or gives it back, as it has to be now; what is here.
+async fn kept(shared: &Arc<Shared>) -> Step<Data> {
+    let part = Arc::clone(shared);
+    let cluster = shared.last_read().map(|read| read.cluster);
+    blocking(move || Ok(part.part.keep(cluster.as_deref()))).await
 }
 
 /// The end of the log of a primary that is down and ended cleanly.
