@@ -95,17 +95,16 @@ mod tests {
     fn what_was_replayed_beyond_the_fork_has_left() {
         let wal = tempfile::tempdir().unwrap();
         assert_eq!(left(wal.path(), &seen(1, 9)), None, "nobody told of another timeline");
-        std::fs::write(wal.path().join("00000002.history"), "1\t0/5\tno recovery target\n")
-            .unwrap();
+        fs::write(wal.path().join("00000002.history"), "1\t0/5\tno recovery target\n").unwrap();
         assert_eq!(left(wal.path(), &seen(1, 5)), None);
         assert_eq!(left(wal.path(), &seen(1, 6)), Some((TimelineId(2), Lsn(5))));
         assert_eq!(left(wal.path(), &seen(2, 9)), None, "it is on that one");
         let text = "1\t0/5\tx\n\n2\t0/8\tx\n";
-        std::fs::write(wal.path().join("00000003.history"), text).unwrap();
+        fs::write(wal.path().join("00000003.history"), text).unwrap();
         assert_eq!(left(wal.path(), &seen(1, 5)), None);
         assert_eq!(left(wal.path(), &seen(2, 9)), Some((TimelineId(3), Lsn(8))));
-        std::fs::write(wal.path().join("0000000G.history"), "rubbish").unwrap();
-        std::fs::write(wal.path().join("00000004.history"), "rubbish").unwrap();
+        fs::write(wal.path().join("0000000G.history"), "rubbish").unwrap();
+        fs::write(wal.path().join("00000004.history"), "rubbish").unwrap();
         assert_eq!(left(wal.path(), &seen(2, 9)), None, "what cannot be read proves nothing");
     }
 }

@@ -79,7 +79,9 @@ const STATUS: [&str; 30] = [
 
 /// Takes out what nobody knows, and says what breaks the schema.
 pub(crate) fn check(object: &mut Value) -> Result<(), Failure> {
-    prune(&mut object["spec"]["replica"], &REPLICA);
+    if let Some(replica) = object.pointer_mut("/spec/replica") {
+        prune(replica, &REPLICA);
+    }
     prune(&mut object["status"], &STATUS);
     for (name, value) in object["metadata"]["annotations"].as_object().into_iter().flatten() {
         if !value.is_string() {
