@@ -49,6 +49,15 @@ impl Data {
             Self::None | Self::Running | Self::Primary => false,
         }
     }
+
+    /// The same, without what lives of it.
+    fn when_down(self) -> Self {
+        match self {
+            Self::Running => Self::Primary,
+            Self::RunningStandby => Self::Standby,
+            Self::None | Self::Standby | Self::Primary => self,
+        }
+    }
 }
 
 /// What would come up if it were started now.
@@ -144,7 +153,10 @@ impl Part {
     /// block.
     pub(super) fn keep(&self, cluster: Option<&Cluster>) -> Data {
         let data = self.data();
-        match data {
+        let mut hold = self.lock();
+        // While we hold its port nothing runs: what lives starts in vain, and ends.
+        let there = if hold.is_some() { data.when_down() } else { data };
+        match there {
             Data::Running => {
                 self.learn();
                 self.wants_instead(Want::Held, Want::Free);
@@ -152,14 +164,13 @@ impl Part {
             Data::RunningStandby => self.learn(),
             Data::None | Data::Standby | Data::Primary => {}
         }
-        let comes = comes_up(data, cluster);
+        let comes = comes_up(there, cluster);
         let became_standby = cluster.is_some_and(Cluster::is_replica) && data.is_standby();
         if became_standby {
             self.wants_instead(Want::Fenced, Want::Held);
             self.wants_instead(Want::Leaving, Want::Held);
         }
         // What is wanted now, not before the look: whoever wants it open gives the port back after that.
-        let mut hold = self.lock();
         if is_to_be_held(self.want(), comes, cluster.is_some_and(mark::covers)) {
             self.take(&mut hold);
         } else {

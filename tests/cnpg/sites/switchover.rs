@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::super::double::cluster::Cluster;
 use super::site::{Site, Two};
 use crate::live::checks::count;
-use crate::live::cluster::PATIENCE;
+use crate::live::cluster::{PATIENCE, until};
 
 /// How a token begins that the double gives out: base64 of `{"databaseSystemId`.
 const TOKEN: &str = "eyJkYXRhYmFzZVN5c3RlbUlk";
@@ -92,6 +92,11 @@ fn hand_over(old: &Site, new: &Site, store: &Connection) {
     let said = order.wait().unwrap();
     let log = fs::read_to_string(old.member.dir.join("order.log")).unwrap();
     assert!(said.success(), "{log}");
+    // CloudNativePG restarts what it promoted; whoever follows is without it for a moment.
+    until("it was restarted", || {
+        let mode = new.member.sql("show archive_mode")?;
+        (mode == "on").then_some(()).ok_or(mode)
+    });
     new.member.until_leads();
     old.member.until_follows();
     new.member.until_has_candidate();
