@@ -99,6 +99,10 @@ fn hand_over(old: &Site, new: &Site, store: &Connection) {
     });
     new.member.until_leads();
     old.member.until_follows();
+    new.member.until("its sender serves the other one", |status| {
+        let standbys = status["database"]["standbys"].as_array().cloned().unwrap_or_default();
+        standbys.iter().any(|standby| standby[0] == old.name)
+    });
     new.member.until_has_candidate();
     for site in [old, new] {
         assert_eq!(site.fence(), None, "{:#}", site.cluster());

@@ -81,7 +81,9 @@ async fn the_operator_fails_over_from_a_machine_that_is_gone() {
     let began = Instant::now();
     site.pod("pg-a-1").knobs().node_down = true;
     site.until("pg-a", |cluster| cluster.text("/status/phase") == "Failing over").await;
-    assert!(began.elapsed() >= 2 * SECONDS, "forty seconds of theirs");
+    // Forty seconds of theirs, from its last sign, which may be ten old.
+    let elapsed = began.elapsed();
+    assert!(elapsed >= 3 * SECONDS / 2, "{elapsed:?}");
     site.until("pg-a", |cluster| cluster.current() == "pg-a-2").await;
     site.until_says("pg-a-2", "select pg_is_in_recovery()", "f").await;
     site.pod("pg-a-1").knobs().node_down = false;
