@@ -1,8 +1,9 @@
 //! Fences that others lift, and fences of others.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::super::double::cluster::FENCE;
 use super::site::{Site, Two};

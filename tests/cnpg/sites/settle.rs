@@ -1,6 +1,8 @@
 //! What every mix of faults has to end in, and the dice for it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::kills::leads;
 use super::site::{Site, Two};

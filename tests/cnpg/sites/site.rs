@@ -256,8 +256,8 @@ impl Site {
 
     /// For so long PostgreSQL takes nobody's writes.
     pub(super) fn assert_silent(&self, time: Duration) {
-        let end = std::time::Instant::now() + time;
-        while std::time::Instant::now() < end {
+        let end = tokio::time::Instant::now() + time;
+        while tokio::time::Instant::now() < end {
             assert!(!self.member.is_writable(), "{} is writable\n{}", self.name, self.member.log());
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::super::double::cluster::Cluster;
 use super::site::{Site, Two};
