@@ -140,6 +140,25 @@ pub enum Refusal {
     NobodyPreferred,
 }
 
+impl Refusal {
+    /// It may be over in a moment, without anybody doing anything: a standby attaches, or catches up.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NotWatching(..)
+            | Self::Ineligible(..)
+            | Self::NotStreaming(_)
+            | Self::LagsBehind { .. }
+            | Self::Nobody
+            | Self::NobodyPreferred => true,
+            Self::Paused(_)
+            | Self::Itself
+            | Self::Unknown { .. }
+            | Self::Drained(_)
+            | Self::Silent(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -138,6 +138,12 @@ impl Policy {
         self.fence_timeout / 4
     }
 
+    /// How long the primary waits for what a member lacks that a person wants in its place, before it
+    /// refuses it.
+    pub fn order_patience(&self) -> Duration {
+        self.heartbeat_interval * 2
+    }
+
     /// Time a candidate lets pass without a sign of a holder that published `lease_duration`.
     pub fn failover_timeout(&self, lease_duration: Duration) -> Duration {
         lease_duration + self.safety_margin

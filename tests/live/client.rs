@@ -189,7 +189,12 @@ impl Pinned {
         let turns = self.turns();
         for three in turns.windows(3) {
             let between = three[2].1 - three[0].2;
-            assert!(between > TWO_CHANGES, "{between:?} for two changes: {turns:?}");
+            let told = || self.logs.iter().map(|log| fs::read_to_string(log).unwrap_or_default());
+            assert!(
+                between > TWO_CHANGES,
+                "{between:?} for two changes: {turns:?}\n{}",
+                told().collect::<Vec<_>>().join("\n")
+            );
         }
     }
 

@@ -54,7 +54,8 @@ pub(in crate::cli) async fn follow(
 
 /// How long nothing may happen at all.
 fn patience(order: &Order, lease: &Lease, policy: &Policy) -> Duration {
-    let reaction = policy.heartbeat_interval * 2 + policy.heartbeat_timeout * 4;
+    let reaction =
+        policy.order_patience() + policy.heartbeat_interval * 2 + policy.heartbeat_timeout * 4;
     match order.wish {
         Wish::Failover { .. } => policy.failover_timeout(lease.lease_duration) * 2 + reaction,
         Wish::Switchover | Wish::Failback => {

@@ -28,6 +28,9 @@ pub(in crate::core) struct Healthy {
     /// The member that is preferred over this one, and since when it has been fit to take over.
     #[serde(default)]
     preferred: Option<(MemberId, Instant)>,
+    /// The order that is due, and since when it has been.
+    #[serde(default)]
+    due: Option<(String, Instant)>,
     /// What was said of the order that is open: it stands, whatever changes before it is in the store.
     #[serde(default)]
     answered: Option<Answer>,
@@ -44,6 +47,7 @@ impl Healthy {
             leaving: false,
             renewed: false,
             preferred: None,
+            due: None,
             answered: None,
         }
     }
@@ -115,7 +119,12 @@ impl Healthy {
         if let Some(said) = &self.answered {
             return Some(Verdict::Answer(said.clone()));
         }
-        let verdict = cx.verdict(self.held.epoch)?;
+        let due = cx.due_order(self.held.epoch)?.id.as_str();
+        if self.due.as_ref().is_none_or(|(known, _)| known != due) {
+            self.due = Some((due.to_owned(), cx.now));
+        }
+        let (_, known) = self.due.as_ref()?;
+        let verdict = cx.verdict(self.held.epoch, *known)?;
         if let Verdict::Answer(answer) = &verdict {
             self.answered = Some(answer.clone());
         }

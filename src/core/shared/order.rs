@@ -6,6 +6,7 @@ use crate::core::event::{Process, Reason, State};
 use crate::core::ids::{Epoch, MemberId};
 use crate::core::order::{Answer, Order, Refusal, Wish};
 use crate::core::records::{Heartbeat, Lease, Slot};
+use crate::core::time::Instant;
 
 /// What the holder does about an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,16 +18,19 @@ pub(in crate::core) enum Verdict {
 }
 
 impl Shared {
-    /// What the holder of `epoch` does about the order that is open, if one is and its time has come.
-    pub(in crate::core) fn verdict(&self, epoch: Epoch) -> Option<Verdict> {
+    /// The order that the holder of `epoch` has to do something about, if one is open and its time has come.
+    pub(in crate::core) fn due_order(&self, epoch: Epoch) -> Option<&Order> {
         let order = self.view.order(epoch).filter(|_| self.view_is_fresh())?;
-        if order.not_before > self.view.store_now() {
-            return None;
-        }
+        (order.not_before <= self.view.store_now()).then_some(order)
+    }
+
+    /// What the holder of `epoch` does about the order that is due, which it has known of since `known`.
+    pub(in crate::core) fn verdict(&self, epoch: Epoch, known: Instant) -> Option<Verdict> {
+        let order = self.due_order(epoch)?;
         let answer =
             |done, text| Some(Verdict::Answer(Answer { id: order.id.clone(), done, text }));
         let successor = self.successor(order);
-        if self.judged_too_early(order, &successor) {
+        if self.judged_too_early(order, &successor, known) {
             return None;
         }
         match successor {
@@ -97,15 +101,25 @@ impl Shared {
     }
 
     /// What was judged by is of before the order, so that the member may have died since, or have read of
-    /// something that changes its mind. Whoever does not report again counts as silent in the end.
-    fn judged_too_early(&self, order: &Order, successor: &Result<MemberId, Refusal>) -> bool {
+    /// something that changes its mind; or it lacks what it may have in a moment. Whoever does not report
+    /// again counts as silent in the end.
+    fn judged_too_early(
+        &self,
+        order: &Order,
+        successor: &Result<MemberId, Refusal>,
+        known: Instant,
+    ) -> bool {
         let ordered = self.view.cluster_slot().revision();
+        let known_for = self.now.since(known);
         let old = |member: &MemberId| {
             let reported = self.view.heartbeat_slot(member).and_then(Slot::revision);
             reported < ordered && self.is_heard(member)
         };
         match (successor, &order.to) {
             (Ok(to), _) => old(to),
+            (Err(refusal), _) if refusal.may_pass() && known_for < self.policy.order_patience() => {
+                true
+            }
             (Err(Refusal::Ineligible(..) | Refusal::NotWatching(..)), Some(to)) => old(to),
             (Err(Refusal::Nobody | Refusal::NobodyPreferred), None) => {
                 let others = self.view.heartbeats().filter(|(it, _)| **it != self.id.member);

@@ -63,19 +63,32 @@ fn answered(bench: &Bench) -> Option<Answer> {
     })
 }
 
-/// What the primary answered, once it has written it down.
-pub(super) fn answer(bench: &mut Bench) -> Answer {
-    for _ in 0..3 {
-        if let Some((_, write)) = bench.writing(&Key::ClusterState) {
-            let Record::ClusterState(cluster) = write.record else { panic!("no cluster state") };
-            assert_eq!(cluster.order, None, "an answered order is over");
-            return cluster.answer.expect("an answer");
+/// Time passes until the primary writes down its answer.
+fn until_answered(bench: &mut Bench) -> Answer {
+    let describes =
+        |it: &Effect| matches!(it, Effect::Write(_, write, _) if write.key == Key::ClusterState);
+    for _ in 0..6 {
+        if let Some(answer) = answered(bench) {
+            return answer;
+        }
+        // The admission of its members, which would be in the way of the answer.
+        if bench.open.iter().any(describes) {
+            bench.apply(&Key::ClusterState);
         }
         bench.advance_ms(1_000);
         bench.apply(&Key::Lease);
         bench.read();
     }
     panic!("no answer: {:?}", bench.open);
+}
+
+/// What the primary answered, once it has written it down.
+pub(super) fn answer(bench: &mut Bench) -> Answer {
+    let answer = until_answered(bench);
+    let (_, write) = bench.writing(&Key::ClusterState).unwrap();
+    let Record::ClusterState(cluster) = write.record else { panic!("no cluster state") };
+    assert_eq!(cluster.order, None, "an answered order is over");
+    answer
 }
 
 #[test]
@@ -228,6 +241,44 @@ fn what_a_target_said_before_the_order_does_not_refuse_it() {
         bench.apply(&Key::Lease);
         bench.read();
         assert_eq!(bench.became(), Some((State::PrimaryYielding, Reason::Switchover)), "{to:?}");
+    }
+}
+
+/// A standby that has just attached: its own word of that, or our sender's, may be a heartbeat away.
+#[test]
+fn what_a_target_lacks_it_may_have_two_heartbeats_later() {
+    type Change = fn(&mut Heartbeat);
+    let lacks: [Change; 4] = [
+        |b| b.streaming = false,
+        |b| b.status = State::ReplicaInitializing,
+        |b| b.database.lsn = Lsn(1),
+        |b| b.ineligible = Some("database unwell: Starting".to_owned()),
+    ];
+    for (to, lacks) in [Some("b"), None].into_iter().flat_map(|to| lacks.map(|it| (to, it))) {
+        let strict = Policy { maximum_lag_on_failover: 100, ..policy() };
+        let mut bench = Bench::healthy_with(strict);
+        bench.store.put_heartbeat(&identity("b", 1), lacks);
+        bench.step(Event::Observed(Observation {
+            // One that follows under another name: only its heartbeat tells of it.
+            standbys: vec![("walreceiver".to_owned(), Lsn(1))],
+            ..seen(Process::RunningPrimary)
+        }));
+        bench.read();
+        bench.settle();
+        give(&mut bench, |cluster| cluster.order = Some(order(Wish::Switchover, to)));
+        bench.advance_ms(1_000);
+        bench.apply(&Key::Lease);
+        bench.read();
+        assert_eq!(
+            (bench.agent.state(), answered(&bench)),
+            (State::PrimaryHealthy, None),
+            "{to:?}"
+        );
+        bench.store.put_heartbeat(&identity("b", 1), |_| {});
+        bench.step(Event::Changed);
+        bench.read();
+        let became = bench.became();
+        assert_eq!(became, Some((State::PrimaryYielding, Reason::Switchover)), "{to:?}");
     }
 }
 
@@ -434,7 +485,7 @@ fn a_shutdown_during_a_switchover_keeps_its_target() {
 #[test]
 fn what_was_answered_stays_answered_until_it_is_in_the_store() {
     let mut bench = ordered(to_b(), |b| b.streaming = false);
-    assert_eq!(bench.agent.state(), State::PrimaryHealthy);
+    assert!(!until_answered(&mut bench).done);
     // It streams while the answer is on its way.
     bench.store.put_heartbeat(&identity("b", 1), |_| {});
     bench.step(Event::Changed);

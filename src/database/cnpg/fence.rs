@@ -71,9 +71,7 @@ pub(super) async fn request(shared: &Shared) -> Step<Arc<Cluster>> {
 }
 
 fn requested(cluster: &Cluster, member: &MemberId, want: Want) -> Option<serde_json::Value> {
-    let annotations = Fence::of(cluster, member)
-        .set(member)
-        .filter(|_| matches!(want, Want::Fenced | Want::Leaving))?;
+    let annotations = Fence::of(cluster, member).set(member).filter(|_| want == Want::Fenced)?;
     Some(json!({ "metadata": { "annotations": annotations } }))
 }
 

@@ -77,11 +77,11 @@ pub(super) fn due(want: Want, data: Data, cluster: &Cluster, member: &MemberId) 
     let is_standby = data.is_standby() && cluster.is_replica() && !cluster.is_switching();
     let annotations = match want {
         Want::Open => fence.lift().or_else(|| fence.forget()),
-        Want::Held | Want::Fenced | Want::Leaving | Want::Free if is_standby => {
+        Want::Held | Want::Fenced | Want::Free if is_standby => {
             fence.lift().or_else(|| fence.forget())
         }
         // Also when it runs: somebody brought up what we stopped.
-        Want::Fenced | Want::Leaving => fence.set(member),
+        Want::Fenced => fence.set(member),
         Want::Held | Want::Free => fence.forget(),
     };
     let mut patch =

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::cluster::Cluster;
-use super::mark;
 use crate::database::server::Server;
 use crate::database::server::files::{Files, look_at_files};
 use crate::postmaster::port::{Hold, Listening};
@@ -17,9 +16,6 @@ pub(super) enum Want {
     Held,
     /// Down, until it is a standby's data.
     Fenced,
-    /// Down while CloudNativePG makes it a standby, which then comes up at once: by the annotation, and
-    /// by its port only when that is gone.
-    Leaving,
     /// Not said, but it was seen to run as a primary: it is not held back, and nothing of it is changed.
     Free,
     /// Up, as the primary.
@@ -168,10 +164,9 @@ impl Part {
         let became_standby = cluster.is_some_and(Cluster::is_replica) && data.is_standby();
         if became_standby {
             self.wants_instead(Want::Fenced, Want::Held);
-            self.wants_instead(Want::Leaving, Want::Held);
         }
         // What is wanted now, not before the look: whoever wants it open gives the port back after that.
-        if is_to_be_held(self.want(), comes, cluster.is_some_and(mark::covers)) {
+        if is_to_be_held(self.want(), comes) {
             self.take(&mut hold);
         } else {
             self.drop(&mut hold);
@@ -235,12 +230,11 @@ pub(super) fn comes_up(data: Data, cluster: Option<&Cluster>) -> Comes {
     }
 }
 
-/// Nobody may start it: what would come up may write, and we have not said that it may. `fenced`: the
-/// annotation is in place.
-pub(super) fn is_to_be_held(want: Want, comes: Comes, fenced: bool) -> bool {
+/// Nobody may start it: what would come up may write, and we have not said that it may. An annotation that
+/// is in place changes nothing: the instance manager may be about to start it, and read of it later.
+pub(super) fn is_to_be_held(want: Want, comes: Comes) -> bool {
     match (want, comes) {
         (Want::Open | Want::Free, _) | (_, Comes::Nothing | Comes::Standby) => false,
-        (Want::Leaving, Comes::Primary | Comes::Unknown) => !fenced,
         (Want::Held | Want::Fenced, Comes::Primary | Comes::Unknown) => true,
     }
 }

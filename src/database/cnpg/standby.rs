@@ -3,11 +3,12 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Cluster, External};
-use super::mark::Fence;
+use super::mark::{self, Fence};
 use super::part::{Data, Want};
 use super::promote::{asked, data, watched};
 use super::role::Demotion;
@@ -22,6 +23,14 @@ use crate::database::server::wait::pause;
 
 /// How often what is here is looked at.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How often the mark of a standby is looked for while CloudNativePG is making one: between the mark and the
+/// start of PostgreSQL, which then needs its port, are two answers of the API server.
+const SIGNAL: Duration = Duration::from_millis(5);
+
+/// A standby that may run and does not is started anew after so long: CloudNativePG leaves one down whose
+/// first start after a fence failed.
+const REVIVE: Duration = Duration::from_secs(10);
 
 /// How often the Cluster is asked.
 const LOOK: Duration = Duration::from_millis(500);
@@ -116,21 +125,17 @@ async fn become_standby(
     // From here on only a standby's data opens it.
     shared.part.wants(Want::Fenced);
     fenced(shared, cancel).await?;
-    // The annotation keeps it down until it is a standby, which comes up at once: its port has to be
-    // free before anybody is asked for that.
-    shared.part.wants(Want::Leaving);
+    // Held all the while: an instance manager that reads of the fence late would bring up the primary.
     kept(shared).await?;
     let member = &shared.member;
-    let asked = shared.change(|cluster| role::demotion(cluster, member, to), cancel).await;
-    if let Err(Failure::Refused(_)) = &asked {
-        shared.part.wants(Want::Fenced);
-    }
-    asked?;
+    shared.change(|cluster| role::demotion(cluster, member, to), cancel).await?;
     let mut since = None;
     let mut looked = None;
+    let mut standby = false;
     loop {
-        pause(POLL, cancel).await?;
-        let standby = kept(shared).await?.is_standby();
+        pause(if standby { POLL } else { SIGNAL }, cancel).await?;
+        // It is to come up in a moment, and then nothing must be in its way.
+        standby = signalled(shared).await? && kept(shared).await?.is_standby();
         if looked.is_some_and(|looked: Instant| looked.elapsed() < LOOK) {
             continue;
         }
@@ -149,6 +154,12 @@ async fn become_standby(
             }
         }
     }
+}
+
+/// It is marked as a standby.
+async fn signalled(shared: &Arc<Shared>) -> Step<bool> {
+    let looked = Arc::clone(shared);
+    blocking(move || Ok(looked.part.has_standby_signal())).await
 }
 
 /// Holds the port or gives it back, as it has to be now; what is here.
@@ -227,7 +238,47 @@ async fn until_it_follows(
     tokio::select! {
         followed = follows => followed,
         failure = watched(shared, healthy) => Err(failure),
+        failure = revived(shared) => Err(failure),
         () = cancel.cancelled() => Err(Failure::Cancelled),
+    }
+}
+
+/// Has a standby started again that may run and stays down: by a fence that is lifted at once, which is
+/// what makes the instance manager try it.
+async fn revived(shared: &Arc<Shared>) -> Failure {
+    let mut down_since = Instant::now();
+    loop {
+        sleep(POLL).await;
+        let is_down = matches!(data(shared).await, Ok(Data::Standby));
+        let is_free = shared.last_read().is_some_and(|read| {
+            read.cluster.is_replica()
+                && !read.cluster.is_switching()
+                && !mark::covers(&read.cluster)
+        });
+        if !is_down || !is_free {
+            down_since = Instant::now();
+        }
+        if down_since.elapsed() < REVIVE {
+            continue;
+        }
+        tracing::warn!("the standby may run and does not: having it started again");
+        let member = &shared.member;
+        let set = |cluster: &Cluster| {
+            let standby = cluster.is_replica() && !cluster.is_switching();
+            let annotations = Fence::of(cluster, member).set(member).filter(|_| standby);
+            Ok(annotations.map(|annotations| json!({ "metadata": { "annotations": annotations } })))
+        };
+        // The keeper lifts what is ours of a standby when it reads the Cluster next: not at once, or the
+        // instance manager might see neither.
+        let cancel = CancellationToken::new();
+        let asked = shared.change(set, &cancel);
+        match tokio::time::timeout(REVIVE, asked).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(failure @ Failure::Refused(_))) => return failure,
+            Ok(Err(failure)) => tracing::warn!(why = failure.text(), "it could not be asked for"),
+            Err(_) => tracing::warn!(limit = ?REVIVE, "it could not be asked for in time"),
+        }
+        down_since = Instant::now();
     }
 }
 

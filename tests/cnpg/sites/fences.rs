@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::super::double::cluster::FENCE;
@@ -80,7 +80,6 @@ fn a_role_that_somebody_reverts_is_not_kept() {
     done(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
     two.b.member.until_leads();
     two.a.member.until_follows();
-    let epoch = two.b.member.status()["epoch"].clone();
     // CloudNativePG promotes pg-a as soon as its manager reads this; the agent can only stop it again.
     two.a.patch(json!({ "spec": { "replica": { "primary": "pg-a", "source": "pg-b" } } }));
     let mut wrote: Vec<Instant> = Vec::new();
@@ -98,8 +97,12 @@ fn a_role_that_somebody_reverts_is_not_kept() {
     }
     two.a.assert_silent(LONG);
     until_fenced(&two.a);
-    let said = two.b.member.until_leads();
-    assert_eq!(said["epoch"], epoch, "{said:#}");
+    two.b.member.until_leads();
+    let history = done(&two.b.member, &["history", "--json"]);
+    let history: Value = serde_json::from_str(&history).unwrap();
+    assert_eq!(history["reports"][0]["holder"], "pg-b", "{history}");
+    let led = history["reports"].as_array().unwrap().iter().filter(|it| it["holder"] == "pg-a");
+    assert_eq!(led.count(), 1, "{history}");
     two.assert_sound();
 }
 
@@ -112,6 +115,8 @@ fn a_primary_that_somebody_reverts_hands_over() {
     clients.until_acknowledges(1);
     two.a.member.until_follows();
     two.b.member.until_has_candidate();
+    // Until then CloudNativePG takes nothing else.
+    two.b.until_cluster("its token is taken away", |cluster| cluster.token().is_empty());
     // CloudNativePG demotes it, as it is told.
     two.b.patch(json!({ "spec": { "replica": { "primary": "pg-a", "source": "pg-a" } } }));
     clients.until_acknowledges(0);

@@ -13,6 +13,7 @@ use super::super::double::cluster::Cluster;
 use super::site::{Site, Two};
 use crate::live::checks::count;
 use crate::live::cluster::{PATIENCE, until};
+use crate::live::orders::done;
 
 /// How a token begins that the double gives out: base64 of `{"databaseSystemId`.
 const TOKEN: &str = "eyJkYXRhYmFzZVN5c3RlbUlk";
@@ -133,12 +134,50 @@ fn a_switchover_and_back_demote_first_and_lose_nothing() {
         assert!(mark.exists(), "{} was copied anew", site.name);
         assert!(!site.member.log().contains(TOKEN), "a token was logged");
     }
-    let history = crate::live::orders::done(&two.a.member, &["history", "--json"]);
+    let history = done(&two.a.member, &["history", "--json"]);
     let history: Value = serde_json::from_str(&history).unwrap();
     for number in [0, 1] {
         let report = &history["reports"][number];
         assert_eq!(report["asked"]["wish"], "switchover", "{report}");
         assert_eq!(report["evidence"]["fence"]["rung"], "fast", "{report}");
     }
+    two.assert_sound();
+}
+
+/// Whoever manages the instance may read of the fence long after it is in the Cluster. It finds PostgreSQL
+/// ended and brings it up again, as the primary it was.
+#[test]
+fn an_instance_manager_that_reads_of_the_fence_late_brings_up_no_second_primary() {
+    let mut two = Two::start();
+    let clients = two.clients();
+    clients.until_acknowledges(0);
+    two.a.pod.link.set_lag(Duration::from_millis(1500));
+    let restarts = two.a.pod.state().restarts;
+    done(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
+    clients.until_acknowledges(1);
+    assert!(two.a.pod.state().restarts > restarts, "it has not tried: {:?}", two.a.pod.state());
+    // What was written after the fence would have made it another one.
+    let promoted = two.b.cluster();
+    assert_ne!(Cluster(&promoted).text("/status/lastPromotionToken"), "", "{promoted:#}");
+    two.a.pod.link.set_lag(Duration::ZERO);
+    two.a.member.until_follows();
+    let acknowledged = clients.count(0) + clients.count(1);
+    clients.assert_one_after_the_other(&[0, 1]);
+    assert!(count(&two.b.member) as usize >= acknowledged, "{acknowledged} were acknowledged");
+    two.assert_sound();
+}
+
+/// CloudNativePG leaves PostgreSQL down when its first start after a fence fails.
+#[test]
+fn a_standby_whose_first_start_failed_is_started_again() {
+    let mut two = Two::start();
+    two.a.pod.knobs().starts_in_vain = 1;
+    done(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
+    two.b.member.until_leads();
+    assert_eq!(two.a.pod.knobs().starts_in_vain, 0);
+    two.a.member.until_follows();
+    assert!(two.a.member.log().contains("having it started again"), "{}", two.a.member.log());
+    two.b.member.until_has_candidate();
+    assert_eq!(two.a.fence(), None, "{:#}", two.a.cluster());
     two.assert_sound();
 }

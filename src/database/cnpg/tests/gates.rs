@@ -96,13 +96,10 @@ fn only_what_may_write_is_held() {
         assert_eq!(comes_up(data, cluster), comes, "{data:?}");
         let dangerous = matches!(comes, Comes::Primary | Comes::Unknown);
         for want in [Want::Held, Want::Fenced] {
-            assert_eq!(is_to_be_held(want, comes, false), dangerous, "{want:?} {data:?}");
-            assert_eq!(is_to_be_held(want, comes, true), dangerous, "{want:?} {data:?}");
+            assert_eq!(is_to_be_held(want, comes), dangerous, "{want:?} {data:?}");
         }
-        assert_eq!(is_to_be_held(Want::Leaving, comes, false), dangerous, "{data:?}");
-        assert!(!is_to_be_held(Want::Leaving, comes, true), "{data:?}");
         for want in [Want::Open, Want::Free] {
-            assert!(!is_to_be_held(want, comes, false), "{want:?} {data:?}");
+            assert!(!is_to_be_held(want, comes), "{want:?} {data:?}");
         }
     }
 }

@@ -25,7 +25,7 @@ fn demote() -> Action {
 
 /// Plays operator and instance manager in a demotion.
 fn demotes(site: &Site, token: Option<String>) -> tokio::task::JoinHandle<()> {
-    let (api, signal) = (site.api.clone(), site.file("standby.signal"));
+    let (api, signal, port) = (site.api.clone(), site.file("standby.signal"), site.port);
     tokio::spawn(async move {
         let asked = |api: &FakeApi| api.field("/spec/replica/primary") == "pg-b";
         until("the demotion", || asked(&api)).await;
@@ -34,8 +34,11 @@ fn demotes(site: &Site, token: Option<String>) -> tokio::task::JoinHandle<()> {
             cluster["status"]["switchReplicaClusterStatus"] = json!({ "inProgress": true });
         });
         tokio::time::sleep(Duration::from_millis(300)).await;
+        let is_free = || std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        assert!(!is_free(), "the annotation alone keeps no primary down");
         std::fs::write(signal, "").unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // Before the fence is lifted: then the standby comes up at once.
+        until("the port is given back", is_free).await;
         api.change(|cluster| {
             cluster["status"]["switchReplicaClusterStatus"] = json!({ "inProgress": false });
             if let Some(token) = token {
@@ -127,13 +130,13 @@ async fn a_demotion_that_is_lost_leaves_it_fenced() {
         let site = Site::primary(cluster()).await;
         let failure = site.act_for(demote(), SHORT).await.unwrap_err();
         assert!(matches!(failure, Failure::Cancelled), "{failure:?}");
-        assert_eq!(site.shared.part.want(), Want::Leaving);
+        assert_eq!(site.shared.part.want(), Want::Fenced);
         assert_eq!(site.api.annotation(FENCED).unwrap(), r#"["*"]"#);
-        site.read().await;
-        assert!(site.is_port_free(), "a standby may come up at any moment");
-        site.api.change(|cluster| cluster["metadata"]["annotations"] = json!({}));
-        site.read().await;
-        assert!(!site.is_port_free(), "somebody lifted the fence of a primary's data");
+        for annotations in [json!({ FENCED: r#"["*"]"# }), json!({})] {
+            site.api.change(|cluster| cluster["metadata"]["annotations"] = annotations);
+            site.read().await;
+            assert!(!site.is_port_free(), "a primary could come up");
+        }
         // The next agent, or the next try, goes on where it was.
         let operator = demotes(&site, Some(written(SYSTEM, "2", END)));
         assert!(matches!(site.act(demote()).await, Ok(Done::Demoted { token: Some(_) })));
