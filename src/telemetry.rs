@@ -95,7 +95,9 @@ pub fn alarm(member: &MemberId, alarm: Alarm) {
 
 /// The NATS library logs each try to connect: what it finds is told by the store instead.
 fn filter(level: &str) -> Result<EnvFilter, Error> {
-    let quiet = if level.contains("async_nats") { "" } else { ",async_nats=off" };
+    // Both log each failed try, which is said in our own words.
+    let quiet = ["async_nats", "kube_client"].into_iter().filter(|name| !level.contains(name));
+    let quiet: String = quiet.map(|name| format!(",{name}=off")).collect();
     EnvFilter::try_new(format!("{level}{quiet}"))
         .map_err(|why| Error::Level { level: level.to_owned(), why })
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Initializing, Primary, Yielding, superseded};
+use super::{Initializing, Primary, Yielding, stray, superseded};
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{FenceProof, Reason};
 use crate::core::lease::{Held, LeaseAnswer, Purpose};
@@ -121,6 +121,9 @@ impl Fenced {
         }
         if self.held.as_ref().is_some_and(|held| superseded(cx, held.epoch)) {
             self.after = After::Rejoin;
+        }
+        if let Some(next) = stray(cx, self.held.as_ref(), self.after) {
+            return next;
         }
         if cx.shutdown.is_some() && cx.now >= self.patience(cx) {
             return Next::exit(Primary::Fenced(self));

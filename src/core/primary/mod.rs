@@ -24,7 +24,7 @@ pub(super) use yielding::Yielding;
 use serde::{Deserialize, Serialize};
 
 use crate::core::agent::{Deadline, Next};
-use crate::core::event::{Reason, State};
+use crate::core::event::{Process, Reason, State};
 use crate::core::ids::Epoch;
 use crate::core::lease::{Held, LeaseAnswer, Purpose};
 use crate::core::shared::{Shared, Signal};
@@ -135,6 +135,17 @@ impl Held {
         let renewal = cx.renewal_due(Some(self)).map(|at| Deadline::at(at, "renewal due"));
         Deadline::earliest([Some(fence), renewal])
     }
+}
+
+/// Somebody brought the database up as a primary after it was proven down: it is stopped again, at once.
+/// The lease, if we still count on it, and what was to become of it stay as they are.
+fn stray(cx: &mut Shared, held: Option<&Held>, after: After) -> Option<Next> {
+    let seen = cx.database.as_ref()?;
+    if seen.process != Process::RunningPrimary {
+        return None;
+    }
+    let reason = Reason::StrayPrimary;
+    Some(Next::to(Primary::Failed(Failed::enter(cx, reason, held.cloned(), after)), reason))
 }
 
 /// Whether this state's lease was deposed: the store shows a later holder than `epoch`.

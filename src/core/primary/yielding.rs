@@ -5,7 +5,7 @@ mod demoting;
 use serde::{Deserialize, Serialize};
 
 use super::fenced::After;
-use super::{Failed, Fenced, Healthy, Initializing, Primary, Standing, superseded, wake};
+use super::{Failed, Fenced, Healthy, Initializing, Primary, Standing, stray, superseded, wake};
 use crate::core::agent::{Deadline, Next};
 use crate::core::event::{
     Action, ActionOutcome, Alarm, Done, FenceProof, Ladder, Reason, State, Upstream,
@@ -109,6 +109,15 @@ impl Yielding {
         }
     }
 
+    /// The database is proven down, and no lease gives it the right to come up.
+    fn is_down(&self) -> bool {
+        match &self.step {
+            Step::Releasing { .. } | Step::Awaiting { .. } | Step::Rejoining { .. } => true,
+            // Nothing is looked at while it is made a standby.
+            Step::Draining(..) | Step::Stopping(..) | Step::Demoting(..) => false,
+        }
+    }
+
     pub(super) fn deadline(&self, cx: &Shared) -> Option<Deadline> {
         match &self.step {
             Step::Draining(held, _) | Step::Stopping(held, _) | Step::Demoting(held, ..) => {
@@ -137,6 +146,11 @@ impl Yielding {
     }
 
     pub(super) fn advance(self, cx: &mut Shared, signal: Signal) -> Next {
+        if self.is_down()
+            && let Some(next) = stray(cx, None, After::Rejoin)
+        {
+            return next;
+        }
         match self.step {
             Step::Draining(held, heir) => Self::draining(held, heir, cx, signal),
             Step::Stopping(held, heir) => Self::stopping(held, heir, cx, signal),

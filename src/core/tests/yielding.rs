@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use super::bench::*;
 use crate::core::event::{
-    Action, ActionOutcome, Effect, Event, Process, Reason, State, WriteOutcome,
+    Action, ActionOutcome, Effect, Event, Ladder, Process, Reason, State, WriteOutcome,
 };
 use crate::core::ids::Epoch;
 use crate::core::records::Key;
@@ -122,4 +124,48 @@ fn a_refused_release_means_deposed() {
     assert_eq!(bench.apply(&Key::Lease), WriteOutcome::Refused);
     bench.read();
     assert!(matches!(bench.actions()[..], [Action::Rejoin { .. }]));
+}
+
+/// Whoever started it has no lease, and the lease may be somebody else's already.
+#[test]
+fn a_primary_that_somebody_brings_up_again_is_stopped_at_once() {
+    let released = || {
+        let mut bench = Bench::healthy();
+        bench.store.put_heartbeat(&identity("b", 1), |_| {});
+        bench.read();
+        bench.step(Event::Died);
+        bench.acted(fenced());
+        bench.step(Event::Tick);
+        bench
+    };
+    let awaiting = || {
+        let mut bench = released();
+        bench.apply(&Key::Lease);
+        bench
+    };
+    for mut bench in [deposed(), released(), awaiting()] {
+        bench.open.clear();
+        bench.observe(Process::RunningPrimary);
+        assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::StrayPrimary)));
+        let kill = Ladder { fast: Duration::ZERO, immediate: Duration::ZERO };
+        assert_eq!(bench.actions(), [Action::Fence { ladder: kill }]);
+        bench.acted(fenced());
+        bench.step(Event::Tick);
+        assert_eq!(bench.agent.state(), State::PrimaryYielding);
+        assert!(bench.actions().is_empty());
+    }
+}
+
+/// While a renewal may still land that was on its way before the fence.
+#[test]
+fn a_primary_that_comes_up_before_its_fence_is_followed_by_anything_is_stopped_again() {
+    let mut bench = Bench::healthy();
+    bench.advance_ms(1_000);
+    bench.step(Event::Died);
+    bench.acted(fenced());
+    assert_eq!(bench.agent.state(), State::PrimaryFenced);
+    bench.observe(Process::RunningPrimary);
+    assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::StrayPrimary)));
+    bench.acted(fenced());
+    assert_eq!(bench.agent.state(), State::PrimaryFenced);
 }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::super::double::cluster::FENCE;
 use super::site::{Site, Two};
+use super::switchover::until_served;
 use crate::live::checks::LONG;
 use crate::live::cluster::until;
 use crate::live::orders::done;
@@ -113,8 +114,7 @@ fn a_primary_that_somebody_reverts_hands_over() {
     clients.until_acknowledges(0);
     done(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
     clients.until_acknowledges(1);
-    two.a.member.until_follows();
-    two.b.member.until_has_candidate();
+    until_served(&two.a, &two.b);
     // Until then CloudNativePG takes nothing else.
     two.b.until_cluster("its token is taken away", |cluster| cluster.token().is_empty());
     // CloudNativePG demotes it, as it is told.

@@ -81,7 +81,10 @@ fn reasons(from: State, to: State) -> Vec<Reason> {
         (S::PrimaryFailed, S::PrimaryFenced) => vec![R::FenceConfirmed],
         (S::PrimaryFenced, S::PrimaryYielding) => vec![R::Deposed, R::HandOver, R::Shutdown],
         (S::PrimaryFenced, S::PrimaryInitializing) => vec![R::LeaseKept],
-        (S::PrimaryYielding, S::PrimaryFailed) => lost(&[R::DatabaseDied, R::HandOver]),
+        (S::PrimaryFenced, S::PrimaryFailed) => vec![R::StrayPrimary],
+        (S::PrimaryYielding, S::PrimaryFailed) => {
+            lost(&[R::DatabaseDied, R::HandOver, R::StrayPrimary])
+        }
         (S::PrimaryYielding, S::PrimaryHealthy | S::PrimaryFenced) => vec![R::CalledOff],
         (S::PrimaryYielding, S::PrimaryInitializing) => vec![R::TakenBack],
         (S::PrimaryYielding, S::ReplicaInitializing) => vec![R::Following, R::UpstreamChanged],
