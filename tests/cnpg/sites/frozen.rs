@@ -16,15 +16,15 @@ fn a_frozen_agent_is_taken_over_from_whatever_is_started_in_its_pod() {
     clients.until_acknowledges(0);
     two.a.member.signal(Signal::STOP);
     clients.until_acknowledges(1);
-    // It is brought up again and again.
+    // It is brought up again and again, and finds its port taken, unless the watchdog is quicker still.
     until("the manager ends and is started again", || {
         let state = two.a.pod.state().clone();
-        (state.restarts >= 2).then_some(()).ok_or_else(|| format!("{state:#?}"))
+        let taken = two.a.pod.postgres.log().contains("Address already in use");
+        (state.restarts >= 2 && taken).then_some(()).ok_or_else(|| format!("{state:#?}"))
     });
     two.a.assert_silent(Duration::from_secs(2));
     assert!(TcpStream::connect(("127.0.0.1", two.a.member.port)).is_err(), "somebody listens");
     assert_eq!(two.a.fence(), None, "only the agent could have set it");
-    assert!(two.a.pod.postgres.log().contains("Address already in use"), "{}", two.a.double.told());
 
     two.a.member.signal(Signal::CONT);
     // It was killed: what it wrote last may be nowhere else.
