@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
-use super::checks::{LONG, assert_fails, assert_sound};
+use super::checks::{LONG, assert_fails, assert_sound, power_off};
 use super::cluster::{Member, Place, found, until};
 use super::orders::{ask, done};
 use super::promises::{OUTAGE, SECRET, lock, pair, share, until_admitted};
@@ -81,11 +80,7 @@ fn who_is_drained_hands_over_and_does_not_take_over_until_it_may() {
         status["takeover"].as_str().is_some_and(|it| it.contains("drained"))
     });
     // All of the primary is gone at once; nobody may take over.
-    b.kill();
-    for pid in b.watchdogs() {
-        kill_process(pid, Signal::KILL).unwrap();
-    }
-    kill_process(b.postmaster(), Signal::KILL).unwrap();
+    power_off(&mut b);
     std::thread::sleep(LONG);
     assert!(!a.is_writable(), "{}", a.log());
     done(&a, &["member", "drain", "a", "--off"]);

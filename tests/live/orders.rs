@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::checks::{LONG, assert_fails, assert_sound, count, until_healed};
+use super::checks::{LONG, assert_fails, assert_sound, count, power_off, until_healed};
 use super::client::Pinned;
 use super::cluster::{Member, Place, found};
 
@@ -129,8 +129,7 @@ fn what_cannot_be_asked_for_is_refused_and_changes_nothing() {
     assert!(done(&b, &["switchover", "--cancel"]).contains("nothing"));
 
     // A dead member: at first its last words are fresh, but nothing streams.
-    b.kill();
-    kill_process(b.postmaster(), Signal::KILL).unwrap();
+    power_off(&mut b);
     a.until("its sender has ended", |status| {
         let standbys = status["database"]["standbys"].as_array().cloned().unwrap_or_default();
         !standbys.is_empty() && standbys.iter().all(|standby| standby[0] != "b")
@@ -170,11 +169,7 @@ fn while_paused_nobody_takes_over_until_somebody_says_so() {
     assert_fails(&ask(&a, &["switchover", "--to", "b", "--yes"]), 75, &["paused", "resume"]);
 
     // All of the primary is gone at once.
-    a.kill();
-    for pid in a.watchdogs() {
-        kill_process(pid, Signal::KILL).unwrap();
-    }
-    kill_process(a.postmaster(), Signal::KILL).unwrap();
+    power_off(&mut a);
     std::thread::sleep(LONG);
     assert!(!b.is_writable(), "{}", b.log());
     assert_eq!(b.status()["state"], "replica_watching");
