@@ -180,10 +180,10 @@ fn an_instance_manager_that_reads_of_the_fence_late_brings_up_no_second_primary(
 #[test]
 fn a_standby_whose_first_start_failed_is_started_again() {
     let mut two = Two::start();
-    two.a.pod.knobs().starts_in_vain = 1;
+    two.a.pod.knobs().unfences_in_vain = 1;
     done(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
     two.b.member.until_leads();
-    assert_eq!(two.a.pod.knobs().starts_in_vain, 0);
+    assert_eq!(two.a.pod.knobs().unfences_in_vain, 0);
     two.a.member.until_follows();
     assert!(two.a.member.log().contains("having it started again"), "{}", two.a.member.log());
     two.b.member.until_has_candidate();

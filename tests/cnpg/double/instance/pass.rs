@@ -203,6 +203,11 @@ impl Manager {
         if !wanted && is {
             self.pod.tell("the fence is lifted");
             self.pod.state().fenced = false;
+            let left = self.pod.knobs().unfences_in_vain.checked_sub(1);
+            if let Some(left) = left {
+                self.pod.knobs().unfences_in_vain = left;
+                return Err("PostgreSQL does not start".to_owned());
+            }
             self.start()?;
             // One that does not start now stays down: nothing starts it again but another fence.
             self.wait_up().await?;

@@ -31,8 +31,8 @@ pub(crate) struct Knobs {
     pub(crate) node_down: bool,
     /// Neither operator nor other pods reach it.
     pub(crate) unreachable: bool,
-    /// So many starts of PostgreSQL fail.
-    pub(crate) starts_in_vain: u32,
+    /// So many starts of PostgreSQL fail that follow the end of a fence.
+    pub(crate) unfences_in_vain: u32,
     /// A fast stop does not come to an end, and an immediate one follows.
     pub(crate) fast_stop_fails: bool,
     /// The checkpoint before a stop takes so much longer; clients go on writing.
