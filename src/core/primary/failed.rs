@@ -45,6 +45,12 @@ impl Failed {
         failed
     }
 
+    /// Stops a primary that runs without a right to.
+    pub(in crate::core) fn stray(cx: &mut Shared, held: Option<Held>, after: After) -> Next {
+        let reason = Reason::StrayPrimary;
+        Next::to(Primary::Failed(Self::enter(cx, reason, held, after)), reason)
+    }
+
     fn fence(&mut self, cx: &mut Shared, ladder: Ladder) {
         let limit = cx.policy.fence_timeout;
         let epoch =

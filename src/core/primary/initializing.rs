@@ -266,8 +266,7 @@ impl Initializing {
             cx.unguard();
             return Next::to(Primary::Yielding(Yielding::deposed(cx)), Reason::Deposed);
         }
-        let failed = Failed::enter(cx, Reason::StrayPrimary, None, After::Rejoin);
-        Next::to(Primary::Failed(failed), Reason::StrayPrimary)
+        Failed::stray(cx, None, After::Rejoin)
     }
 
     fn acquiring(unproven: Option<Instant>, cx: &mut Shared, signal: &Signal) -> Next {

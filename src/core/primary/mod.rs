@@ -137,15 +137,12 @@ impl Held {
     }
 }
 
-/// Somebody brought the database up as a primary after it was proven down: it is stopped again, at once.
+/// A database that runs as a primary, seen where none may (not after its fence, nor as a replica): it is stopped at
+/// once.
 /// The lease, if we still count on it, and what was to become of it stay as they are.
-fn stray(cx: &mut Shared, held: Option<&Held>, after: After) -> Option<Next> {
+pub(in crate::core) fn stray(cx: &mut Shared, held: Option<&Held>, after: After) -> Option<Next> {
     let seen = cx.database.as_ref()?;
-    if seen.process != Process::RunningPrimary {
-        return None;
-    }
-    let reason = Reason::StrayPrimary;
-    Some(Next::to(Primary::Failed(Failed::enter(cx, reason, held.cloned(), after)), reason))
+    (seen.process == Process::RunningPrimary).then(|| Failed::stray(cx, held.cloned(), after))
 }
 
 /// Whether this state's lease was deposed: the store shows a later holder than `epoch`.

@@ -8,7 +8,7 @@ use crate::core::event::{
     Action, ActionOutcome, Alarm, Condition, Ladder, Process, Reason, ShutdownMode,
 };
 use crate::core::ids::Epoch;
-use crate::core::primary::{self, Primary};
+use crate::core::primary;
 use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
 
@@ -39,10 +39,8 @@ impl Failed {
         if cx.shutdown.is_some() {
             return stop(cx, &signal, Workflow::Replica(Replica::Failed(self)));
         }
-        if cx.database.as_ref().is_some_and(|seen| seen.process == Process::RunningPrimary) {
-            let reason = Reason::StrayPrimary;
-            let failed = primary::Failed::enter(cx, reason, None, primary::After::Rejoin);
-            return Next::to(Primary::Failed(failed), reason);
+        if let Some(next) = primary::stray(cx, None, primary::After::Rejoin) {
+            return next;
         }
         if cx.busy()
             || cx.now < self.retry

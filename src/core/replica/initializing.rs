@@ -142,11 +142,7 @@ impl Initializing {
                 let initializing = primary::Initializing::at_start(cx);
                 Next::to(Primary::Initializing(initializing), Reason::StartedBesidePrimary)
             }
-            Plan::Stray => {
-                let reason = Reason::StrayPrimary;
-                let failed = primary::Failed::enter(cx, reason, None, primary::After::Rejoin);
-                Next::to(Primary::Failed(failed), reason)
-            }
+            Plan::Stray => primary::Failed::stray(cx, None, primary::After::Rejoin),
         }
     }
 

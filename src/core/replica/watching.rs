@@ -10,7 +10,7 @@ use crate::core::candidate::WhyNot;
 use crate::core::event::{Action, ActionOutcome, Alarm, Effect, Process, Reason, State};
 use crate::core::ids::Epoch;
 use crate::core::lease::{LeaseAnswer, Purpose};
-use crate::core::primary::{self, Primary};
+use crate::core::primary;
 use crate::core::records::Release;
 use crate::core::shared::{Shared, Signal};
 use crate::core::time::Instant;
@@ -120,9 +120,7 @@ impl Watching {
         match seen.process {
             Process::RunningStandby | Process::Running => None,
             Process::RunningPrimary => {
-                let reason = Reason::StrayPrimary;
-                let failed = primary::Failed::enter(cx, reason, None, primary::After::Rejoin);
-                Some(Next::to(Primary::Failed(failed), reason))
+                Some(primary::Failed::stray(cx, None, primary::After::Rejoin))
             }
             Process::Absent
             | Process::Unusable

@@ -110,22 +110,21 @@ impl Shared {
         known: Instant,
     ) -> bool {
         let ordered = self.view.cluster_slot().revision();
-        let known_for = self.now.since(known);
         let old = |member: &MemberId| {
             let reported = self.view.heartbeat_slot(member).and_then(Slot::revision);
             reported < ordered && self.is_heard(member)
         };
-        match (successor, &order.to) {
-            (Ok(to), _) => old(to),
-            (Err(refusal), _) if refusal.may_pass() && known_for < self.policy.order_patience() => {
-                true
+        match successor {
+            Ok(to) => old(to),
+            Err(refusal) if refusal.may_pass() => {
+                let others = self.view.heartbeats().map(|(member, _)| member);
+                let mut asked = others.filter(|member| match &order.to {
+                    Some(to) => *member == to,
+                    None => **member != self.id.member,
+                });
+                self.now.since(known) < self.policy.order_patience() || asked.any(old)
             }
-            (Err(Refusal::Ineligible(..) | Refusal::NotWatching(..)), Some(to)) => old(to),
-            (Err(Refusal::Nobody | Refusal::NobodyPreferred), None) => {
-                let others = self.view.heartbeats().filter(|(it, _)| **it != self.id.member);
-                others.into_iter().any(|(member, _)| old(member))
-            }
-            (Err(_), _) => false,
+            Err(_) => false,
         }
     }
 

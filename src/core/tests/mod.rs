@@ -13,6 +13,7 @@ mod healthy;
 mod hooks;
 mod initializing;
 mod journal;
+mod judged;
 mod membership;
 mod names;
 mod orders;

@@ -28,6 +28,7 @@ mod mark;
 mod observe;
 mod part;
 mod promote;
+mod revive;
 mod role;
 mod standby;
 mod streams;

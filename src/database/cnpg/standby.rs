@@ -3,14 +3,14 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Cluster, External};
-use super::mark::{self, Fence};
+use super::mark::Fence;
 use super::part::{Data, Want};
 use super::promote::{asked, data, watched};
+use super::revive::revived;
 use super::role::Demotion;
 use super::streams::until_it_streams;
 use super::{Shared, fence, role};
@@ -27,10 +27,6 @@ const POLL: Duration = Duration::from_millis(100);
 /// How often the mark of a standby is looked for while CloudNativePG is making one: between the mark and the
 /// start of PostgreSQL, which then needs its port, are two answers of the API server.
 const SIGNAL: Duration = Duration::from_millis(5);
-
-/// A standby that may run and does not is started anew after so long: CloudNativePG leaves one down whose
-/// first start after a fence failed.
-const REVIVE: Duration = Duration::from_secs(10);
 
 /// How often the Cluster is asked.
 const LOOK: Duration = Duration::from_millis(500);
@@ -240,45 +236,6 @@ async fn until_it_follows(
         failure = watched(shared, healthy) => Err(failure),
         failure = revived(shared) => Err(failure),
         () = cancel.cancelled() => Err(Failure::Cancelled),
-    }
-}
-
-/// Has a standby started again that may run and stays down: by a fence that is lifted at once, which is
-/// what makes the instance manager try it.
-async fn revived(shared: &Arc<Shared>) -> Failure {
-    let mut down_since = Instant::now();
-    loop {
-        sleep(POLL).await;
-        let is_down = matches!(data(shared).await, Ok(Data::Standby));
-        let is_free = shared.last_read().is_some_and(|read| {
-            read.cluster.is_replica()
-                && !read.cluster.is_switching()
-                && !mark::covers(&read.cluster)
-        });
-        if !is_down || !is_free {
-            down_since = Instant::now();
-        }
-        if down_since.elapsed() < REVIVE {
-            continue;
-        }
-        tracing::warn!("the standby may run and does not: having it started again");
-        let member = &shared.member;
-        let set = |cluster: &Cluster| {
-            let standby = cluster.is_replica() && !cluster.is_switching();
-            let annotations = Fence::of(cluster, member).set(member).filter(|_| standby);
-            Ok(annotations.map(|annotations| json!({ "metadata": { "annotations": annotations } })))
-        };
-        // The keeper lifts what is ours of a standby when it reads the Cluster next: not at once, or the
-        // instance manager might see neither.
-        let cancel = CancellationToken::new();
-        let asked = shared.change(set, &cancel);
-        match tokio::time::timeout(REVIVE, asked).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(failure @ Failure::Refused(_))) => return failure,
-            Ok(Err(failure)) => tracing::warn!(why = failure.text(), "it could not be asked for"),
-            Err(_) => tracing::warn!(limit = ?REVIVE, "it could not be asked for in time"),
-        }
-        down_since = Instant::now();
     }
 }
 
