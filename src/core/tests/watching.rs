@@ -411,10 +411,16 @@ fn the_reason_why_not_is_said_in_the_heartbeat() {
 
 #[test]
 fn a_primary_that_should_be_a_standby_is_killed() {
-    let mut bench = Bench::watching();
-    bench.observe(Process::RunningPrimary);
-    assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::StrayPrimary)));
-    assert!(bench.fences());
+    for failed in [false, true] {
+        let mut bench = Bench::watching();
+        if failed {
+            bench.observe(Process::StoppedStandby);
+            assert_eq!(bench.became(), Some((State::ReplicaFailed, Reason::DatabaseUnfit)));
+        }
+        bench.observe(Process::RunningPrimary);
+        assert_eq!(bench.became(), Some((State::PrimaryFailed, Reason::StrayPrimary)));
+        assert!(bench.fences());
+    }
 }
 
 /// A standby without a stream is made to rejoin a primary that lives, and not one that may be dead: who
