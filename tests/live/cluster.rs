@@ -240,7 +240,7 @@ impl Member {
 
     fn command(&self) -> Command {
         let config = self.write_settings();
-        let binary = env!("CARGO_BIN_EXE_harmony-agent").to_owned();
+        let binary = self.program();
         let words = [self.within.clone(), vec![binary]].concat();
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).envs(self.env.iter().cloned());
@@ -253,6 +253,20 @@ impl Member {
             command.uid(uid).gid(gid);
         }
         command
+    }
+
+    /// The agent's program; for another account a copy, which it reaches wherever this tree is.
+    fn program(&self) -> String {
+        let built = env!("CARGO_BIN_EXE_harmony-agent").to_owned();
+        if self.agent_as.is_none() {
+            return built;
+        }
+        let copy = self.dir.join("harmony-agent").to_str().unwrap().to_owned();
+        if !fs::exists(&copy).unwrap() {
+            // By a process of its own: what this one writes, a child of another test may hold open.
+            assert!(Command::new("cp").args([&built, &copy]).status().unwrap().success());
+        }
+        copy
     }
 
     /// Starts the agent.

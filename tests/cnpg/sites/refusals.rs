@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::super::double::api::access::rules;
 use super::super::double::api::faults::{Answer, Fault};
-use super::site::{AGENT, NAMES, Site, TOKEN, Two, manifest};
+use super::super::manifest::{NAMES, manifest};
+use super::site::{AGENT, Site, TOKEN, Two};
 use crate::live::cluster::{Member, Place, free_ports};
 
 /// One site without anybody who works there, and what its agent ends with.

@@ -15,12 +15,11 @@ use super::super::double::api::access::rules;
 use super::super::double::cluster::{Cluster, FENCE};
 use super::super::double::instance::pod::{Gate, Pod};
 use super::super::double::{Double, Options};
+use super::super::manifest::{NAMES, manifest};
 use crate::live::client::Pinned;
 use crate::live::cluster::{Member, PATIENCE, Place, free_ports, postgres_ids, until};
 use crate::support::postgres::is_root;
 
-/// The names of the sites, which are those of their Clusters and of the members.
-pub(super) const NAMES: [&str; 2] = ["pg-a", "pg-b"];
 /// The agent's account at the API server.
 pub(super) const AGENT: &str = "agent";
 /// What it shows there.
@@ -262,33 +261,4 @@ impl Site {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-}
-
-/// The manifest of `name`, one of two sites that know each other.
-pub(super) fn manifest(name: &str, primary: &str, ports: [u16; 2]) -> Value {
-    let other = if name == NAMES[0] { NAMES[1] } else { NAMES[0] };
-    let entries: Vec<Value> = NAMES
-        .iter()
-        .zip(ports)
-        .map(|(entry, port)| {
-            json!({ "name": entry, "connectionParameters": {
-                "host": "127.0.0.1", "port": port.to_string(), "user": "streaming_replica",
-                "dbname": "postgres", "application_name": name,
-            } })
-        })
-        .collect();
-    let bootstrap = if name == primary {
-        json!({ "initdb": { "database": "app", "owner": "app" } })
-    } else {
-        json!({ "pg_basebackup": { "source": primary } })
-    };
-    json!({
-        "apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": { "name": name },
-        "spec": {
-            "instances": 1, "smartShutdownTimeout": 0, "switchoverDelay": 30,
-            "primaryUpdateMethod": "restart", "bootstrap": bootstrap,
-            "replica": { "self": name, "primary": primary, "source": other },
-            "externalClusters": entries,
-        },
-    })
 }

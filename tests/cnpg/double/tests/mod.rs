@@ -10,31 +10,7 @@ mod promotions;
 use serde_json::{Value, json};
 
 use super::{Double, Options};
-
-/// The manifest of `name`, one of two sites that know each other; `ports` are those of pg-a-1 and pg-b-1.
-fn manifest(name: &str, primary: &str, ports: [u16; 2]) -> Value {
-    let other = if name == "pg-a" { "pg-b" } else { "pg-a" };
-    let entry = |entry: &str, port: u16| {
-        json!({ "name": entry, "connectionParameters": {
-            "host": "127.0.0.1", "port": port.to_string(), "user": "streaming_replica",
-            "dbname": "postgres", "application_name": name,
-        } })
-    };
-    let bootstrap = if name == primary {
-        json!({ "initdb": { "database": "app", "owner": "app" } })
-    } else {
-        json!({ "pg_basebackup": { "source": primary } })
-    };
-    json!({
-        "apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": { "name": name },
-        "spec": {
-            "instances": 1, "smartShutdownTimeout": 0, "switchoverDelay": 30,
-            "primaryUpdateMethod": "restart", "bootstrap": bootstrap,
-            "replica": { "self": name, "primary": primary, "source": other },
-            "externalClusters": [entry("pg-a", ports[0]), entry("pg-b", ports[1])],
-        },
-    })
-}
+use crate::cnpg::manifest::manifest;
 
 /// One site, a primary, healthy.
 async fn one() -> Double {

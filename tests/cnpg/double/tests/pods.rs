@@ -10,7 +10,8 @@ use super::super::Double;
 use super::super::Options;
 use super::super::api::faults::Network;
 use super::super::instance::pod::{Gate, Pod};
-use super::{manifest, one, one_as, sql};
+use super::{one, one_as, sql};
+use crate::cnpg::manifest::manifest;
 
 const SECONDS: Duration = Duration::from_secs(1);
 
