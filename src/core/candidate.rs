@@ -28,6 +28,8 @@ pub enum WhyNot {
     DatabaseUnseen,
     /// Its database is not a running standby.
     NotStandby(Process),
+    /// Another instance of its site stands for that.
+    Deputy(String),
     /// Its database does not answer well.
     Unwell(Condition),
     /// It is on an older timeline.
@@ -82,6 +84,7 @@ impl fmt::Display for WhyNot {
             Self::NotStandby(process) => {
                 write!(f, "database is not a running standby: {process:?}")
             }
+            Self::Deputy(acting) => write!(f, "{acting} stands for its site; it takes over if anybody there does"),
             Self::Unwell(condition) => write!(f, "database unwell: {condition:?}"),
             Self::TimelineBehind { own, cluster } => {
                 write!(f, "on timeline {own}, the cluster is on {cluster}")
@@ -217,6 +220,9 @@ fn admitted(fitness: &Fitness<'_>, cluster: &ClusterState) -> Result<(), WhyNot>
 fn sound(database: &Observation) -> Result<(), WhyNot> {
     if database.process != Process::RunningStandby {
         return Err(WhyNot::NotStandby(database.process));
+    }
+    if let Some(acting) = &database.deputy_of {
+        return Err(WhyNot::Deputy(acting.clone()));
     }
     match &database.condition {
         Condition::Ok | Condition::Slow => Ok(()),

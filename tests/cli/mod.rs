@@ -112,6 +112,7 @@ fn database(process: Process) -> Observation {
         streaming: process == Process::RunningStandby,
         upstream: None,
         required: false,
+        deputy_of: None,
         standbys: Vec::new(),
     }
 }

@@ -32,6 +32,10 @@ pub struct Observation {
     /// The agent has told this server, or this directory's, to wait for standbys.
     #[serde(default)]
     pub required: bool,
+    /// Standby: the instance that stands for its site, when that is another one. Only that one takes over
+    /// from another site (CloudNativePG's designated primary).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deputy_of: Option<String>,
     /// Primary: standbys attached, by `application_name` (the member name), with the flushed position.
     pub standbys: Vec<(String, Lsn)>,
 }

@@ -108,6 +108,7 @@ fn blank(process: Process, condition: Condition) -> Observation {
         streaming: false,
         upstream: None,
         required: false,
+        deputy_of: None,
         standbys: Vec::new(),
     }
 }

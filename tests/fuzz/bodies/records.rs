@@ -192,6 +192,7 @@ fn standby() -> Observation {
         streaming: false,
         upstream: None,
         required: false,
+        deputy_of: None,
         standbys: Vec::new(),
     }
 }

@@ -23,6 +23,7 @@ fn blank(process: Process, condition: Condition) -> Observation {
         streaming: false,
         upstream: None,
         required: false,
+        deputy_of: None,
         standbys: Vec::new(),
     }
 }
@@ -123,6 +124,7 @@ impl World {
             replayed: lsn,
             streaming: standby && db.streaming.is_some(),
             upstream: data.upstream.filter(|_| standby).map(|up| (self.name(up), 5432)),
+            deputy_of: None,
             standbys: if standby { Vec::new() } else { self.attached(m) },
             ..blank(process, condition)
         }

@@ -88,6 +88,7 @@ pub(super) fn seen(process: Process) -> Observation {
         streaming: process == Process::RunningStandby,
         upstream: (process == Process::RunningStandby).then(|| ("b".to_owned(), 5432)),
         required: false,
+        deputy_of: None,
         standbys: match process {
             Process::RunningPrimary => ["b", "c"].map(|it| (it.to_owned(), Lsn(5_000))).into(),
             _ => Vec::new(),
