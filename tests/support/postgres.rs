@@ -153,6 +153,7 @@ impl Member {
         Upstream {
             member: self.settings.member.clone(),
             address: Address { host: "127.0.0.1".to_owned(), port: self.settings.port, http: None },
+            site: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::ids::{Lsn, MemberId, SystemId, TimelineId};
+use crate::core::ids::{Lsn, MemberId, Site, SystemId, TimelineId};
 use crate::core::records::Address;
 use crate::core::synchronous::Requirement;
 use crate::core::token::Token;
@@ -107,6 +107,9 @@ pub struct Upstream {
     pub member: MemberId,
     /// Where it is.
     pub address: Address,
+    /// Where it stands, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Site>,
 }
 
 /// Something to do to the database. Each is safe to repeat.

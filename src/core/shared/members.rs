@@ -3,7 +3,7 @@
 use super::{Publishing, Shared};
 use crate::core::candidate::{self, Candidate, Fitness, WhyNot};
 use crate::core::event::{Effect, Upstream};
-use crate::core::ids::MemberId;
+use crate::core::ids::{MemberId, Site};
 use crate::core::records::{ClusterState, Key, Lease, Record, Slot};
 
 impl Shared {
@@ -59,7 +59,16 @@ impl Shared {
     /// A member as somebody to follow, at the address it reports.
     pub(in crate::core) fn upstream_at(&self, member: &MemberId) -> Option<Upstream> {
         let (_, heartbeat) = self.view.heartbeats().find(|(reporter, _)| *reporter == member)?;
-        Some(Upstream { member: member.clone(), address: heartbeat.address.clone() })
+        let address = heartbeat.address.clone();
+        Some(Upstream { member: member.clone(), address, site: self.site_of(member) })
+    }
+
+    /// Where a member stands: by its own word, else as it was when it was admitted.
+    pub(super) fn site_of(&self, member: &MemberId) -> Option<Site> {
+        let said = self.view.heartbeats().find(|(reporter, _)| *reporter == member);
+        let said = said.and_then(|(_, heartbeat)| heartbeat.site.clone());
+        let admitted = || self.view.cluster()?.members.get(member)?.site.clone();
+        said.or_else(admitted)
     }
 
     /// Our place in that line, counted from 0; its end when we are not in it.

@@ -187,5 +187,6 @@ pub(super) fn upstream() -> Upstream {
     Upstream {
         member: "pg-b".parse().unwrap(),
         address: Address { host: "b.agents".to_owned(), port: 5432, http: None },
+        site: None,
     }
 }
