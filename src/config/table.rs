@@ -164,6 +164,8 @@ pub const KEYS: &[Key] = &[
 
     key("database.cnpg.cluster", Text, Absent,
         "Name of the Cluster. Required with kind = \"cnpg\". Its spec.replica.self has to be this member."),
+    key("database.cnpg.instance", Text, Absent,
+        "The pod's name, where every instance of the Cluster is a member: the same as member; site is then\nspec.replica.self. Absent: the member is the site, and the Cluster has one instance."),
     key("database.cnpg.namespace", Text, Found("the service account's"),
         "Namespace of the Cluster."),
     key("database.cnpg.pgdata", Path, Is("/var/lib/postgresql/data/pgdata"),

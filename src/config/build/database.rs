@@ -55,6 +55,7 @@ impl Reader {
         let pgdata = self.path("database.cnpg.pgdata");
         cnpg::Settings {
             member: member.clone(),
+            instance: self.optional("database.cnpg.instance"),
             access: cnpg::Access {
                 cluster: cluster.unwrap_or_default(),
                 namespace: self.optional("database.cnpg.namespace"),

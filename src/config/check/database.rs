@@ -188,6 +188,21 @@ fn cnpg_problems(config: &Config, cnpg: &cnpg::Settings) -> Vec<String> {
             "{path} is {name:?}, expected a name of Kubernetes: a-z, 0-9 and '-', at most 63"
         ))
     }));
+    if let Some(instance) = &cnpg.instance {
+        if instance != config.member.as_str() {
+            broken.push(format!(
+                "database.cnpg.instance is {instance:?} and member is {}: an instance that is a member has its \
+                 pod's name; make them equal, or leave it out where the member is a site",
+                config.member
+            ));
+        }
+        if config.policy.site.is_none() {
+            broken.push(
+                "site is missing; with database.cnpg.instance it has to be the Cluster's spec.replica.self"
+                    .to_owned(),
+            );
+        }
+    }
     if let Some(url) = &access.url
         && !["https://", "http://"].iter().any(|scheme| url.starts_with(scheme))
     {

@@ -21,15 +21,19 @@ use crate::database::server::wait::pause;
 
 /// Every call the adapter makes: verb, resource, and whether only the Cluster's own name is meant. The
 /// role in `deploy/` allows these and nothing more.
-pub const CALLS: [(&str, &str, bool); 4] = [
+pub const CALLS: [(&str, &str, bool); 6] = [
     ("get", "clusters.postgresql.cnpg.io", true),
     ("patch", "clusters.postgresql.cnpg.io", true),
+    ("patch", "clusters.postgresql.cnpg.io/status", true),
     ("get", "leases.coordination.k8s.io", true),
+    ("patch", "leases.coordination.k8s.io", true),
     ("get", "pods", false),
 ];
 
 const GET: Call = Call { verb: "get", resource: "clusters.postgresql.cnpg.io" };
 const PATCH: Call = Call { verb: "patch", resource: "clusters.postgresql.cnpg.io" };
+const PATCH_STATUS: Call = Call { verb: "patch", resource: "clusters.postgresql.cnpg.io/status" };
+const PATCH_LEASE: Call = Call { verb: "patch", resource: "leases.coordination.k8s.io" };
 const GET_LEASE: Call = Call { verb: "get", resource: "leases.coordination.k8s.io" };
 const GET_POD: Call = Call { verb: "get", resource: "pods" };
 
@@ -120,14 +124,77 @@ impl Api {
 
     /// Whether the instances have a lease among themselves.
     pub(super) async fn has_lease(&self) -> Result<bool, Trouble> {
-        let path = format!(
-            "/apis/coordination.k8s.io/v1/namespaces/{}/leases/{}",
-            self.namespace, self.cluster
-        );
+        let path = self.lease();
         match self.call(GET_LEASE, Method::GET, &path, None, None).await {
             Ok(_) => Ok(true),
             Err(Trouble::Absent(_)) => Ok(false),
             Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Gives the instances' lease back for `instance`, if that holds it: its manager ended without doing so.
+    ///
+    /// Only for an instance whose PostgreSQL is proven down and kept so.
+    pub(super) async fn release_lease(&self, instance: &str) -> Result<(), Trouble> {
+        let path = self.lease();
+        let bytes = match self.call(GET_LEASE, Method::GET, &path, None, None).await {
+            Ok(bytes) => bytes,
+            Err(Trouble::Absent(_)) => return Ok(()),
+            Err(trouble) => return Err(trouble),
+        };
+        let lease: Value = decode(&bytes)?;
+        if lease["spec"]["holderIdentity"] != instance {
+            return Ok(());
+        }
+        // As CloudNativePG's own managers do it when they end.
+        let body = json!({
+            "metadata": { "resourceVersion": lease["metadata"]["resourceVersion"] },
+            "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 },
+        });
+        self.call(PATCH_LEASE, Method::PATCH, &path, Some(&body), None).await.map(|_| ())
+    }
+
+    /// Has CloudNativePG make another instance the primary, as its own command does: `decide` says whether
+    /// that is still wanted of the Cluster as it is.
+    pub(super) async fn appoint(
+        &self,
+        instance: &str,
+        mut decide: impl FnMut(&Cluster) -> Step<bool>,
+        cancel: &CancellationToken,
+    ) -> Step<Cluster> {
+        let path = format!("{}/status", self.path());
+        let mut tries = 0;
+        loop {
+            let sent = match self.read().await {
+                Ok(cluster) if !decide(&cluster)? => return Ok(cluster),
+                Ok(cluster) => {
+                    let body = json!({
+                        "metadata": { "resourceVersion": cluster.metadata.resource_version },
+                        "status": {
+                            "targetPrimary": instance,
+                            "targetPrimaryTimestamp": jiff::Timestamp::now().to_string(),
+                            "phase": "Switchover in progress",
+                            "phaseReason": format!("Switching over to {instance}"),
+                        },
+                    });
+                    self.call(PATCH_STATUS, Method::PATCH, &path, Some(&body), None).await
+                }
+                Err(trouble) => Err(trouble),
+            };
+            let trouble = match sent {
+                Ok(bytes) => match decode(&bytes) {
+                    Ok(cluster) => return Ok(cluster),
+                    Err(trouble) => trouble,
+                },
+                Err(trouble) => trouble,
+            };
+            let Some(wait) = trouble.pause(tries) else {
+                return Err(Failure::Unknown(trouble.to_string()));
+            };
+            tries += 1;
+            if pause(wait, cancel).await.is_err() {
+                return Err(Failure::Unknown(format!("given up: {trouble}")));
+            }
         }
     }
 
@@ -195,6 +262,13 @@ impl Api {
         let path = self.path();
         let sent = self.call(PATCH, Method::PATCH, &path, Some(&patch), secret.as_deref()).await;
         Ok(sent.and_then(|bytes| decode(&bytes)))
+    }
+
+    fn lease(&self) -> String {
+        format!(
+            "/apis/coordination.k8s.io/v1/namespaces/{}/leases/{}",
+            self.namespace, self.cluster
+        )
     }
 
     fn path(&self) -> String {

@@ -2,8 +2,8 @@
 
 use super::cluster::{Cluster, Replica};
 use super::mark::Fence;
+use super::us::Us;
 use super::version::{Probe, Version};
-use crate::core::ids::MemberId;
 
 /// Something about the Cluster that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +40,12 @@ const LONGEST_SWITCHOVER_DELAY: i64 = 30;
 const SMART_SHUTDOWN_TIMEOUT: i64 = 180;
 const SWITCHOVER_DELAY: i64 = 3600;
 
-/// Everything there is to say about the Cluster of `member`.
-pub(super) fn audit(cluster: &Cluster, member: &MemberId, probe: &Probe) -> Vec<Finding> {
-    let mut findings = topology(cluster, member);
+/// Everything there is to say about the Cluster that is ours.
+pub(super) fn audit(cluster: &Cluster, us: &Us, probe: &Probe) -> Vec<Finding> {
+    let mut findings = topology(cluster, us);
     findings.extend(versions(probe));
     findings.extend(settings(cluster));
-    if Fence::of(cluster, member).unreadable {
+    if Fence::of(cluster, us).unreadable {
         findings.push(Finding::warn(
             "annotation cnpg.io/fencedInstances is no list of names: CloudNativePG takes it for no fence, and \
              the agent will write over it; whoever meant it should write [\"*\"]",
@@ -55,22 +55,22 @@ pub(super) fn audit(cluster: &Cluster, member: &MemberId, probe: &Probe) -> Vec<
 }
 
 /// Why the agent must not change the role of this site, if so.
-pub(super) fn refusal(cluster: &Cluster, member: &MemberId) -> Option<String> {
-    topology(cluster, member).into_iter().find_map(|finding| match finding {
+pub(super) fn refusal(cluster: &Cluster, us: &Us) -> Option<String> {
+    topology(cluster, us).into_iter().find_map(|finding| match finding {
         Finding::Refusal(why) => Some(why),
         Finding::Warning(_) => None,
     })
 }
 
-fn topology(cluster: &Cluster, member: &MemberId) -> Vec<Finding> {
+fn topology(cluster: &Cluster, us: &Us) -> Vec<Finding> {
     let mut findings = Vec::new();
     if cluster.metadata.deletion_timestamp.is_some() {
         findings.push(Finding::refuse("the Cluster is being deleted"));
     }
-    if cluster.spec.instances != 1 {
+    if cluster.spec.instances != 1 && us.instance.is_none() {
         findings.push(Finding::refuse(format!(
-            "spec.instances is {}: a member is a site with one instance; others could be promoted in it \
-             without the agent",
+            "spec.instances is {}: others could be promoted in it without the agent; make every instance a \
+             member (database.cnpg.instance, docs/cnpg/instances.md)",
             cluster.spec.instances
         )));
     }
@@ -81,7 +81,7 @@ fn topology(cluster: &Cluster, member: &MemberId) -> Vec<Finding> {
         ));
         return findings;
     };
-    findings.extend(names(cluster, replica, member));
+    findings.extend(names(cluster, replica, us));
     if replica.min_apply_delay.as_deref().is_some_and(|delay| !is_zero(delay)) {
         findings.push(Finding::refuse(
             "spec.replica.minApplyDelay is set: the site is always behind, and CloudNativePG refuses a \
@@ -91,7 +91,7 @@ fn topology(cluster: &Cluster, member: &MemberId) -> Vec<Finding> {
     findings
 }
 
-fn names(cluster: &Cluster, replica: &Replica, member: &MemberId) -> Vec<Finding> {
+fn names(cluster: &Cluster, replica: &Replica, us: &Us) -> Vec<Finding> {
     let mut findings = Vec::new();
     if replica.enabled.is_some() {
         findings.push(Finding::refuse(
@@ -100,7 +100,8 @@ fn names(cluster: &Cluster, replica: &Replica, member: &MemberId) -> Vec<Finding
         ));
     }
     let site = cluster.site();
-    if site != member.as_str() {
+    if us.instance.is_none() && site != us.member.as_str() {
+        let member = &us.member;
         findings.push(Finding::refuse(format!(
             "member is {member}, but the site is called {site:?} (spec.replica.self, else the Cluster's \
              name): other sites would be told of a primary they do not know; make them equal"

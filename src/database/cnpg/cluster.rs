@@ -96,6 +96,8 @@ pub(super) struct Status {
     #[serde(default, deserialize_with = "or_default")]
     pub(super) current_primary: String,
     #[serde(default, deserialize_with = "or_default")]
+    pub(super) target_primary: String,
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) phase: String,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) phase_reason: String,

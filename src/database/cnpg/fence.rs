@@ -11,8 +11,8 @@ use super::Shared;
 use super::cluster::Cluster;
 use super::mark::{self, Fence};
 use super::part::{Port, Want};
+use super::us::Us;
 use crate::core::event::{Done, Ladder};
-use crate::core::ids::MemberId;
 use crate::database::server::fence as ladder;
 use crate::database::server::outcome::{Failure, Step, blocking};
 use crate::database::server::wait::pause;
@@ -36,18 +36,23 @@ pub(super) async fn fence(
     cancel: &CancellationToken,
 ) -> Step<Done> {
     let began = Instant::now();
-    shared.part.wants(Want::Fenced);
+    // The annotation on one instance of several would keep CloudNativePG from ever making another one the
+    // primary: a fenced manager goes on renewing its lease (ADR 25).
+    let annotates = shared.us.instance.is_none();
+    shared.part.wants(if annotates { Want::Fenced } else { Want::Held });
     shared.restarts(None);
     shared.part.learn();
-    let asking = Arc::clone(shared);
-    supervise::apart("fence annotation", Some(REQUEST), async move {
-        request(&asking).await.map(|_| ()).map_err(|failure| failure.text().to_owned())
-    });
+    if annotates {
+        let asking = Arc::clone(shared);
+        supervise::apart("fence annotation", Some(REQUEST), async move {
+            request(&asking).await.map(|_| ()).map_err(|failure| failure.text().to_owned())
+        });
+    }
     let mut done = ladder::fence(&shared.server, rungs, cancel).await?;
     loop {
         let open = match hold(shared).await {
             Port::Held => None,
-            Port::Open(_) if is_in_place(shared, began) => None,
+            Port::Open(_) if annotates && is_in_place(shared, began) => None,
             Port::Open(why) => Some(why),
         };
         if remnants(shared).await? > 0 {
@@ -66,19 +71,19 @@ pub(super) async fn fence(
 
 /// Asks for the annotation until it is there, or nobody wants it any more.
 pub(super) async fn request(shared: &Shared) -> Step<Arc<Cluster>> {
-    let decide = |cluster: &Cluster| Ok(requested(cluster, &shared.member, shared.part.want()));
+    let decide = |cluster: &Cluster| Ok(requested(cluster, &shared.us, shared.part.want()));
     shared.change(decide, &CancellationToken::new()).await
 }
 
-fn requested(cluster: &Cluster, member: &MemberId, want: Want) -> Option<serde_json::Value> {
-    let annotations = Fence::of(cluster, member).set(member).filter(|_| want == Want::Fenced)?;
+fn requested(cluster: &Cluster, us: &Us, want: Want) -> Option<serde_json::Value> {
+    let annotations = Fence::of(cluster, us).set(us).filter(|_| want == Want::Fenced)?;
     Some(json!({ "metadata": { "annotations": annotations } }))
 }
 
 /// The fence was read back from the Cluster after `since`.
 pub(super) fn is_in_place(shared: &Shared, since: Instant) -> bool {
     let read = shared.last_read().filter(|read| read.at > since);
-    read.is_some_and(|read| mark::covers(&read.cluster))
+    read.is_some_and(|read| mark::covers(&read.cluster, &shared.us))
 }
 
 async fn hold(shared: &Arc<Shared>) -> Port {

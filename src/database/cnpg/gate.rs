@@ -17,8 +17,8 @@ pub(super) fn held_back(shared: &Shared) -> Option<String> {
     }
     let read = shared.last_read().filter(|read| read.at.elapsed() <= FRESH);
     let cluster = read.as_ref().map(|read| read.cluster.as_ref());
-    let comes = comes_up(part.data(), cluster);
-    if cluster.is_some_and(mark::covers) {
+    let comes = comes_up(part.data(), cluster, &shared.us);
+    if cluster.is_some_and(|cluster| mark::covers(cluster, &shared.us)) {
         return None;
     }
     match comes {

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::Cluster;
 use super::mark::Fence;
-use super::part::{Data, Want};
+use super::part::{Data, Want, stays_standby};
+use super::us::Us;
 use super::{Shared, audit, role};
-use crate::core::ids::MemberId;
 use crate::supervise::End;
 
 /// How often the port and the data are looked at.
@@ -57,12 +57,18 @@ pub(super) async fn serve(shared: Arc<Shared>) -> End {
 async fn tend(shared: &Shared, data: Data) -> Result<(), String> {
     let cluster = shared.api.read().await.map_err(|trouble| trouble.to_string())?;
     let cluster = shared.note(cluster);
-    let refusal = audit::refusal(&cluster, &shared.member);
-    if due(shared.part.want(), data, &cluster, &shared.member).is_some() {
+    if data == Data::Primary && shared.us.is_passed_over(&cluster) && shared.part.holds() {
+        // Its manager ended without giving it back, and the next primary would wait for its end.
+        if let Some(own) = &shared.us.instance {
+            shared.api.release_lease(own).await.map_err(|trouble| trouble.to_string())?;
+        }
+    }
+    let refusal = audit::refusal(&cluster, &shared.us);
+    if due(shared.part.want(), data, &cluster, &shared.us).is_some() {
         let cancel = CancellationToken::new();
         // Decided anew by each try: what we want may have changed since.
         let decide = |cluster: &Cluster| -> role::Patch {
-            Ok(due(shared.part.want(), data, cluster, &shared.member))
+            Ok(due(shared.part.want(), data, cluster, &shared.us))
         };
         let changed = tokio::time::timeout(CHANGE, shared.change(decide, &cancel)).await;
         let changed = changed.map_err(|_| format!("not changed in {CHANGE:?}"))?;
@@ -72,16 +78,16 @@ async fn tend(shared: &Shared, data: Data) -> Result<(), String> {
 }
 
 /// What has to be changed in the Cluster, if anything.
-pub(super) fn due(want: Want, data: Data, cluster: &Cluster, member: &MemberId) -> Option<Value> {
-    let fence = Fence::of(cluster, member);
-    let is_standby = data.is_standby() && cluster.is_replica() && !cluster.is_switching();
+pub(super) fn due(want: Want, data: Data, cluster: &Cluster, us: &Us) -> Option<Value> {
+    let fence = Fence::of(cluster, us);
+    let is_standby = data.is_standby() && stays_standby(cluster, us) && !cluster.is_switching();
     let annotations = match want {
         Want::Open => fence.lift().or_else(|| fence.forget()),
         Want::Held | Want::Fenced | Want::Free if is_standby => {
             fence.lift().or_else(|| fence.forget())
         }
         // Also when it runs: somebody brought up what we stopped.
-        Want::Fenced => fence.set(member),
+        Want::Fenced => fence.set(us),
         Want::Held | Want::Free => fence.forget(),
     };
     let mut patch =

@@ -7,16 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::cluster::Cluster;
-use crate::core::ids::MemberId;
+use super::us::{ALL, Us};
 
 /// CloudNativePG's list of fenced instances.
 pub(super) const FENCED: &str = "cnpg.io/fencedInstances";
 
 /// Our mark.
 pub(super) const MARK: &str = "harmony-agent.io/fence";
-
-/// All instances.
-const ALL: &str = "*";
 
 /// Who fenced, and what the list was before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +26,7 @@ struct Mark {
 /// The fence as the Cluster has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fence {
-    /// Every instance is named, or all are.
+    /// All that is ours of it is named.
     pub(super) covers: bool,
     /// It is in force without us: not ours to lift.
     pub(super) is_foreign: bool,
@@ -43,19 +40,19 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// Reads it off the Cluster of `member`.
-    pub(super) fn of(cluster: &Cluster, member: &MemberId) -> Self {
+    /// Reads it off our Cluster.
+    pub(super) fn of(cluster: &Cluster, us: &Us) -> Self {
         let text = cluster.annotation(FENCED);
         let list = text.map(serde_json::from_str::<Vec<String>>);
         let unreadable = matches!(list, Some(Err(_)));
         let names = list.and_then(Result::ok).unwrap_or_default();
-        let covers = named_all(cluster, &names);
+        let covers = us.is_named(cluster, &names);
         let mark = cluster.annotation(MARK);
         let mark = mark.map(serde_json::from_str::<Mark>);
         let marked = mark.is_some();
-        let ours = mark.and_then(Result::ok).filter(|mark| mark.member == member.as_str());
+        let ours = mark.and_then(Result::ok).filter(|mark| mark.member == us.member.as_str());
         let before = ours.filter(|_| covers).map(|mark| mark.before);
-        let is_foreign = covers && before.as_ref().is_none_or(|before| named_all(cluster, before));
+        let is_foreign = covers && before.as_ref().is_none_or(|before| us.is_named(cluster, before));
         Self { covers, is_foreign, before, names, unreadable, marked }
     }
 
@@ -66,11 +63,11 @@ impl Fence {
     }
 
     /// The annotations that set it, unless it is in force.
-    pub(super) fn set(&self, member: &MemberId) -> Option<Value> {
+    pub(super) fn set(&self, us: &Us) -> Option<Value> {
         if self.covers {
             return None;
         }
-        let mark = Mark { member: member.to_string(), before: self.names.clone() };
+        let mark = Mark { member: us.member.to_string(), before: self.names.clone() };
         Some(json!({ FENCED: list(&[ALL.to_owned()]), MARK: json!(mark).to_string() }))
     }
 
@@ -87,16 +84,10 @@ impl Fence {
     }
 }
 
-/// Every instance of the Cluster is fenced.
-pub(super) fn covers(cluster: &Cluster) -> bool {
+/// All that is ours of the Cluster is fenced.
+pub(super) fn covers(cluster: &Cluster, us: &Us) -> bool {
     let names = cluster.annotation(FENCED).map(serde_json::from_str::<Vec<String>>);
-    matches!(names, Some(Ok(names)) if named_all(cluster, &names))
-}
-
-fn named_all(cluster: &Cluster, names: &[String]) -> bool {
-    let instances = &cluster.status.instance_names;
-    let is_named = |instance: &String| names.contains(instance);
-    names.iter().any(|name| name == ALL) || !instances.is_empty() && instances.iter().all(is_named)
+    matches!(names, Some(Ok(names)) if us.is_named(cluster, &names))
 }
 
 fn list(names: &[String]) -> String {

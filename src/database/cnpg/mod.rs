@@ -36,6 +36,7 @@ mod streams;
 mod tests;
 mod token;
 mod trouble;
+mod us;
 mod version;
 
 use std::path::PathBuf;
@@ -62,6 +63,7 @@ use audit::Finding;
 use cluster::Cluster;
 use part::Part;
 use trouble::Trouble;
+use us::Us;
 use version::Probe;
 
 /// Programs of PostgreSQL the adapter uses: the container of PostgreSQL is another one.
@@ -70,8 +72,10 @@ const PROGRAMS: [&str; 1] = ["pg_controldata"];
 /// What the site is and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// This member; also the site's name among the sites.
+    /// This member; also the site's name among the sites, unless it is an instance.
     pub member: MemberId,
+    /// The pod, where every instance of the Cluster is a member.
+    pub instance: Option<String>,
     /// The API server and the Cluster.
     pub access: Access,
     /// PostgreSQL's data directory.
@@ -99,7 +103,7 @@ pub struct Cnpg {
 /// What actions, looks and the keeper share.
 #[derive(Debug)]
 struct Shared {
-    member: MemberId,
+    us: Us,
     server: Arc<Server>,
     api: Api,
     part: Part,
@@ -169,7 +173,7 @@ impl Cnpg {
         shared.probe(&cluster).await;
         let probe = shared.probe.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut refusals = Vec::new();
-        for finding in audit::audit(&cluster, &shared.member, &probe) {
+        for finding in audit::audit(&cluster, &shared.us, &probe) {
             match finding {
                 Finding::Refusal(why) => refusals.push(why),
                 Finding::Warning(what) => tracing::warn!(what, "about the Cluster"),
@@ -195,10 +199,11 @@ impl Shared {
         // In a pod the agent has the user id that PostgreSQL has.
         let os_user = rustix::process::geteuid().is_root().then_some("postgres");
         let server = Arc::new(Server::new(at, os_user, &PROGRAMS)?);
-        let part = Part::new(Arc::clone(&server));
+        let us = Us { member: settings.member, instance: settings.instance };
+        let part = Part::new(Arc::clone(&server), us.clone());
         part.keep(None);
         Ok(Self {
-            member: settings.member,
+            us,
             server,
             api,
             part,

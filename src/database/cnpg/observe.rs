@@ -46,6 +46,9 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
     if let Some(upstream) = followed(shared, &seen) {
         seen.upstream = Some((upstream.address.host, upstream.address.port));
     }
+    let read = shared.last_read();
+    seen.deputy_of =
+        read.and_then(|read| shared.us.deputy_of(&read.cluster).map(str::to_owned));
     seen
 }
 
@@ -70,7 +73,7 @@ pub(super) async fn died(shared: &Arc<Shared>) {
 async fn is_restarting(shared: &Arc<Shared>) -> bool {
     let fenced = || {
         let read = shared.last_read();
-        read.is_some_and(|read| mark::covers(&read.cluster))
+        read.is_some_and(|read| mark::covers(&read.cluster, &shared.us))
     };
     if !matches!(shared.part.want(), Want::Open | Want::Free) || fenced() {
         return false;
@@ -94,6 +97,13 @@ fn followed(shared: &Shared, seen: &Observation) -> Option<Upstream> {
     let connected = seen.upstream.clone()?;
     let told = shared.followed.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
     let cluster = shared.last_read()?.cluster;
-    let place = cluster.external(told.member.as_str())?.place()?;
-    (role::follows(&cluster, &told.member) && place == connected).then_some(told)
+    if shared.us.is_beside(&told, &cluster) {
+        // CloudNativePG has every other instance follow the one that acts.
+        let acts = cluster.status.current_primary == told.member.as_str();
+        return acts.then_some(told);
+    }
+    let site = shared.us.site_of(&told).ok()?;
+    let place = cluster.external(&site)?.place()?;
+    let led = place == connected || shared.us.deputy_of(&cluster).is_some();
+    (role::follows(&cluster, &site) && led).then_some(told)
 }

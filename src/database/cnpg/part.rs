@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::cluster::Cluster;
+use super::us::Us;
 use crate::database::server::Server;
 use crate::database::server::files::{Files, look_at_files};
 use crate::postmaster::port::{Hold, Listening};
@@ -73,6 +74,7 @@ pub(super) enum Comes {
 #[derive(Debug)]
 pub(super) struct Part {
     server: Arc<Server>,
+    us: Us,
     want: watch::Sender<Want>,
     /// Where the server last listened.
     listening: Mutex<Option<Listening>>,
@@ -89,9 +91,10 @@ pub(super) enum Port {
 }
 
 impl Part {
-    pub(super) fn new(server: Arc<Server>) -> Self {
+    pub(super) fn new(server: Arc<Server>, us: Us) -> Self {
         Self {
             server,
+            us,
             want: watch::Sender::new(Want::Held),
             listening: Mutex::new(None),
             hold: Mutex::new(None),
@@ -160,8 +163,9 @@ impl Part {
             Data::RunningStandby => self.learn(),
             Data::None | Data::Standby | Data::Primary => {}
         }
-        let comes = comes_up(there, cluster);
-        let became_standby = cluster.is_some_and(Cluster::is_replica) && data.is_standby();
+        let comes = comes_up(there, cluster, &self.us);
+        let stays = |cluster: &Cluster| stays_standby(cluster, &self.us);
+        let became_standby = cluster.is_some_and(stays) && data.is_standby();
         if became_standby {
             self.wants_instead(Want::Fenced, Want::Held);
         }
@@ -213,21 +217,25 @@ impl Part {
     }
 
     /// We hold it ourselves.
-    #[cfg(test)]
     pub(super) fn holds(&self) -> bool {
         self.lock().is_some()
     }
 }
 
 /// What would come up, with the Cluster as last read.
-pub(super) fn comes_up(data: Data, cluster: Option<&Cluster>) -> Comes {
+pub(super) fn comes_up(data: Data, cluster: Option<&Cluster>, us: &Us) -> Comes {
     match (data, cluster) {
         (Data::None | Data::Running | Data::RunningStandby, _) => Comes::Nothing,
         (Data::Primary, _) => Comes::Primary,
         (Data::Standby, None) => Comes::Unknown,
-        (Data::Standby, Some(cluster)) if cluster.is_replica() => Comes::Standby,
+        (Data::Standby, Some(cluster)) if stays_standby(cluster, us) => Comes::Standby,
         (Data::Standby, Some(_)) => Comes::Primary,
     }
+}
+
+/// A standby that comes up here is not promoted by CloudNativePG.
+pub(super) fn stays_standby(cluster: &Cluster, us: &Us) -> bool {
+    cluster.is_replica() || us.is_passed_over(cluster)
 }
 
 /// Nobody may start it: what would come up may write, and we have not said that it may. An annotation that

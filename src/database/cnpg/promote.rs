@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::Cluster;
 use super::mark::Fence;
 use super::part::{Data, Want};
+use super::us::Us;
 use super::{Shared, role};
 use crate::core::event::Done;
-use crate::core::ids::MemberId;
 use crate::core::token::Token;
 use crate::database::server::look::Seen;
 use crate::database::server::outcome::{Failure, Step, blocking};
@@ -49,8 +49,8 @@ pub(super) async fn start_primary(shared: &Arc<Shared>, cancel: &CancellationTok
         }
         Data::Running | Data::Primary => {}
     }
-    opened(shared, |cluster| role::opening(cluster, &shared.member), cancel).await?;
-    let healthy = |cluster: &Cluster| not_fenced(cluster, &shared.member);
+    opened(shared, |cluster| role::opening(cluster, &shared.us), cancel).await?;
+    let healthy = |cluster: &Cluster| not_fenced(cluster, &shared.us);
     until_writable(shared, healthy, cancel).await.map(|_| Done::Done)
 }
 
@@ -107,15 +107,19 @@ pub(super) async fn promote(
     }
     let mut before = None;
     let decide = |cluster: &Cluster| {
-        let patch = role::promotion(cluster, &shared.member, token)?;
+        if let Some(acting) = shared.us.deputy_of(cluster) {
+            return Err(Failure::Refused(format!("{acting} stands for the site, this instance does not")));
+        }
+        let patch = role::promotion(cluster, &shared.us, token)?;
         before.get_or_insert_with(|| cluster.clone());
         Ok(patch)
     };
     opened(shared, decide, cancel).await?;
+    appointed(shared, cancel).await?;
     let began = Instant::now();
     let stale = before.as_ref().and_then(Cluster::unrecoverable).map(str::to_owned);
     let healthy = |cluster: &Cluster| {
-        not_fenced(cluster, &shared.member)?;
+        not_fenced(cluster, &shared.us)?;
         let Some(why) = cluster.unrecoverable() else { return Ok(()) };
         let old = stale.as_deref() == Some(why) && began.elapsed() < STALE;
         let refused = || Failure::Refused(format!("CloudNativePG refuses the promotion: {why}"));
@@ -131,15 +135,32 @@ pub(super) async fn promote(
     }
 }
 
+/// Where every instance is a member, CloudNativePG is told which one is to be the primary.
+async fn appointed(shared: &Shared, cancel: &CancellationToken) -> Step<()> {
+    let Some(own) = &shared.us.instance else { return Ok(()) };
+    let decide = |cluster: &Cluster| {
+        role::may_change(cluster, &shared.us)?;
+        if !cluster.status.instance_names.contains(own) {
+            return Err(Failure::Refused(format!(
+                "CloudNativePG knows no instance {own} (status.instanceNames)"
+            )));
+        }
+        Ok(shared.us.is_passed_over(cluster))
+    };
+    shared.api.appoint(own, decide, cancel).await.map(|cluster| {
+        shared.note(cluster);
+    })
+}
+
 /// A promotion that CloudNativePG refused must not happen later, when somebody takes the token away.
 async fn take_back(shared: &Shared, before: Option<&Cluster>) {
     let replica = before.and_then(|before| before.spec.replica.as_ref());
-    let primary =
-        replica.and_then(|replica| replica.primary.as_deref()).and_then(|it| it.parse().ok());
-    let Some(primary) = primary.filter(|primary| *primary != shared.member) else { return };
+    let primary = replica.and_then(|replica| replica.primary.clone());
+    let own = before.map_or("", Cluster::site);
+    let Some(primary) = primary.filter(|primary| *primary != own) else { return };
     shared.part.wants(Want::Held);
     let cancel = CancellationToken::new();
-    let decide = |cluster: &Cluster| role::repointing(cluster, &shared.member, &primary);
+    let decide = |cluster: &Cluster| role::repointing(cluster, &shared.us, &primary);
     let taken = tokio::time::timeout(TAKE_BACK, shared.change(decide, &cancel)).await;
     if !matches!(taken, Ok(Ok(_))) {
         tracing::warn!("the refused promotion could not be taken back from the Cluster");
@@ -151,8 +172,8 @@ fn promoted(shared: &Shared, seen: &Seen) -> Done {
     Done::Promoted { timeline: seen.timeline, lsn }
 }
 
-fn not_fenced(cluster: &Cluster, member: &MemberId) -> Step<()> {
-    if Fence::of(cluster, member).is_foreign {
+fn not_fenced(cluster: &Cluster, us: &Us) -> Step<()> {
+    if Fence::of(cluster, us).is_foreign {
         return Err(Failure::Refused(
             "somebody else has fenced the instance (annotation cnpg.io/fencedInstances)".to_owned(),
         ));

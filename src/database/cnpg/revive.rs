@@ -28,14 +28,14 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Has a standby started again that may run and stays down: by a fence that is lifted again, which
 /// is what makes the instance manager try it.
 pub(super) async fn revived(shared: &Arc<Shared>) -> Failure {
+    let us = &shared.us;
     let (mut down_since, mut patience) = (Instant::now(), FIRST);
     loop {
         sleep(POLL).await;
         let is_down = matches!(data(shared).await, Ok(Data::Standby));
         let is_free = shared.last_read().is_some_and(|read| {
-            read.cluster.is_replica()
-                && !read.cluster.is_switching()
-                && !mark::covers(&read.cluster)
+            let cluster = &read.cluster;
+            us.is_standby(cluster) && !cluster.is_switching() && !mark::covers(cluster, us)
         });
         if !is_down || !is_free {
             down_since = Instant::now();
@@ -44,10 +44,9 @@ pub(super) async fn revived(shared: &Arc<Shared>) -> Failure {
             continue;
         }
         tracing::warn!("the standby may run and does not: having it started again");
-        let member = &shared.member;
         let set = |cluster: &Cluster| {
-            let standby = cluster.is_replica() && !cluster.is_switching();
-            let annotations = Fence::of(cluster, member).set(member).filter(|_| standby);
+            let standby = us.is_standby(cluster) && !cluster.is_switching();
+            let annotations = Fence::of(cluster, us).set(us).filter(|_| standby);
             Ok(annotations.map(|annotations| json!({ "metadata": { "annotations": annotations } })))
         };
         // The keeper lifts what is ours of a standby when it reads the Cluster next: not at once, or the

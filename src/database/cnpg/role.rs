@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::cluster::Cluster;
 use super::mark::Fence;
 use super::token;
+use super::us::Us;
 use super::{audit, obstacle};
-use crate::core::ids::{Lsn, MemberId, SystemId, TimelineId};
+use crate::core::ids::{Lsn, SystemId, TimelineId};
 use crate::core::token::Token;
 use crate::database::server::control::Control;
 use crate::database::server::outcome::{Failure, Step};
@@ -20,29 +21,29 @@ fn refused(why: impl Into<String>) -> Failure {
 }
 
 /// Nothing stands in the way of changing this site's role.
-pub(super) fn may_change(cluster: &Cluster, member: &MemberId) -> Step<()> {
-    match audit::refusal(cluster, member).or_else(|| obstacle(cluster)) {
+pub(super) fn may_change(cluster: &Cluster, us: &Us) -> Step<()> {
+    match audit::refusal(cluster, us).or_else(|| obstacle(cluster)) {
         Some(why) => Err(refused(why)),
         None => Ok(()),
     }
 }
 
 /// The site opens as the primary it was: only our fence is lifted.
-pub(super) fn opening(cluster: &Cluster, member: &MemberId) -> Patch {
-    may_change(cluster, member)?;
+pub(super) fn opening(cluster: &Cluster, us: &Us) -> Patch {
+    may_change(cluster, us)?;
     if cluster.is_replica() {
         return Err(refused(format!(
             "spec.replica.primary says that this site is a replica, its data is a primary's: make \
-             spec.replica.primary {member:?}, or let it be demoted",
-            member = member.as_str()
+             spec.replica.primary {:?}, or let it be demoted",
+            cluster.site()
         )));
     }
-    unfenced(cluster, member, None)
+    unfenced(cluster, us, None)
 }
 
 /// The site is promoted, with or without the token of the site it takes over from.
-pub(super) fn promotion(cluster: &Cluster, member: &MemberId, token: Option<&Token>) -> Patch {
-    may_change(cluster, member)?;
+pub(super) fn promotion(cluster: &Cluster, us: &Us, token: Option<&Token>) -> Patch {
+    may_change(cluster, us)?;
     if cluster.is_switching() {
         return Err(refused(
             "CloudNativePG is still making it a replica (status.switchReplicaClusterStatus)",
@@ -51,43 +52,43 @@ pub(super) fn promotion(cluster: &Cluster, member: &MemberId, token: Option<&Tok
     let given = cluster.spec.replica.as_ref().map_or("", |it| it.promotion_token.reveal());
     let wanted = token.map_or("", |token| token.value.reveal());
     if !cluster.is_replica() && given == wanted {
-        return unfenced(cluster, member, None);
+        return unfenced(cluster, us, None);
     }
     let token = token.map_or(Value::Null, |token| json!(token.value.reveal()));
-    let replica = json!({ "primary": member.as_str(), "promotionToken": token });
-    unfenced(cluster, member, Some(replica))
+    let replica = json!({ "primary": cluster.site(), "promotionToken": token });
+    unfenced(cluster, us, Some(replica))
 }
 
 /// The site becomes a replica of `to`; it is fenced in the same breath, as the operator comes later.
-pub(super) fn demotion(cluster: &Cluster, member: &MemberId, to: &MemberId) -> Patch {
-    may_change(cluster, member)?;
+pub(super) fn demotion(cluster: &Cluster, us: &Us, to: &str) -> Patch {
+    may_change(cluster, us)?;
     if follows(cluster, to) {
         return Ok(None);
     }
-    let fence = Fence::of(cluster, member);
+    let fence = Fence::of(cluster, us);
     if fence.is_shared() {
         return Err(refused(
             "somebody else has fenced the Cluster, and a demotion would lift that: lift it, or demote by hand",
         ));
     }
     let mut patch = following(cluster, to)?;
-    if let Some(annotations) = fence.set(member) {
+    if let Some(annotations) = fence.set(us) {
         patch["metadata"]["annotations"] = annotations;
     }
     Ok(Some(patch))
 }
 
 /// The replica follows another site.
-pub(super) fn repointing(cluster: &Cluster, member: &MemberId, to: &MemberId) -> Patch {
-    may_change(cluster, member)?;
+pub(super) fn repointing(cluster: &Cluster, us: &Us, to: &str) -> Patch {
+    may_change(cluster, us)?;
     if follows(cluster, to) {
         return Ok(None);
     }
     following(cluster, to).map(Some)
 }
 
-fn following(cluster: &Cluster, to: &MemberId) -> Step<Value> {
-    if cluster.external(to.as_str()).is_none() {
+fn following(cluster: &Cluster, to: &str) -> Step<Value> {
+    if cluster.external(to).is_none() {
         return Err(refused(format!(
             "{to} is not in spec.externalClusters: the site does not know how to reach it; add it"
         )));
@@ -97,23 +98,22 @@ fn following(cluster: &Cluster, to: &MemberId) -> Step<Value> {
             "CloudNativePG is still making it a replica of somebody else (status.switchReplicaClusterStatus)",
         ));
     }
-    let to = to.as_str();
     // A token left behind would be refused, and with it this change.
     Ok(json!({ "spec": { "replica": { "primary": to, "source": to, "promotionToken": null } } }))
 }
 
 /// It is a replica of `to` already, as far as `spec` goes.
-pub(super) fn follows(cluster: &Cluster, to: &MemberId) -> bool {
+pub(super) fn follows(cluster: &Cluster, to: &str) -> bool {
     cluster.spec.replica.as_ref().is_some_and(|replica| {
         cluster.is_replica()
-            && replica.primary.as_deref() == Some(to.as_str())
-            && replica.source == to.as_str()
+            && replica.primary.as_deref() == Some(to)
+            && replica.source == to
             && replica.promotion_token.reveal().is_empty()
     })
 }
 
-fn unfenced(cluster: &Cluster, member: &MemberId, replica: Option<Value>) -> Patch {
-    let fence = Fence::of(cluster, member);
+fn unfenced(cluster: &Cluster, us: &Us, replica: Option<Value>) -> Patch {
+    let fence = Fence::of(cluster, us);
     if fence.is_foreign {
         return Err(refused(
             "somebody else has fenced the instance (annotation cnpg.io/fencedInstances): it is theirs to lift",
@@ -162,7 +162,7 @@ pub(super) enum Demotion {
 /// is that it names the checkpoint the data ended with.
 pub(super) fn demoted(
     cluster: &Cluster,
-    to: &MemberId,
+    to: &str,
     standby_data: bool,
     end: &Control,
 ) -> Step<Demotion> {

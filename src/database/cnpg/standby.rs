@@ -15,7 +15,6 @@ use super::role::Demotion;
 use super::streams::until_it_streams;
 use super::{Shared, fence, role};
 use crate::core::event::{Done, Upstream};
-use crate::core::ids::MemberId;
 use crate::core::token::Token;
 use crate::database::server::control::{ClusterState, Control};
 use crate::database::server::outcome::{Failure, Step, blocking};
@@ -40,7 +39,6 @@ pub(super) async fn follow(
     upstream: Option<&Upstream>,
     cancel: &CancellationToken,
 ) -> Step<Done> {
-    let member = &shared.member;
     match data(shared).await? {
         Data::None => {
             return Err(Failure::Refused(
@@ -50,7 +48,7 @@ pub(super) async fn follow(
         Data::Running => {
             return Err(Failure::Refused("it runs as a primary: fence it first".to_owned()));
         }
-        Data::Primary if upstream.is_none() => {
+        Data::Primary if upstream.is_none() && shared.us.instance.is_none() => {
             let to = source(shared).await?;
             become_standby(shared, &to, cancel).await?;
             return Ok(Done::Done);
@@ -63,12 +61,29 @@ pub(super) async fn follow(
         Data::Standby | Data::RunningStandby => {}
     }
     if let Some(upstream) = upstream {
-        let to = &upstream.member;
-        shared.change(|cluster| role::repointing(cluster, member, to), cancel).await?;
+        pointed(shared, upstream, cancel).await?;
         *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
         shared.nudge.notify_one();
     }
     until_it_follows(shared, upstream, cancel).await.map(|()| Done::Done)
+}
+
+/// Has the site follow the one of `upstream`. Within a site CloudNativePG does that, and for another
+/// instance whoever stands for the site.
+async fn pointed(
+    shared: &Arc<Shared>,
+    upstream: &Upstream,
+    cancel: &CancellationToken,
+) -> Step<()> {
+    if shared.us.instance.is_some() {
+        let read = shared.api.read().await;
+        let cluster = shared.note(read.map_err(|trouble| Failure::Refused(trouble.to_string()))?);
+        if shared.us.is_beside(upstream, &cluster) || shared.us.deputy_of(&cluster).is_some() {
+            return Ok(());
+        }
+    }
+    let to = shared.us.site_of(upstream)?;
+    shared.change(|cluster| role::repointing(cluster, &shared.us, &to), cancel).await.map(|_| ())
 }
 
 /// Makes a former primary a standby of `upstream`: by a demotion, when it ended cleanly.
@@ -82,10 +97,13 @@ pub(super) async fn rejoin(
         until_it_streams(shared, upstream, cancel).await?;
         return Ok(Done::Rejoined { by: "start" });
     }
+    if is_beside(shared, upstream).await? {
+        return rejoin_beside(shared, upstream, cancel).await;
+    }
     // Whatever becomes of it, it must not come up as what it was: neither when we end.
     shared.part.wants(Want::Fenced);
     shared.nudge.notify_one();
-    become_standby(shared, &upstream.member, cancel).await?;
+    become_standby(shared, &shared.us.site_of(upstream)?, cancel).await?;
     *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
     Ok(Done::Rejoined { by: "demotion" })
 }
@@ -96,25 +114,71 @@ pub(super) async fn demote(
     to: &Upstream,
     cancel: &CancellationToken,
 ) -> Step<Done> {
-    let token = become_standby(shared, &to.member, cancel).await?;
+    if is_beside(shared, to).await? {
+        // Whoever takes over has CloudNativePG make it the primary, and this one a standby.
+        return Ok(Done::Demoted { token: None });
+    }
+    let token = become_standby(shared, &shared.us.site_of(to)?, cancel).await?;
     *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(to.clone());
     Ok(Done::Demoted { token })
 }
 
+/// `upstream` is an instance of our own Cluster.
+async fn is_beside(shared: &Shared, upstream: &Upstream) -> Step<bool> {
+    if shared.us.instance.is_none() {
+        return Ok(false);
+    }
+    let read = shared.api.read().await;
+    let cluster = shared.note(read.map_err(|trouble| Failure::Refused(trouble.to_string()))?);
+    Ok(shared.us.is_beside(upstream, &cluster))
+}
+
+/// CloudNativePG rewinds a former primary when another instance acts, and brings it up as its standby.
+async fn rejoin_beside(
+    shared: &Arc<Shared>,
+    upstream: &Upstream,
+    cancel: &CancellationToken,
+) -> Step<Done> {
+    shared.part.wants(Want::Held);
+    *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
+    loop {
+        // It needs its port as soon as it is a standby's.
+        if signalled(shared).await? && kept(shared).await?.is_standby() {
+            break;
+        }
+        if shared.last_read().is_none_or(|read| read.at.elapsed() >= LOOK)
+            && let Ok(cluster) = shared.api.read().await
+        {
+            let cluster = shared.note(cluster);
+            if let Some(own) = &shared.us.instance
+                && shared.us.is_passed_over(&cluster)
+                && shared.part.holds()
+            {
+                // Its manager ended without giving it back, and the next primary would wait for its end.
+                let released = shared.api.release_lease(own).await;
+                released.unwrap_or_else(|trouble| tracing::debug!(%trouble, "CloudNativePG's lease"));
+            }
+        }
+        pause(SIGNAL, cancel).await?;
+    }
+    until_it_follows(shared, Some(upstream), cancel).await?;
+    until_it_streams(shared, upstream, cancel).await?;
+    Ok(Done::Rejoined { by: "rewind" })
+}
+
 /// The site that this one would follow, by its manifest.
-async fn source(shared: &Shared) -> Step<MemberId> {
+async fn source(shared: &Shared) -> Step<String> {
     let read = shared.api.read().await;
     let cluster = read.map_err(|trouble| Failure::Refused(trouble.to_string()))?;
     let source = cluster.spec.replica.as_ref().map(|replica| replica.source.as_str());
-    let source = source.and_then(|source| source.parse().ok());
-    source.filter(|source| *source != shared.member).ok_or_else(|| {
+    source.map(str::to_owned).filter(|source| *source != cluster.site()).ok_or_else(|| {
         Failure::Refused("spec.replica.source names no other site: nobody to follow".to_owned())
     })
 }
 
 async fn become_standby(
     shared: &Arc<Shared>,
-    to: &MemberId,
+    to: &str,
     cancel: &CancellationToken,
 ) -> Step<Option<Token>> {
     let end = ended_cleanly(shared, cancel).await?;
@@ -123,8 +187,7 @@ async fn become_standby(
     fenced(shared, cancel).await?;
     // Held all the while: an instance manager that reads of the fence late would bring up the primary.
     kept(shared).await?;
-    let member = &shared.member;
-    shared.change(|cluster| role::demotion(cluster, member, to), cancel).await?;
+    shared.change(|cluster| role::demotion(cluster, &shared.us, to), cancel).await?;
     let mut since = None;
     let mut looked = None;
     let mut standby = false;
@@ -215,7 +278,7 @@ async fn until_it_follows(
                     let why = "it runs as a primary: fence it first";
                     return Err(Failure::Refused(why.to_owned()));
                 }
-                Some(seen) if leads_to(cluster.as_deref(), upstream, seen.upstream.as_ref()) => {
+                Some(seen) if leads_to(shared, cluster.as_deref(), upstream, seen.upstream.as_ref()) => {
                     return Ok(());
                 }
                 Some(_) | None => sleep(POLL).await,
@@ -223,7 +286,7 @@ async fn until_it_follows(
         }
     };
     let healthy = |cluster: &Cluster| {
-        if Fence::of(cluster, &shared.member).is_foreign && !cluster.is_switching() {
+        if Fence::of(cluster, &shared.us).is_foreign && !cluster.is_switching() {
             return Err(Failure::Refused(
                 "somebody else has fenced the instance (annotation cnpg.io/fencedInstances)"
                     .to_owned(),
@@ -241,12 +304,21 @@ async fn until_it_follows(
 
 /// The connection the standby has is that of the entry for `upstream`, as far as that says.
 fn leads_to(
+    shared: &Shared,
     cluster: Option<&Cluster>,
     upstream: Option<&Upstream>,
     connected: Option<&(String, u16)>,
 ) -> bool {
     let Some(upstream) = upstream else { return true };
-    let entry = cluster.and_then(|cluster| cluster.external(upstream.member.as_str()));
+    let inside = |cluster: &Cluster| {
+        shared.us.is_beside(upstream, cluster) || shared.us.deputy_of(cluster).is_some()
+    };
+    if cluster.is_some_and(inside) {
+        // By a name of CloudNativePG's own.
+        return connected.is_some();
+    }
+    let site = shared.us.site_of(upstream).ok();
+    let entry = cluster.zip(site).and_then(|(cluster, site)| cluster.external(&site));
     let place = entry.and_then(External::place);
     place.is_none_or(|place| connected == Some(&place))
 }
