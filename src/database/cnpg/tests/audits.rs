@@ -6,7 +6,7 @@ use super::super::audit::{Finding, audit};
 use super::super::version::{Probe, Version};
 use super::super::{Access, Cnpg, Settings};
 use super::api::Say;
-use super::site::{Site, cluster, replica};
+use super::site::{Site, cluster, replica, us};
 use super::{Broken, within};
 
 fn good() -> Probe {
@@ -16,14 +16,14 @@ fn good() -> Probe {
 fn findings(change: impl Fn(&mut Value), probe: &Probe) -> Vec<Finding> {
     let mut value = cluster();
     change(&mut value);
-    audit(&serde_json::from_value(value).unwrap(), &"pg-a".parse().unwrap(), probe)
+    audit(&serde_json::from_value(value).unwrap(), &us(), probe)
 }
 
 #[test]
 fn there_is_nothing_against_what_the_documentation_says() {
     for value in [cluster(), replica()] {
         let cluster = serde_json::from_value(value).unwrap();
-        assert_eq!(audit(&cluster, &"pg-a".parse().unwrap(), &good()), []);
+        assert_eq!(audit(&cluster, &us(), &good()), []);
     }
 }
 

@@ -10,7 +10,7 @@ use super::super::mark::{FENCED, Fence, MARK};
 use super::super::part::{Data, Want};
 use super::super::{cluster::Cluster, fence};
 use super::api::Say;
-use super::site::{Site, cluster, ladder, replica};
+use super::site::{Site, cluster, ladder, replica, us};
 use super::{until, within};
 use crate::core::event::{Action, Done};
 use crate::database::server::outcome::Failure;
@@ -138,22 +138,22 @@ async fn whoever_was_fenced_before_us_stays_fenced_after_us() {
 
 #[test]
 fn what_is_no_list_is_no_fence_and_is_written_over() {
-    let member = "pg-a".parse().unwrap();
+    let us = &us();
     for text in ["pg-1", "*", "[", "{\"a\":1}", "[1]", "\"*\"", "null"] {
-        let fence = Fence::of(&read(&fenced_with(text)), &member);
+        let fence = Fence::of(&read(&fenced_with(text)), us);
         assert!(!fence.covers && fence.unreadable, "{text}");
-        assert_eq!(fence.set(&member).unwrap()[FENCED], r#"["*"]"#, "{text}");
+        assert_eq!(fence.set(us).unwrap()[FENCED], r#"["*"]"#, "{text}");
     }
     for text in ["[]", r#"["pg-2"]"#] {
-        let fence = Fence::of(&read(&fenced_with(text)), &member);
+        let fence = Fence::of(&read(&fenced_with(text)), us);
         assert!(!fence.covers && !fence.unreadable, "{text}");
     }
 }
 
 #[test]
 fn a_fence_that_somebody_lifted_is_put_back_until_it_is_a_standby() {
-    let member = "pg-a".parse().unwrap();
-    let of = |want, data, cluster: &serde_json::Value| due(want, data, &read(cluster), &member);
+    let us = &us();
+    let of = |want, data, cluster: &serde_json::Value| due(want, data, &read(cluster), us);
     let put_back = of(Want::Fenced, Data::Primary, &cluster()).unwrap();
     assert_eq!(put_back["metadata"]["annotations"][FENCED], r#"["*"]"#);
     assert!(of(Want::Fenced, Data::Running, &cluster()).is_some(), "also when it runs again");
@@ -169,16 +169,16 @@ fn a_fence_that_somebody_lifted_is_put_back_until_it_is_a_standby() {
 
 #[test]
 fn our_fence_goes_from_what_can_be_nothing_but_a_standby_and_theirs_does_not() {
-    let member = "pg-a".parse().unwrap();
+    let us = &us();
     let mut ours = replica();
     ours["metadata"]["annotations"] = json!({ FENCED: "[\"*\"]", MARK: "{\"member\":\"pg-a\"}" });
     for want in [Want::Held, Want::Fenced, Want::Free] {
-        let lifted = due(want, Data::Standby, &read(&ours), &member).unwrap();
+        let lifted = due(want, Data::Standby, &read(&ours), us).unwrap();
         assert_eq!(lifted["metadata"]["annotations"], json!({ FENCED: null, MARK: null }));
     }
     let mut switching = ours.clone();
     switching["status"]["switchReplicaClusterStatus"] = json!({ "inProgress": true });
-    assert_eq!(due(Want::Fenced, Data::Standby, &read(&switching), &member), None);
+    assert_eq!(due(Want::Fenced, Data::Standby, &read(&switching), us), None);
     for mark in [json!(null), json!("{\"member\":\"pg-b\"}"), json!("what?")] {
         let mut theirs = ours.clone();
         theirs["metadata"]["annotations"][MARK] = mark.clone();
@@ -186,16 +186,16 @@ fn our_fence_goes_from_what_can_be_nothing_but_a_standby_and_theirs_does_not() {
             .unwrap()
             .replace(&format!("\"{MARK}\":null"), "\"x\":\"\"");
         let theirs: Cluster = serde_json::from_str(&text).unwrap();
-        assert_eq!(due(Want::Held, Data::Standby, &theirs, &member), None, "{mark}");
+        assert_eq!(due(Want::Held, Data::Standby, &theirs, us), None, "{mark}");
     }
 }
 
 #[test]
 fn the_mark_of_a_fence_that_a_person_lifted_goes() {
-    let member = "pg-a".parse().unwrap();
+    let us = &us();
     let mut left = cluster();
     left["metadata"]["annotations"] = json!({ MARK: "{\"member\":\"pg-a\"}" });
-    let gone = due(Want::Free, Data::Running, &read(&left), &member).unwrap();
+    let gone = due(Want::Free, Data::Running, &read(&left), us).unwrap();
     assert_eq!(gone["metadata"]["annotations"], json!({ MARK: null }));
 }
 

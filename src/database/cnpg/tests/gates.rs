@@ -10,7 +10,7 @@ use super::super::mark::FENCED;
 use super::super::observe::observe;
 use super::super::part::{Comes, Data, Want, comes_up, is_to_be_held};
 use super::api::Say;
-use super::site::{Site, cluster, replica};
+use super::site::{Site, cluster, replica, us};
 use super::within;
 use crate::core::event::{Action, Condition, Process};
 
@@ -93,7 +93,7 @@ fn only_what_may_write_is_held() {
         (Data::Standby, Some(&primary), Comes::Primary),
     ];
     for (data, cluster, comes) in table {
-        assert_eq!(comes_up(data, cluster), comes, "{data:?}");
+        assert_eq!(comes_up(data, cluster, &us()), comes, "{data:?}");
         let dangerous = matches!(comes, Comes::Primary | Comes::Unknown);
         for want in [Want::Held, Want::Fenced] {
             assert_eq!(is_to_be_held(want, comes), dangerous, "{want:?} {data:?}");

@@ -9,7 +9,7 @@ use super::super::mark::{FENCED, MARK};
 use super::super::part::Want;
 use super::super::role;
 use super::api::{FakeApi, Say};
-use super::site::{END, SYSTEM, Site, cluster, ladder, replica, upstream};
+use super::site::{END, SYSTEM, Site, cluster, ladder, replica, upstream, us};
 use super::tokens::token;
 use super::{Broken, until, within};
 use crate::core::event::{Action, Done};
@@ -165,9 +165,9 @@ async fn a_former_primary_rejoins_by_a_demotion_or_not_at_all() {
 
 #[test]
 fn a_promotion_is_one_patch_with_its_token_and_lifts_only_our_fence() {
-    let member = "pg-a".parse().unwrap();
+    let us = &us();
     let of = |value: &Value, token| {
-        role::promotion(&serde_json::from_value(value.clone()).unwrap(), &member, token)
+        role::promotion(&serde_json::from_value(value.clone()).unwrap(), us, token)
     };
     let ours = token(SYSTEM, "2", END);
     let patch = of(&replica(), Some(&ours)).unwrap().unwrap();

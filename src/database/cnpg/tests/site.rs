@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::super::us::Us;
 use super::super::{Access, Settings, Shared, perform};
 use super::api::FakeApi;
 use crate::core::event::{Action, Done, Ladder, Upstream};
@@ -17,6 +18,11 @@ use crate::database::server::outcome::Step;
 
 pub(super) const SYSTEM: &str = "7411111111111111111";
 pub(super) const END: &str = "0/3000028";
+
+/// A member that is a site.
+pub(super) fn us() -> Us {
+    Us { member: "pg-a".parse().unwrap(), instance: None }
+}
 
 /// A primary's Cluster in a topology of two sites, as the documentation has it.
 pub(super) fn cluster() -> Value {
@@ -72,7 +78,8 @@ impl Site {
         let site = Parts { dir: &dir };
         site.make(state, standby);
         let settings = Settings {
-            member: "pg-a".parse().unwrap(),
+            member: us().member,
+            instance: None,
             access: Access {
                 cluster: "pg".to_owned(),
                 namespace: Some("db".to_owned()),

@@ -7,7 +7,7 @@ use super::super::part::{Data, Want};
 use super::super::role;
 use super::super::{cluster::Cluster, token};
 use super::api::Say;
-use super::site::{END, SYSTEM, Site, cluster, replica};
+use super::site::{END, SYSTEM, Site, cluster, replica, us};
 use super::within;
 use crate::core::event::Action;
 use crate::core::ids::{SystemId, TimelineId};
@@ -51,13 +51,13 @@ async fn without_the_data_s_word_no_token_is_sent() {
 
 #[test]
 fn a_used_token_is_cleared_and_no_other() {
-    let member = "pg-a".parse().unwrap();
+    let us = &us();
     let of = |spec: Value, used: Value, role: &dyn Fn() -> Value| {
         let mut value = role();
         value["spec"]["replica"]["promotionToken"] = spec;
         value["status"]["lastPromotionToken"] = used;
         let cluster: Cluster = serde_json::from_value(value).unwrap();
-        due(Want::Open, Data::Running, &cluster, &member)
+        due(Want::Open, Data::Running, &cluster, us)
     };
     let cleared = json!({ "spec": { "replica": { "promotionToken": null } } });
     assert_eq!(of(json!("dG9r"), json!("dG9r"), &cluster), Some(cleared));
@@ -76,8 +76,8 @@ async fn a_token_is_said_nowhere() {
         let refusal = format!("spec.replica.token: Invalid value: \"{text}\": no");
         site.api.world().patches = [Say::code(422, &refusal)].into();
         let cancel = tokio_util::sync::CancellationToken::new();
-        let member = "pg-a".parse().unwrap();
-        let decide = |cluster: &Cluster| role::promotion(cluster, &member, Some(&ours));
+        let us = &us();
+        let decide = |cluster: &Cluster| role::promotion(cluster, us, Some(&ours));
         let failure = site.shared.change(decide, &cancel).await.unwrap_err();
         assert!(failure.text().contains("Invalid value") && !failure.text().contains(&text));
 
