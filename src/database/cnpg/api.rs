@@ -21,13 +21,17 @@ use crate::database::server::wait::pause;
 
 /// Every call the adapter makes: verb, resource, and whether only the Cluster's own name is meant. The
 /// role in `deploy/` allows these and nothing more.
-pub const CALLS: [(&str, &str, bool); 6] = [
+pub const CALLS: [(&str, &str, bool); 4] = [
     ("get", "clusters.postgresql.cnpg.io", true),
     ("patch", "clusters.postgresql.cnpg.io", true),
-    ("patch", "clusters.postgresql.cnpg.io/status", true),
     ("get", "leases.coordination.k8s.io", true),
-    ("patch", "leases.coordination.k8s.io", true),
     ("get", "pods", false),
+];
+
+/// What it calls besides where every instance is a member; allowed by a component in `deploy/`.
+pub const CALLS_OF_INSTANCES: [(&str, &str, bool); 2] = [
+    ("patch", "clusters.postgresql.cnpg.io/status", true),
+    ("patch", "leases.coordination.k8s.io", true),
 ];
 
 const GET: Call = Call { verb: "get", resource: "clusters.postgresql.cnpg.io" };

@@ -10,5 +10,5 @@ mod kills;
 mod refusals;
 mod rounds;
 mod settle;
-mod site;
+pub(super) mod site;
 mod switchover;

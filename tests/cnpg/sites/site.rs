@@ -21,14 +21,14 @@ use crate::live::cluster::{Member, PATIENCE, Place, free_ports, postgres_ids, un
 use crate::support::postgres::is_root;
 
 /// The agent's account at the API server.
-pub(super) const AGENT: &str = "agent";
+pub(in crate::cnpg) const AGENT: &str = "agent";
 /// What it shows there.
-pub(super) const TOKEN: &str = "token of the agent";
+pub(in crate::cnpg) const TOKEN: &str = "token of the agent";
 /// What is deployed says what an agent may do.
-const ROLE: &str = include_str!("../../../deploy/kubernetes/agent/role.yaml");
+pub(in crate::cnpg) const ROLE: &str = include_str!("../../../deploy/kubernetes/agent/role.yaml");
 
 /// Waits for what the double does.
-pub(super) fn wait<T>(work: impl Future<Output = T>) -> T {
+pub(in crate::cnpg) fn wait<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime
         .block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("it takes too long") })
