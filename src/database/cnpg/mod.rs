@@ -58,7 +58,7 @@ use crate::core::ids::MemberId;
 use crate::core::synchronous::Requirement;
 use crate::supervise;
 use api::Api;
-pub use api::{Access, CALLS};
+pub use api::{Access, CALLS, CALLS_OF_INSTANCES};
 use audit::Finding;
 use cluster::Cluster;
 use part::Part;

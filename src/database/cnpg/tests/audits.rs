@@ -104,6 +104,7 @@ async fn checked(site: &Site) -> Result<(), String> {
     let at = &site.shared.server.place.at;
     let settings = Settings {
         member: "pg-a".parse().unwrap(),
+        instance: None,
         access: Access {
             cluster: "pg".to_owned(),
             namespace: Some("db".to_owned()),
