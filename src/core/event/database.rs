@@ -32,8 +32,8 @@ pub struct Observation {
     /// The agent has told this server, or this directory's, to wait for standbys.
     #[serde(default)]
     pub required: bool,
-    /// Standby: the instance that stands for its site, when that is another one. Only that one takes over
-    /// from another site (CloudNativePG's designated primary).
+    /// The instance that CloudNativePG has act for the site, when that is another one. A standby then does not
+    /// take over from another site; a primary that has to hand over does so to that one if it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deputy_of: Option<String>,
     /// Primary: standbys attached, by `application_name` (the member name), with the flushed position.

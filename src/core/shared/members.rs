@@ -47,13 +47,30 @@ impl Shared {
         candidate::line(&self.view, self.now, self.policy.lease_duration + self.longest_gap())
     }
 
-    /// The other member that would take over first; nobody while transitions are paused.
+    /// The other member that would take over first, or else the one that CloudNativePG has act already; nobody
+    /// while transitions are paused.
     pub(in crate::core) fn best_other(&self) -> Option<MemberId> {
         if self.view.paused().is_some() {
             return None;
         }
-        let other = |candidate: &Candidate| candidate.member != self.id.member;
-        self.line().into_iter().find(other).map(|candidate| candidate.member)
+        let mut others = self.line();
+        others.retain(|candidate| candidate.member != self.id.member);
+        let acting = self.database.as_ref().and_then(|seen| seen.deputy_of.as_deref());
+        let named = others.iter().position(|it| Some(it.member.as_str()) == acting);
+        others.into_iter().nth(named.unwrap_or(0)).map(|candidate| candidate.member)
+    }
+
+    /// The other member that would take over first, of those that do not stand where this one does: that site was
+    /// made a standby as a whole.
+    pub(in crate::core) fn best_elsewhere(&self) -> Option<MemberId> {
+        let other = self.best_other()?;
+        let Some(own) = &self.policy.site else { return Some(other) };
+        let is_beside = |member: &MemberId| self.site_of(member).as_ref() == Some(own);
+        if !is_beside(&other) {
+            return Some(other);
+        }
+        let mut line = self.line().into_iter().map(|candidate| candidate.member);
+        line.find(|member| *member != self.id.member && !is_beside(member))
     }
 
     /// A member as somebody to follow, at the address it reports.

@@ -28,6 +28,7 @@ mod keeper;
 mod mark;
 mod observe;
 mod part;
+mod pending;
 mod promote;
 mod revive;
 mod role;
@@ -63,6 +64,7 @@ pub use api::{Access, CALLS, CALLS_OF_INSTANCES};
 use audit::Finding;
 use cluster::Cluster;
 use part::Part;
+use pending::Pending;
 use trouble::Trouble;
 use us::Us;
 use version::Probe;
@@ -98,7 +100,7 @@ pub struct Settings {
 pub struct Cnpg {
     shared: Arc<Shared>,
     acting: Acting,
-    _keeper: AbortOnDropHandle<()>,
+    _keepers: Vec<AbortOnDropHandle<()>>,
 }
 
 /// What actions, looks and the keeper share.
@@ -117,6 +119,8 @@ struct Shared {
     restarting: Mutex<Option<Instant>>,
     /// Has the keeper look now.
     nudge: Notify,
+    /// A promotion that nobody asked us for.
+    pending: Pending,
 }
 
 /// A Cluster, and when it was read.
@@ -137,7 +141,14 @@ impl Cnpg {
         let kept = Arc::clone(&shared);
         let keeper =
             supervise::keep("keeper of the Cluster", move || keeper::serve(Arc::clone(&kept)));
-        Ok(Self { shared, acting: Acting::default(), _keeper: keeper })
+        let mut keepers = vec![keeper];
+        if shared.us.instance.is_some() {
+            let watched = Arc::clone(&shared);
+            keepers.push(supervise::keep("watch for promotions", move || {
+                pending::serve(Arc::clone(&watched))
+            }));
+        }
+        Ok(Self { shared, acting: Acting::default(), _keepers: keepers })
     }
 
     /// Looks at the Cluster before anything rests on it: warns, or refuses.
@@ -213,6 +224,7 @@ impl Shared {
             followed: Mutex::new(None),
             restarting: Mutex::new(None),
             nudge: Notify::new(),
+            pending: Pending::default(),
         })
     }
 

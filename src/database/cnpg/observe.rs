@@ -18,6 +18,9 @@ use crate::database::server::observe;
 /// a promotion it restarts it for `archive_mode`, and for settings at any time.
 const RESTART: Duration = Duration::from_secs(30);
 
+/// How old what the API server said may be when PostgreSQL has ended, and how long it may take to say it anew.
+const REREAD: Duration = Duration::from_millis(200);
+
 /// How often the next postmaster is looked for.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -47,8 +50,14 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
         seen.upstream = Some((upstream.address.host, upstream.address.port));
     }
     let read = shared.last_read();
-    seen.deputy_of = read.and_then(|read| shared.us.deputy_of(&read.cluster).map(str::to_owned));
-    seen
+    let is_standby = seen.process == Process::RunningStandby;
+    seen.deputy_of = read.and_then(|read| {
+        let cluster = &read.cluster;
+        let acting =
+            if is_standby { shared.us.deputy_of(cluster) } else { shared.us.acting(cluster) };
+        acting.map(str::to_owned)
+    });
+    if shared.us.instance.is_some() { shared.pending.instead(seen) } else { seen }
 }
 
 /// Resolves when the server ended, and not to be restarted where it is.
@@ -77,6 +86,9 @@ async fn is_restarting(shared: &Arc<Shared>) -> bool {
     if !matches!(shared.part.want(), Want::Open | Want::Free) || fenced() {
         return false;
     }
+    if shared.us.instance.is_some() && has_another(shared).await {
+        return false;
+    }
     let began = *shared.restarting.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(began) = began {
         return began.elapsed() < RESTART;
@@ -88,6 +100,16 @@ async fn is_restarting(shared: &Arc<Shared>) -> bool {
         shared.restarts(Some(Instant::now()));
     }
     clean
+}
+
+/// CloudNativePG has another instance act, as it says now.
+async fn has_another(shared: &Shared) -> bool {
+    if shared.last_read().is_none_or(|read| read.at.elapsed() > REREAD)
+        && let Ok(Ok(cluster)) = tokio::time::timeout(REREAD, shared.api.read()).await
+    {
+        shared.note(cluster);
+    }
+    shared.last_read().is_some_and(|read| shared.us.is_passed_over(&read.cluster))
 }
 
 /// Whom the standby follows, in the core's words: its own say where CloudNativePG's entry for that site

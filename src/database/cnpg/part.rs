@@ -1,5 +1,6 @@
 //! Our part in keeping PostgreSQL down: what we want of it, what its data is, and its port.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -79,6 +80,8 @@ pub(super) struct Part {
     /// Where the server last listened.
     listening: Mutex<Option<Listening>>,
     hold: Mutex<Option<Hold>>,
+    /// It was a standby when it was last looked at, or what it became since was not asked for.
+    was_standby: AtomicBool,
 }
 
 /// Whether the port is kept from others.
@@ -98,6 +101,7 @@ impl Part {
             want: watch::Sender::new(Want::Held),
             listening: Mutex::new(None),
             hold: Mutex::new(None),
+            was_standby: AtomicBool::new(false),
         }
     }
 
@@ -134,6 +138,18 @@ impl Part {
         }
     }
 
+    /// A standby of ours has become a primary, or is about to, and we did not ask for it. Reads files, and may
+    /// block.
+    pub(super) fn is_promoted_unasked(&self) -> bool {
+        self.is_stray() && self.data() == Data::Running
+    }
+
+    /// What runs as a primary here was a standby, and is not to be open.
+    fn is_stray(&self) -> bool {
+        let is_ours = self.us.instance.is_some() && self.was_standby.load(Ordering::Relaxed);
+        is_ours && matches!(self.want(), Want::Held | Want::Fenced)
+    }
+
     /// The mark that has PostgreSQL come up as a standby.
     pub(super) fn has_standby_signal(&self) -> bool {
         self.server.place.data_dir().join("standby.signal").exists()
@@ -152,13 +168,18 @@ impl Part {
     /// block.
     pub(super) fn keep(&self, cluster: Option<&Cluster>) -> Data {
         let data = self.data();
+        if data.is_standby() || data == Data::Primary {
+            self.was_standby.store(data.is_standby(), Ordering::Relaxed);
+        }
         let mut hold = self.lock();
         // While we hold its port nothing runs: what lives starts in vain, and ends.
         let there = if hold.is_some() { data.when_down() } else { data };
         match there {
             Data::Running => {
                 self.learn();
-                self.wants_instead(Want::Held, Want::Free);
+                if !self.is_stray() {
+                    self.wants_instead(Want::Held, Want::Free);
+                }
             }
             Data::RunningStandby => self.learn(),
             Data::None | Data::Standby | Data::Primary => {}

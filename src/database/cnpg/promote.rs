@@ -11,7 +11,7 @@ use super::cluster::Cluster;
 use super::mark::Fence;
 use super::part::{Data, Want};
 use super::us::Us;
-use super::{Shared, role};
+use super::{Shared, pending, role};
 use crate::core::event::Done;
 use crate::core::token::Token;
 use crate::database::server::look::Seen;
@@ -49,6 +49,8 @@ pub(super) async fn start_primary(shared: &Arc<Shared>, cancel: &CancellationTok
         }
         Data::Running | Data::Primary => {}
     }
+    // Before it can come up: CloudNativePG may have meant another instance.
+    appointed(shared, cancel).await?;
     opened(shared, |cluster| role::opening(cluster, &shared.us), cancel).await?;
     let healthy = |cluster: &Cluster| not_fenced(cluster, &shared.us);
     until_writable(shared, healthy, cancel).await.map(|_| Done::Done)
@@ -91,6 +93,11 @@ pub(super) async fn promote(
     token: Option<&Token>,
     cancel: &CancellationToken,
 ) -> Step<Done> {
+    if shared.pending.is_on() {
+        // CloudNativePG was quicker; only the lease was missing.
+        shared.part.wants(Want::Open);
+        pending::resume(shared).await?;
+    }
     let seen = tokio::select! {
         seen = asked(shared) => seen,
         () = cancel.cancelled() => {
@@ -142,12 +149,15 @@ async fn appointed(shared: &Shared, cancel: &CancellationToken) -> Step<()> {
     let Some(own) = &shared.us.instance else { return Ok(()) };
     let decide = |cluster: &Cluster| {
         role::may_change(cluster, &shared.us)?;
+        if !shared.us.is_passed_over(cluster) {
+            return Ok(false);
+        }
         if !cluster.status.instance_names.contains(own) {
             return Err(Failure::Refused(format!(
                 "CloudNativePG knows no instance {own} (status.instanceNames)"
             )));
         }
-        Ok(shared.us.is_passed_over(cluster))
+        Ok(true)
     };
     shared.api.appoint(own, decide, cancel).await.map(|cluster| {
         shared.note(cluster);

@@ -42,6 +42,13 @@ impl Us {
         (cluster.is_replica() && !acting.is_empty() && acting != own).then_some(acting)
     }
 
+    /// The instance that CloudNativePG has act instead of this one: in a replica site, or by its own decision.
+    pub(super) fn acting<'a>(&self, cluster: &'a Cluster) -> Option<&'a str> {
+        let passed_over =
+            || self.is_passed_over(cluster).then_some(cluster.status.target_primary.as_str());
+        if cluster.is_replica() { self.deputy_of(cluster) } else { passed_over() }
+    }
+
     /// CloudNativePG wants another instance to act, so that it brings this one up as a standby of that.
     pub(super) fn is_passed_over(&self, cluster: &Cluster) -> bool {
         let target = cluster.status.target_primary.as_str();

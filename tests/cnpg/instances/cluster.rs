@@ -3,8 +3,12 @@
 use serde_json::{Value, json};
 
 use std::fs;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::super::double::api::access::rules;
+use super::super::double::cluster::HEALTHY;
 use super::super::double::service::Service;
 use super::super::double::{Double, Options};
 use super::super::manifest::{NAMES, manifest};
@@ -12,9 +16,13 @@ use super::super::sites::site::{AGENT, ROLE, TOKEN, wait};
 use super::instance::Instance;
 use crate::live::client::Pinned;
 use crate::live::cluster::{Member, Place, until};
+use crate::live::orders::ask;
 
 /// What instances may do besides.
 const MORE: &str = include_str!("../../../deploy/kubernetes/components/instances/role.yaml");
+
+/// For so long it has to stay as it is to be at rest: twice as long as the operator lets a Cluster alone.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// Nobody fails over but the agents.
 const NEVER: u32 = 1_000_000;
@@ -114,6 +122,37 @@ impl Field {
         crate::live::checks::assert_sound(&mut members);
     }
 
+    /// Waits until `leader` leads, all others follow, and CloudNativePG has nothing left to do: after the promotion
+    /// of a site it restarts PostgreSQL once more.
+    pub(super) fn until_rests(&self, leader: &str) {
+        let mut since = Instant::now();
+        until(&format!("{leader} leads, and all is at rest"), || {
+            let unrest = self.sites.iter().find_map(|site| site.unrest(leader));
+            if unrest.is_some() {
+                since = Instant::now();
+            }
+            match unrest {
+                None if since.elapsed() >= STEADY => Ok(()),
+                None => Err("not for long".to_owned()),
+                Some(unrest) => Err(unrest),
+            }
+        });
+    }
+
+    /// Has the command line beside an instance do something, which has to work.
+    pub(super) fn done(&self, beside: &str, arguments: &[&str]) {
+        let output = ask(&self.at(beside).member, arguments);
+        let [out, complaint] =
+            [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
+        assert!(output.status.success(), "{arguments:?}: {out}\n{complaint}\n{}", self.logs());
+    }
+
+    /// What the agents have to say, for messages of tests.
+    fn logs(&self) -> String {
+        let instances = self.sites.iter().flat_map(|site| &site.instances);
+        instances.map(|it| format!("{}\n{}", it.pod.name, it.member.log())).collect()
+    }
+
     /// What the double has to say, for messages of tests.
     pub(super) fn told(&self) -> String {
         self.sites.iter().map(|site| site.double.told()).collect()
@@ -139,6 +178,25 @@ impl Site {
             let gated = state.waiting.contains("startup probe");
             gated.then_some(()).ok_or_else(|| format!("{state:#?}\n{}", self.double.told()))
         });
+    }
+
+    /// What is not as it should be while `leader` leads.
+    fn unrest(&self, leader: &str) -> Option<String> {
+        let cluster = self.cluster();
+        let status = &cluster["status"];
+        if status["phase"] != HEALTHY || status["readyInstances"] != self.instances.len() {
+            return Some(format!("{cluster:#}\n{}", self.double.told()));
+        }
+        self.instances.iter().find_map(|instance| {
+            let said = instance.member.status();
+            let is_right = match instance.pod.name == leader {
+                true => said["state"] == "primary_healthy" && said["writable"] == true,
+                false => {
+                    said["state"] == "replica_watching" && said["database"]["streaming"] == true
+                }
+            };
+            (!is_right).then(|| format!("{said:#}\n{}", instance.member.log()))
+        })
     }
 
     /// The Cluster.

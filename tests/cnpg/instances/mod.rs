@@ -4,5 +4,6 @@
 mod cluster;
 mod failover;
 mod instance;
+mod operator;
 mod sites;
 mod switchover;

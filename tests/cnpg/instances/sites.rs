@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::cluster::Field;
 use crate::live::checks::{assert_fails, count};
 use crate::live::cluster::until;
-use crate::live::orders::{ask, done};
+use crate::live::orders::ask;
 
 /// In the order of the clients.
 const ALL: [&str; 4] = ["pg-a-1", "pg-a-2", "pg-b-1", "pg-b-2"];
@@ -17,16 +17,15 @@ fn a_site_hands_over_to_the_one_that_stands_for_the_other_and_gets_it_back() {
     clients.until_acknowledges(0);
     let refused = ask(&field.at("pg-a-1").member, &["switchover", "--to", "pg-b-2", "--yes"]);
     assert_fails(&refused, 75, &["pg-b-1 stands for its site"]);
-    done(&field.at("pg-a-1").member, &["switchover", "--to", "pg-b-1", "--yes"]);
+    field.done("pg-a-1", &["switchover", "--to", "pg-b-1", "--yes"]);
+    field.until_rests("pg-b-1");
     clients.until_acknowledges(2);
-    for follower in ["pg-a-1", "pg-a-2", "pg-b-2"] {
-        field.at(follower).member.until_follows();
-    }
     assert_eq!(field.sites[0].cluster()["spec"]["replica"]["primary"], "pg-b");
     field.at("pg-b-1").member.until("pg-a-1 could take over", |status| {
         status["line"].as_array().is_some_and(|line| line.contains(&"pg-a-1".into()))
     });
-    done(&field.at("pg-b-2").member, &["switchover", "--to", "pg-a-1", "--yes"]);
+    field.done("pg-b-2", &["switchover", "--to", "pg-a-1", "--yes"]);
+    field.until_rests("pg-a-1");
     clients.until_acknowledges(0);
     let acknowledged: usize = (0..ALL.len()).map(|member| clients.count(member)).sum();
     clients.assert_one_after_the_other(&[0, 2, 0]);
@@ -39,7 +38,7 @@ fn within_the_acting_site_another_instance_takes_over_and_the_other_site_follows
     let mut field = Field::two();
     let clients = field.clients();
     clients.until_acknowledges(0);
-    done(&field.at("pg-b-1").member, &["switchover", "--to", "pg-a-2", "--yes"]);
+    field.done("pg-b-1", &["switchover", "--to", "pg-a-2", "--yes"]);
     clients.until_acknowledges(1);
     field.sites[0].until_acts("pg-a-2");
     for follower in ["pg-a-1", "pg-b-1", "pg-b-2"] {

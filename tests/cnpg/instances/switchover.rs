@@ -2,14 +2,13 @@
 
 use super::cluster::Field;
 use crate::live::checks::count;
-use crate::live::orders::done;
 
 #[test]
 fn an_instance_hands_over_to_another_one_and_gets_it_back() {
     let mut field = Field::one();
     let clients = field.clients();
     clients.until_acknowledges(0);
-    done(&field.at("pg-a-1").member, &["switchover", "--to", "pg-a-2", "--yes"]);
+    field.done("pg-a-1", &["switchover", "--to", "pg-a-2", "--yes"]);
     clients.until_acknowledges(1);
     field.at("pg-a-2").member.until_leads();
     for follower in ["pg-a-1", "pg-a-3"] {
@@ -19,7 +18,7 @@ fn an_instance_hands_over_to_another_one_and_gets_it_back() {
     field.at("pg-a-2").member.until("both are attached", |status| {
         status["database"]["standbys"].as_array().is_some_and(|it| it.len() == 2)
     });
-    done(&field.at("pg-a-3").member, &["switchover", "--to", "pg-a-1", "--yes"]);
+    field.done("pg-a-3", &["switchover", "--to", "pg-a-1", "--yes"]);
     clients.until_acknowledges(0);
     for follower in ["pg-a-2", "pg-a-3"] {
         field.at(follower).member.until_follows();

@@ -93,7 +93,7 @@ impl Yielding {
     ) -> Next {
         let Heir { member, reason, .. } = heir;
         let waits = |member: &MemberId| cx.line().iter().any(|it| it.member == *member);
-        let other = if waits(&member) { None } else { cx.best_other() };
+        let other = if waits(&member) { None } else { cx.best_elsewhere() };
         let release = Release {
             to: Some(other.unwrap_or(member)),
             reason: reason.name().to_owned(),

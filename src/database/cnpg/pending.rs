@@ -1,0 +1,188 @@
+//! A promotion that nobody asked us for: CloudNativePG has this instance act by itself, after `kubectl cnpg
+//! promote`, for a node that is drained, or as its own failover.
+//!
+//! PostgreSQL removes `standby.signal` before it lets anybody write. From then on all its processes are stopped
+//! by a signal, until the agent has the lease and lets them go on, or until that takes too long and they are
+//! killed. So nothing is acknowledged without the lease, and what another instance was told to hand over arrives.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::inotify;
+use rustix::process::Signal;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep};
+
+use super::Shared;
+use super::part::Data;
+use crate::core::event::{Condition, Observation, Process};
+use crate::database::server::outcome::{Failure, Step, blocking};
+use crate::postmaster::Instance;
+use crate::supervise::End;
+
+/// How long it is kept stopped. Whoever acted before hands over within a lease duration, or never.
+const HOLD: Duration = Duration::from_secs(10);
+
+/// How often it is looked at without a sign of the kernel's.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Between two tries to watch a directory that is not there.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How long one try to kill it may take.
+const KILL: Duration = Duration::from_millis(500);
+
+/// Since when it is stopped, and what it was before.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    since: Mutex<Option<Instant>>,
+    standby: Mutex<Option<Observation>>,
+}
+
+impl Pending {
+    /// A promotion is stopped halfway.
+    pub(super) fn is_on(&self) -> bool {
+        self.since().is_some()
+    }
+
+    /// Nothing of it is left.
+    pub(super) fn over(&self) {
+        self.set(None);
+    }
+
+    fn since(&self) -> Option<Instant> {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// What is seen of the server: while it is stopped what it was, a standby that nobody writes to.
+    pub(super) fn instead(&self, seen: Observation) -> Observation {
+        let mut standby = self.standby.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_on() {
+            let was = standby.clone();
+            return was.map_or(seen, |was| Observation {
+                condition: Condition::Slow,
+                streaming: false,
+                ..was
+            });
+        }
+        *standby = (seen.process == Process::RunningStandby).then(|| seen.clone());
+        seen
+    }
+}
+
+/// Watches for such promotions.
+pub(super) async fn serve(shared: Arc<Shared>) -> End {
+    loop {
+        let signs = match watch(shared.server.place.data_dir()) {
+            Ok(signs) => signs,
+            // There may be no data yet.
+            Err(error) => {
+                tracing::debug!(%error, "the data directory is not watched");
+                look(&shared).await;
+                sleep(AGAIN).await;
+                continue;
+            }
+        };
+        // A directory that was replaced meanwhile is watched by the next round.
+        let end = Instant::now() + AGAIN;
+        while Instant::now() < end {
+            look(&shared).await;
+            tokio::select! {
+                ready = signs.readable() => if let Ok(mut ready) = ready {
+                    drain(signs.get_ref());
+                    ready.clear_ready();
+                },
+                () = sleep(LOOK) => {}
+            }
+        }
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; an OwnedFd keeps the promise that one asks for"
+)]
+fn watch(dir: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+    let signs = inotify::init(flags)?;
+    inotify::add_watch(&signs, dir, inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVED_FROM)?;
+    AsyncFd::with_interest(signs, Interest::READABLE)
+}
+
+/// What it says is looked up, not read.
+fn drain(signs: &OwnedFd) {
+    let mut buffer = [0_u8; 4096];
+    while rustix::io::read(signs, &mut buffer).is_ok_and(|read| read > 0) {}
+}
+
+async fn look(shared: &Arc<Shared>) {
+    if let Some(since) = shared.pending.since() {
+        if since.elapsed() >= HOLD {
+            tracing::warn!(after = ?HOLD, "the lease did not come: ending what CloudNativePG promoted");
+            let ended = end(shared).await;
+            ended.unwrap_or_else(|failure| tracing::warn!(why = failure.text(), "it lives"));
+        }
+        return;
+    }
+    let looked = Arc::clone(shared);
+    let stopped = blocking(move || {
+        if !looked.part.is_promoted_unasked() {
+            return Ok(false);
+        }
+        looked.pending.set(Some(Instant::now()));
+        signal(&looked, Signal::STOP).map(|()| true)
+    });
+    match stopped.await {
+        Ok(false) => {}
+        Ok(true) => {
+            tracing::warn!(
+                "CloudNativePG promotes this instance, which has no lease: stopped until it has"
+            );
+            shared.nudge.notify_one();
+        }
+        Err(failure) => {
+            tracing::warn!(why = failure.text(), "what is promoted could not be stopped")
+        }
+    }
+}
+
+/// Lets it go on: we have the lease.
+pub(super) async fn resume(shared: &Arc<Shared>) -> Step<()> {
+    let resumed = Arc::clone(shared);
+    blocking(move || signal(&resumed, Signal::CONT)).await?;
+    shared.pending.set(None);
+    tracing::info!("the lease is there: the promotion goes on");
+    Ok(())
+}
+
+/// Ends it: somebody else has the lease. Its port is held from then on.
+pub(super) async fn end(shared: &Arc<Shared>) -> Step<()> {
+    let ended = Arc::clone(shared);
+    blocking(move || {
+        let unknown = |error: &dyn std::fmt::Display| Failure::Unknown(error.to_string());
+        let mut instance =
+            Instance::new(ended.server.place.data_dir()).map_err(|error| unknown(&error))?;
+        ended.part.learn();
+        instance.kill(KILL).map_err(|error| unknown(&error))?;
+        if ended.part.data() == Data::Primary {
+            ended.part.hold();
+        }
+        ended.pending.set(None);
+        Ok(())
+    })
+    .await
+}
+
+fn signal(shared: &Shared, signal: Signal) -> Step<()> {
+    let sent = Instance::new(shared.server.place.data_dir())
+        .and_then(|mut instance| instance.signal(signal));
+    sent.map(|_| ()).map_err(|error| Failure::Unknown(format!("cannot signal the server: {error}")))
+}
