@@ -250,3 +250,57 @@ fn a_standby_waits_for_a_holder_that_is_being_demoted() {
         assert_eq!(acted.is_empty(), waits, "{acted:?}");
     }
 }
+
+/// Of a database that is down nobody can stream, and who was asked for is still the one.
+#[test]
+fn an_heir_that_does_not_stream_any_more_from_what_was_stopped_for_it_stays_the_heir() {
+    for policy in [demotes(), policy()] {
+        let mut bench = stopping(policy.clone());
+        bench.store.put_heartbeat(&identity("b", 1), |b| b.streaming = false);
+        bench.read();
+        bench.acted(fenced());
+        if policy.demotes {
+            assert!(matches!(&bench.actions()[..],
+                [Action::Demote { to }] if to.member == member("b")));
+            bench.acted(demoted());
+        }
+        assert_eq!(released(&bench).to, Some(member("b")));
+    }
+}
+
+/// The site was made a standby as a whole: who stands beside would be one of a standby.
+#[test]
+fn what_was_demoted_with_its_site_is_not_released_to_the_same_site() {
+    let site = |name: &str| Some(name.parse().unwrap());
+    for (beside, expected) in [("here", "b"), ("elsewhere", "c")] {
+        let mut bench = stopping(Policy { site: site("here"), ..demotes() });
+        bench.store.put_heartbeat(&identity("b", 1), |b| b.site = site("there"));
+        bench.store.put_heartbeat(&identity("c", 1), |c| c.site = site(beside));
+        bench.read();
+        bench.acted(fenced());
+        bench.store.put_heartbeat(&identity("b", 1), |b| b.ineligible = Some("no".to_owned()));
+        bench.read();
+        bench.acted(demoted());
+        assert_eq!(released(&bench).to, Some(member(expected)), "{beside}");
+    }
+}
+
+/// CloudNativePG has chosen already.
+#[test]
+fn a_primary_that_was_passed_over_hands_over_to_whom_it_was_passed_over_for() {
+    for (acting, expected) in [(None, "b"), (Some("c"), "c"), (Some("x"), "b")] {
+        let mut bench = Bench::healthy_with(policy());
+        for other in ["b", "c"] {
+            bench.store.put_heartbeat(&identity(other, 1), |_| {});
+        }
+        bench.read();
+        bench.step(Event::Observed(Observation {
+            deputy_of: acting.map(str::to_owned),
+            ..seen(Process::StoppedPrimary)
+        }));
+        assert!(bench.fences());
+        bench.acted(fenced());
+        bench.read();
+        assert_eq!(released(&bench).to, Some(member(expected)), "{acting:?}");
+    }
+}
