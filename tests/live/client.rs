@@ -156,6 +156,13 @@ impl Pinned {
         self.acks().iter().filter(|(_, by)| *by == member).count()
     }
 
+    /// Times without an acknowledgement by anybody that ended after `from`, those of at least `least`.
+    pub(crate) fn silences(&self, from: Instant, least: Duration) -> Vec<Duration> {
+        let acks = self.acks();
+        let pairs = acks.windows(2).filter(|pair| pair[1].0 > from);
+        pairs.map(|pair| pair[1].0 - pair[0].0).filter(|silence| *silence >= least).collect()
+    }
+
     /// Waits until the member acknowledges commits, from now on.
     pub(crate) fn until_acknowledges(&self, member: usize) {
         let before = self.count(member);
