@@ -4,6 +4,7 @@
 mod cel;
 mod documentation;
 mod image;
+mod instances;
 mod kustomize;
 mod manifests;
 mod nats;
@@ -68,3 +69,9 @@ fn site(name: &str) -> Vec<Value> {
 
 /// Both sites of the example.
 const SITES: [&str; 2] = ["a", "b"];
+
+/// What is applied of the example with several instances.
+fn of_instances() -> Vec<Value> {
+    let directory = project("deploy/kubernetes/instances");
+    kustomize::build(&directory).unwrap_or_else(|why| panic!("instances: {why}"))
+}

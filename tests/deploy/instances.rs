@@ -1,0 +1,137 @@
+//! The example in which every instance of a Cluster is a member: what is different from a site with one.
+
+use harmony_agent::config::{Config, Database, Loaded, Sources, load};
+use serde_json::{Value, json};
+
+use super::pods::{MADE, containers, made};
+use super::{cel, documents, kustomize, object, of_instances, patch, project};
+
+/// The operations of the annotation in a component.
+fn pod_patch(component: &str) -> Value {
+    let path = format!("deploy/kubernetes/components/{component}/pod-patch.yaml");
+    let cluster = documents(&project(&path)).remove(0);
+    let text = cluster["metadata"]["annotations"]["cnpg.io/podPatch"].as_str().unwrap();
+    serde_json::from_str(text).unwrap()
+}
+
+fn patched(component: &str, version: &str) -> Value {
+    patch::apply(&made(version), &pod_patch(component)).unwrap()
+}
+
+/// The agent's container of a pod.
+fn agent(pod: &mut Value) -> &mut Value {
+    let containers = pod["spec"]["initContainers"].as_array_mut().unwrap();
+    containers.iter_mut().find(|container| container["name"] == "harmony-agent").unwrap()
+}
+
+/// What the environment is made of, by the fields of the pod.
+fn environment(pod: &Value) -> Vec<(String, String)> {
+    let agent = containers(pod).iter().find(|it| it["name"] == "harmony-agent").unwrap();
+    let variables = agent["env"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    variables
+        .map(|it| (text(&it["name"]), text(&it["valueFrom"]["fieldRef"]["fieldPath"])))
+        .collect()
+}
+
+#[test]
+fn the_pod_is_that_of_a_site_and_says_who_it_is() {
+    for version in MADE {
+        let (one, mut of_several) =
+            (patched("pod-patch", version), patched("pod-patch-of-instances", version));
+        let said = environment(&of_several);
+        let wanted = [
+            ("HARMONY_MEMBER", "metadata.name"),
+            ("HARMONY_DATABASE__CNPG__INSTANCE", "metadata.name"),
+            ("HARMONY_DATABASE__CNPG__HOST", "status.podIP"),
+        ];
+        let said: Vec<_> = said.iter().map(|(name, field)| (&name[..], &field[..])).collect();
+        assert_eq!(said, wanted);
+        agent(&mut of_several).as_object_mut().unwrap().remove("env");
+        assert_eq!(of_several, one, "{version}");
+    }
+}
+
+/// The policy adds the same to the pod that the other policy makes: its second mutation sees what the first did.
+#[test]
+fn the_admission_policy_does_the_same() {
+    let place = tempfile::tempdir().unwrap();
+    let component = project("deploy/kubernetes/components/admission-policy-of-instances");
+    let kustomization = format!("kind: Kustomization\ncomponents: [{}]\n", component.display());
+    std::fs::write(place.path().join("kustomization.yaml"), kustomization).unwrap();
+    let objects = kustomize::build(place.path()).unwrap();
+    let mutations = object(&objects, "MutatingAdmissionPolicy")["spec"]["mutations"].clone();
+    let [first, second] = &mutations.as_array().unwrap()[..] else { panic!("{mutations}") };
+    let expression = |of: &Value| of["expression"].as_str().unwrap().to_owned();
+    let operations = cel::operations(&expression(&first["jsonPatch"])).unwrap();
+    assert_eq!(second["patchType"], "ApplyConfiguration");
+    let applied = cel::object(&expression(&second["applyConfiguration"])).unwrap();
+    for version in MADE {
+        let mut pod = patch::apply(&made(version), &operations).unwrap();
+        // What is applied names its container, and has nothing that is there already.
+        let [only] = &applied["spec"]["initContainers"].as_array().unwrap()[..] else {
+            panic!("{applied}")
+        };
+        assert_eq!(only["name"], "harmony-agent");
+        assert_eq!(applied["spec"].as_object().unwrap().len(), 1);
+        assert_eq!(only.as_object().unwrap().len(), 2);
+        agent(&mut pod)["env"] = only["env"].clone();
+        assert_eq!(pod, patched("pod-patch-of-instances", version), "{version}");
+    }
+}
+
+/// The configuration as the agent in the first pod loads it.
+fn loaded(objects: &[Value]) -> Loaded {
+    let place = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(place.path().join(name), text).unwrap();
+        place.path().join(name)
+    };
+    let text = object(objects, "ConfigMap")["data"]["harmony-agent.toml"].as_str().unwrap();
+    let secret = write("secret", "not a secret").display().to_string();
+    let flags = [
+        ("store.nats.nkey_file", secret.clone()),
+        ("store.nats.tls_ca_file", secret),
+        // In the image it is found.
+        ("database.cnpg.bin_dir", place.path().display().to_string()),
+    ];
+    let fields = environment(&patched("pod-patch-of-instances", "1.30.0"));
+    let of_pod = |field: String| match field.as_str() {
+        "metadata.name" => "pg-1".to_owned(),
+        "status.podIP" => "198.51.100.7".to_owned(),
+        other => panic!("{other} is no field that the environment is made of"),
+    };
+    let sources = Sources {
+        file: Some(write("harmony-agent.toml", text)),
+        environment: fields.into_iter().map(|(name, field)| (name, of_pod(field))).collect(),
+        flags: flags.map(|(key, value)| (key.to_owned(), value)).to_vec(),
+    };
+    load(&sources).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn the_agent_takes_its_configuration() {
+    let objects = of_instances();
+    let cluster = object(&objects, "Cluster");
+    let Config { member, database, address, policy, .. } = loaded(&objects).config;
+    let Database::Cnpg(cnpg) = database else { panic!("{database:?}") };
+    assert_eq!((member.as_str(), cnpg.instance.as_deref()), ("pg-1", Some("pg-1")));
+    assert_eq!(json!(cnpg.access.cluster), cluster["metadata"]["name"]);
+    // There is no spec.replica.
+    assert_eq!(json!(policy.site.unwrap().to_string()), cluster["metadata"]["name"]);
+    assert_eq!(address.host, "198.51.100.7", "each instance is told from the others by it");
+    let stop = cluster["spec"]["stopDelay"].as_u64().unwrap();
+    assert!(std::time::Duration::from_secs(stop) > policy.shutdown_timeout);
+}
+
+#[test]
+fn the_cluster_leaves_the_choice_to_the_agents() {
+    let objects = of_instances();
+    let spec = &object(&objects, "Cluster")["spec"];
+    assert!(spec["instances"].as_u64().unwrap() >= 3);
+    assert!(spec["failoverDelay"].as_u64().unwrap() >= 3600);
+    assert_eq!(spec["smartShutdownTimeout"], json!(0));
+    assert_eq!(spec["primaryUpdateMethod"], json!("restart"));
+    assert_eq!(spec["bootstrap"]["initdb"]["dataChecksums"], json!(true), "for pg_rewind");
+    assert!(spec.get("replica").is_none());
+}
