@@ -4,7 +4,11 @@ use harmony_agent::config::{Config, Database, Loaded, Sources, load};
 use serde_json::{Value, json};
 
 use super::pods::{MADE, containers, made};
-use super::{cel, documents, kustomize, object, of_instances, patch, project};
+use super::{OF_INSTANCES, cel, documents, example, kustomize, object, patch, project};
+
+/// A pod, and its address.
+const POD: &str = "pg-1";
+const ADDRESS: &str = "198.51.100.7";
 
 /// The operations of the annotation in a component.
 fn pod_patch(component: &str) -> Value {
@@ -97,8 +101,8 @@ fn loaded(objects: &[Value]) -> Loaded {
     ];
     let fields = environment(&patched("pod-patch-of-instances", "1.30.0"));
     let of_pod = |field: String| match field.as_str() {
-        "metadata.name" => "pg-1".to_owned(),
-        "status.podIP" => "198.51.100.7".to_owned(),
+        "metadata.name" => POD.to_owned(),
+        "status.podIP" => ADDRESS.to_owned(),
         other => panic!("{other} is no field that the environment is made of"),
     };
     let sources = Sources {
@@ -111,27 +115,57 @@ fn loaded(objects: &[Value]) -> Loaded {
 
 #[test]
 fn the_agent_takes_its_configuration() {
-    let objects = of_instances();
-    let cluster = object(&objects, "Cluster");
-    let Config { member, database, address, policy, .. } = loaded(&objects).config;
-    let Database::Cnpg(cnpg) = database else { panic!("{database:?}") };
-    assert_eq!((member.as_str(), cnpg.instance.as_deref()), ("pg-1", Some("pg-1")));
-    assert_eq!(json!(cnpg.access.cluster), cluster["metadata"]["name"]);
-    // There is no spec.replica.
-    assert_eq!(json!(policy.site.unwrap().to_string()), cluster["metadata"]["name"]);
-    assert_eq!(address.host, "198.51.100.7", "each instance is told from the others by it");
-    let stop = cluster["spec"]["stopDelay"].as_u64().unwrap();
-    assert!(std::time::Duration::from_secs(stop) > policy.shutdown_timeout);
+    for name in OF_INSTANCES {
+        let objects = example(name);
+        let cluster = object(&objects, "Cluster");
+        let Config { member, database, address, policy, .. } = loaded(&objects).config;
+        let Database::Cnpg(cnpg) = database else { panic!("{database:?}") };
+        assert_eq!((member.as_str(), cnpg.instance.as_deref()), (POD, Some(POD)));
+        assert_eq!(json!(cnpg.access.cluster), cluster["metadata"]["name"]);
+        let own = cluster["spec"].pointer("/replica/self").unwrap_or(&cluster["metadata"]["name"]);
+        assert_eq!(json!(policy.site.unwrap().to_string()), *own, "{name}");
+        assert_eq!(address.host, ADDRESS, "each instance is told from the others by it");
+        let stop = cluster["spec"]["stopDelay"].as_u64().unwrap();
+        assert!(std::time::Duration::from_secs(stop) > policy.shutdown_timeout, "{name}");
+    }
 }
 
 #[test]
 fn the_cluster_leaves_the_choice_to_the_agents() {
-    let objects = of_instances();
-    let spec = &object(&objects, "Cluster")["spec"];
-    assert!(spec["instances"].as_u64().unwrap() >= 3);
-    assert!(spec["failoverDelay"].as_u64().unwrap() >= 3600);
-    assert_eq!(spec["smartShutdownTimeout"], json!(0));
-    assert_eq!(spec["primaryUpdateMethod"], json!("restart"));
-    assert_eq!(spec["bootstrap"]["initdb"]["dataChecksums"], json!(true), "for pg_rewind");
-    assert!(spec.get("replica").is_none());
+    for name in OF_INSTANCES {
+        let objects = example(name);
+        let spec = &object(&objects, "Cluster")["spec"];
+        assert!(spec["instances"].as_u64().unwrap() >= 2, "{name}");
+        assert!(spec["failoverDelay"].as_u64().unwrap() >= 3600, "{name}");
+        assert_eq!(spec["smartShutdownTimeout"], json!(0), "{name}");
+        assert_eq!(spec["primaryUpdateMethod"], json!("restart"), "{name}");
+        assert_eq!(spec["primaryUpdateStrategy"], json!("supervised"), "{name}");
+        if let Some(fresh) = spec["bootstrap"].get("initdb") {
+            assert_eq!(fresh["dataChecksums"], json!(true), "{name}: for pg_rewind");
+        }
+    }
+}
+
+/// Pods are called after their Cluster, and members after their pods: all are different. What speaks of a Cluster
+/// means that of its site.
+#[test]
+fn the_sites_of_two_by_two_are_called_differently() {
+    let sites = OF_INSTANCES[1..].iter().map(|name| example(name));
+    let names = sites.map(|objects| {
+        let cluster = object(&objects, "Cluster");
+        let name = cluster["metadata"]["name"].clone();
+        assert_eq!(cluster["spec"]["replica"]["self"], name, "one name for all");
+        let labels = json!({"cnpg.io/cluster": name, "cnpg.io/podRole": "instance"});
+        let policy = &object(&objects, "NetworkPolicy")["spec"];
+        assert_eq!(policy["podSelector"]["matchLabels"], labels);
+        assert_eq!(object(&objects, "PodMonitor")["spec"]["selector"]["matchLabels"], labels);
+        // Nothing is left of the name in the example with one instance.
+        let old = json!("pg").to_string();
+        for object in objects.iter().filter(|object| object["kind"] != "ConfigMap") {
+            assert!(!object.to_string().contains(&old), "{}", kustomize::name(object));
+        }
+        name
+    });
+    let names: Vec<_> = names.collect();
+    assert_ne!(names[0], names[1]);
 }

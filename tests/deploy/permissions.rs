@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use harmony_agent::database::cnpg::{CALLS, CALLS_OF_INSTANCES};
 
-use super::{SITES, object, of_instances, site, text};
+use super::{OF_INSTANCES, SITES, example, object, site, text};
 
 /// A verb, what it is done to, and whether only the Cluster's own name is meant.
 type Call = (String, String, bool);
@@ -71,20 +71,19 @@ fn the_role_allows_what_is_called_and_nothing_else() {
 /// Where every instance is a member, there is a second Role, for what the first one does not have.
 #[test]
 fn the_second_role_allows_what_instances_call_besides() {
-    let objects = of_instances();
-    let cluster = &object(&objects, "Cluster")["metadata"]["name"];
-    let of_kind = |kind: &str| -> Vec<Value> {
-        objects.iter().filter(|object| object["kind"] == kind).cloned().collect()
-    };
-    let (roles, bindings) = (of_kind("Role"), of_kind("RoleBinding"));
-    assert_eq!([roles.len(), bindings.len()], [2, 2]);
-    for (at, role) in roles.iter().enumerate() {
-        assert_eq!(allowed(role, cluster), documented()[at], "docs/cnpg/permissions.md");
-        let bound = bindings
-            .iter()
-            .find(|binding| binding["roleRef"]["name"] == role["metadata"]["name"])
-            .expect("a binding");
-        assert_eq!(bound["subjects"][0]["name"], *cluster, "the operator's service account");
+    for name in OF_INSTANCES {
+        let objects = example(name);
+        let cluster = &object(&objects, "Cluster")["metadata"]["name"];
+        let of_kind =
+            |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
+        assert_eq!([of_kind("Role").count(), of_kind("RoleBinding").count()], [2, 2], "{name}");
+        for (role, wanted) in of_kind("Role").zip(documented()) {
+            assert_eq!(allowed(role, cluster), wanted, "{name} and docs/cnpg/permissions.md");
+            let mut bindings = of_kind("RoleBinding");
+            let bound = bindings.find(|it| it["roleRef"]["name"] == role["metadata"]["name"]);
+            let whom = &bound.expect("a binding")["subjects"][0]["name"];
+            assert_eq!(whom, cluster, "{name}: the operator's service account");
+        }
     }
 }
 
