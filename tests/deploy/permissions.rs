@@ -31,7 +31,9 @@ fn allowed(role: &Value, cluster: &Value) -> BTreeSet<Call> {
         {
             for verb in texts(&rule["verbs"]) {
                 assert!(![group, resource, verb].contains(&"*"), "{rule}");
-                let on = format!("{resource}.{group}").trim_end_matches('.').to_owned();
+                let (object, part) = resource.split_once('/').unwrap_or((resource, ""));
+                let on = format!("{object}.{group}").trim_end_matches('.').to_owned();
+                let on = if part.is_empty() { on } else { format!("{on}/{part}") };
                 let call = (verb.to_owned(), on, named);
                 assert!(found.insert(call), "{verb} {resource} is allowed twice");
             }

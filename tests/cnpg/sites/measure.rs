@@ -13,6 +13,10 @@ use super::site::{Site, Two};
 use super::switchover::{begin, until_served};
 use crate::live::client::Pinned;
 use crate::live::cluster::{PATIENT, until};
+use crate::live::orders::ask;
+
+/// Between two switchovers: an instance manager looks at nothing for 20 s after a fence.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// What happens to the primary's site.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +65,11 @@ fn switchovers(profile: &str, runs: usize) -> Vec<Figure> {
     for run in 0..runs {
         let (old, new) = if run % 2 == 0 { (&two.a, &two.b) } else { (&two.b, &two.a) };
         clients.until_acknowledges(run % 2);
+        std::thread::sleep(QUIET);
+        until("it would be done", || {
+            let said = ask(&old.member, &["switchover", "--to", new.name, "--dry-run"]);
+            said.status.success().then_some(()).ok_or_else(|| format!("{said:?}"))
+        });
         let began = Instant::now();
         let mut order = begin(old, new.name);
         figures.push(figure(&clients, 1 - run % 2, new, began));
