@@ -1,10 +1,12 @@
 //! The example in which every instance of a Cluster is a member: what is different from a site with one.
 
+use std::collections::BTreeSet;
+
 use harmony_agent::config::{Config, Database, Loaded, Sources, load};
 use serde_json::{Value, json};
 
 use super::pods::{MADE, containers, made};
-use super::{OF_INSTANCES, cel, documents, example, kustomize, object, patch, project};
+use super::{OF_INSTANCES, cel, documents, example, kustomize, object, patch, project, text};
 
 /// A pod, and its address.
 const POD: &str = "pg-1";
@@ -168,4 +170,28 @@ fn the_sites_of_two_by_two_are_called_differently() {
     });
     let names: Vec<_> = names.collect();
     assert_ne!(names[0], names[1]);
+}
+
+/// What the page lets a site's NATS user do is what each agent may, for each of its instances.
+#[test]
+fn the_subjects_of_a_site_are_those_of_its_instances() {
+    let quoted = |part: &str| -> Vec<String> {
+        part.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    // Of the first user that has permissions, and of the page: what it may publish, and subscribe to.
+    let parts = |text: &str, end: &str| -> [Vec<String>; 2] {
+        let (_, user) = text.split_once("publish: {").unwrap();
+        let (publish, rest) = user.split_once("subscribe: {").unwrap();
+        [quoted(publish), quoted(rest.split_once(end).unwrap().0)]
+    };
+    let agent = parts(&text("deploy/kubernetes/nats/base/nats.conf"), "}");
+    let site = parts(&text("docs/cnpg/instances.md"), "}");
+    for (one, all) in agent.iter().zip(site) {
+        let of = |number: usize| {
+            one.iter().map(move |subject| subject.replace("pg-a", &format!("pg-{number}")))
+        };
+        let wanted: BTreeSet<_> = (1..=6).flat_map(of).collect();
+        assert!(wanted.len() > one.len(), "{wanted:?}");
+        assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), wanted);
+    }
 }
