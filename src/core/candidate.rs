@@ -84,7 +84,9 @@ impl fmt::Display for WhyNot {
             Self::NotStandby(process) => {
                 write!(f, "database is not a running standby: {process:?}")
             }
-            Self::Deputy(acting) => write!(f, "{acting} stands for its site; it takes over if anybody there does"),
+            Self::Deputy(acting) => {
+                write!(f, "{acting} stands for its site; it takes over if anybody there does")
+            }
             Self::Unwell(condition) => write!(f, "database unwell: {condition:?}"),
             Self::TimelineBehind { own, cluster } => {
                 write!(f, "on timeline {own}, the cluster is on {cluster}")

@@ -37,12 +37,11 @@ impl Shared {
             .view
             .staleness(self.now)
             .is_none_or(|age| age > self.policy.failover_timeout(lease.lease_duration));
-        (lease.released.is_none() && !silent)
-            .then(|| Upstream {
-                member: lease.holder.clone(),
-                address: lease.address.clone(),
-                site: self.site_of(&lease.holder),
-            })
+        (lease.released.is_none() && !silent).then(|| Upstream {
+            member: lease.holder.clone(),
+            address: lease.address.clone(),
+            site: self.site_of(&lease.holder),
+        })
     }
 
     /// The holder stops its database to release the lease, and makes it a standby on the way, which may

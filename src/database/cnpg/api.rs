@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{Cluster, Object};
+use super::cluster::{Cluster, Pod};
 use super::trouble::{Call, Trouble};
 use super::version::Version;
 use crate::database::server::outcome::{Failure, Step};
@@ -202,11 +202,20 @@ impl Api {
         }
     }
 
+    /// A pod is there, and ready.
+    pub(super) async fn is_ready(&self, pod: &str) -> Result<bool, Trouble> {
+        let pod: Pod = match self.call(GET_POD, Method::GET, &self.pod(pod), None, None).await {
+            Ok(bytes) => decode(&bytes)?,
+            Err(Trouble::Absent(_)) => return Ok(false),
+            Err(trouble) => return Err(trouble),
+        };
+        Ok(pod.is_ready())
+    }
+
     /// Version of the operator that made a pod, when the pod says so.
     pub(super) async fn version(&self, pod: &str) -> Result<Option<Version>, Trouble> {
-        let path = format!("/api/v1/namespaces/{}/pods/{pod}", self.namespace);
-        let bytes = self.call(GET_POD, Method::GET, &path, None, None).await?;
-        let pod: Object = decode(&bytes)?;
+        let bytes = self.call(GET_POD, Method::GET, &self.pod(pod), None, None).await?;
+        let pod: Pod = decode(&bytes)?;
         let said = pod.metadata.annotations.get("cnpg.io/operatorVersion");
         Ok(said.and_then(|text| text.parse().ok()))
     }
@@ -273,6 +282,10 @@ impl Api {
             "/apis/coordination.k8s.io/v1/namespaces/{}/leases/{}",
             self.namespace, self.cluster
         )
+    }
+
+    fn pod(&self, name: &str) -> String {
+        format!("/api/v1/namespaces/{}/pods/{name}", self.namespace)
     }
 
     fn path(&self) -> String {

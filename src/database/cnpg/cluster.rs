@@ -33,10 +33,33 @@ pub(super) struct Cluster {
     pub(super) status: Status,
 }
 
-/// Any object, as far as it is one of Kubernetes.
+/// A pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Object {
+pub(super) struct Pod {
     pub(super) metadata: Metadata,
+    #[serde(default, deserialize_with = "or_default")]
+    status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+struct PodStatus {
+    #[serde(default, deserialize_with = "or_default")]
+    conditions: Vec<PodCondition>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+struct PodCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+impl Pod {
+    /// All its containers serve.
+    pub(super) fn is_ready(&self) -> bool {
+        let ready = |it: &PodCondition| it.kind == "Ready" && it.status == "True";
+        self.metadata.deletion_timestamp.is_none() && self.status.conditions.iter().any(ready)
+    }
 }
 
 /// What every object of Kubernetes has.

@@ -21,6 +21,10 @@ pub(super) fn held_back(shared: &Shared) -> Option<String> {
     if cluster.is_some_and(|cluster| mark::covers(cluster, &shared.us)) {
         return None;
     }
+    // Only its manager makes a standby of it, and what starts before that does not get the port.
+    if cluster.is_some_and(|cluster| shared.us.is_passed_over(cluster)) && part.holds() {
+        return None;
+    }
     match comes {
         Comes::Nothing | Comes::Standby => None,
         Comes::Primary => Some(

@@ -12,7 +12,7 @@ use super::cluster::Cluster;
 use super::mark::Fence;
 use super::part::{Data, Want, stays_standby};
 use super::us::Us;
-use super::{Shared, audit, role};
+use super::{Shared, audit, deputy, role};
 use crate::supervise::End;
 
 /// How often the port and the data are looked at.
@@ -28,6 +28,7 @@ const CHANGE: Duration = Duration::from_secs(10);
 pub(super) async fn serve(shared: Arc<Shared>) -> End {
     let mut said = String::new();
     let mut next_read = Instant::now();
+    let mut deputy = deputy::Watch::default();
     loop {
         let look = Arc::clone(&shared);
         let looked = spawn_blocking(move || {
@@ -40,7 +41,7 @@ pub(super) async fn serve(shared: Arc<Shared>) -> End {
         };
         if Instant::now() >= next_read {
             next_read = Instant::now() + READ;
-            let heard = tend(&shared, data).await.err().unwrap_or_default();
+            let heard = tend(&shared, data, &mut deputy).await.err().unwrap_or_default();
             if heard != said && !heard.is_empty() {
                 tracing::warn!(trouble = heard, "about the Cluster");
             }
@@ -54,7 +55,7 @@ pub(super) async fn serve(shared: Arc<Shared>) -> End {
 }
 
 /// Reads the Cluster, and does what is due.
-async fn tend(shared: &Shared, data: Data) -> Result<(), String> {
+async fn tend(shared: &Shared, data: Data, deputy: &mut deputy::Watch) -> Result<(), String> {
     let cluster = shared.api.read().await.map_err(|trouble| trouble.to_string())?;
     let cluster = shared.note(cluster);
     if data == Data::Primary && shared.us.is_passed_over(&cluster) && shared.part.holds() {
@@ -74,6 +75,7 @@ async fn tend(shared: &Shared, data: Data) -> Result<(), String> {
         let changed = changed.map_err(|_| format!("not changed in {CHANGE:?}"))?;
         changed.map_err(|failure| failure.text().to_owned())?;
     }
+    deputy.look(shared, &cluster, data).await?;
     refusal.map_or(Ok(()), Err)
 }
 

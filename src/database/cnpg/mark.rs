@@ -52,7 +52,8 @@ impl Fence {
         let marked = mark.is_some();
         let ours = mark.and_then(Result::ok).filter(|mark| mark.member == us.member.as_str());
         let before = ours.filter(|_| covers).map(|mark| mark.before);
-        let is_foreign = covers && before.as_ref().is_none_or(|before| us.is_named(cluster, before));
+        let is_foreign =
+            covers && before.as_ref().is_none_or(|before| us.is_named(cluster, before));
         Self { covers, is_foreign, before, names, unreadable, marked }
     }
 

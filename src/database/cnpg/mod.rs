@@ -21,6 +21,7 @@
 mod api;
 mod audit;
 mod cluster;
+mod deputy;
 mod fence;
 mod gate;
 mod keeper;

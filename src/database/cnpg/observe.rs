@@ -47,8 +47,7 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
         seen.upstream = Some((upstream.address.host, upstream.address.port));
     }
     let read = shared.last_read();
-    seen.deputy_of =
-        read.and_then(|read| shared.us.deputy_of(&read.cluster).map(str::to_owned));
+    seen.deputy_of = read.and_then(|read| shared.us.deputy_of(&read.cluster).map(str::to_owned));
     seen
 }
 

@@ -108,7 +108,9 @@ pub(super) async fn promote(
     let mut before = None;
     let decide = |cluster: &Cluster| {
         if let Some(acting) = shared.us.deputy_of(cluster) {
-            return Err(Failure::Refused(format!("{acting} stands for the site, this instance does not")));
+            return Err(Failure::Refused(format!(
+                "{acting} stands for the site, this instance does not"
+            )));
         }
         let patch = role::promotion(cluster, &shared.us, token)?;
         before.get_or_insert_with(|| cluster.clone());

@@ -156,7 +156,8 @@ async fn rejoin_beside(
             {
                 // Its manager ended without giving it back, and the next primary would wait for its end.
                 let released = shared.api.release_lease(own).await;
-                released.unwrap_or_else(|trouble| tracing::debug!(%trouble, "CloudNativePG's lease"));
+                released
+                    .unwrap_or_else(|trouble| tracing::debug!(%trouble, "CloudNativePG's lease"));
             }
         }
         pause(SIGNAL, cancel).await?;
@@ -278,7 +279,9 @@ async fn until_it_follows(
                     let why = "it runs as a primary: fence it first";
                     return Err(Failure::Refused(why.to_owned()));
                 }
-                Some(seen) if leads_to(shared, cluster.as_deref(), upstream, seen.upstream.as_ref()) => {
+                Some(seen)
+                    if leads_to(shared, cluster.as_deref(), upstream, seen.upstream.as_ref()) =>
+                {
                     return Ok(());
                 }
                 Some(_) | None => sleep(POLL).await,

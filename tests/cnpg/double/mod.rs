@@ -29,7 +29,7 @@
 //! it is `cargo run --example cnpg-double` (see `main.rs` here), to be broken by [`admin`]; it is no part of what
 //! is shipped.
 //!
-//! What it leaves out: certificates (`pg_hba.conf` trusts 127.0.0.1), services (a pod is reached by its
+//! What it leaves out: certificates (`pg_hba.conf` trusts 127.0.0.1), services but `-rw` ([`Double::service`]; else a pod is reached by its
 //! port), replication slots, backups, plugins, rolling updates, `pods/proxy`, quorum failover, other patches
 //! than merge patches, and every part of a `Cluster` nothing here reads.
 
@@ -38,6 +38,7 @@ pub(crate) mod api;
 pub(crate) mod cluster;
 pub(crate) mod instance;
 mod operator;
+pub(crate) mod service;
 mod site;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,7 @@ use super::cluster::{Cluster, HEALTHY};
 use super::instance::kubelet;
 use super::instance::pod::Pod;
 use super::operator::Operator;
+use super::service::Service;
 use super::times::Times;
 use super::world::World;
 
@@ -149,6 +150,11 @@ impl Double {
     /// A pod, which has its port and its directory before it runs.
     pub(crate) fn pod(&self, name: &str) -> Arc<Pod> {
         self.world.pod(name)
+    }
+
+    /// The service that leads to whoever acts in a Cluster.
+    pub(crate) fn service(&self, cluster: &str) -> Service {
+        Service::start(&self.world, cluster)
     }
 
     /// Where pods have their volumes.

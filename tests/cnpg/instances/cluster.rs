@@ -1,74 +1,136 @@
-//! Three instances of a Cluster, each with an agent beside it.
+//! Clusters of several instances, each with an agent beside it: alone, or two sites of them.
 
-use std::fs;
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Arc;
-use std::time::Duration;
-
-use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
+use std::fs;
+
 use super::super::double::api::access::rules;
-use super::super::double::instance::pod::{Gate, Pod};
+use super::super::double::service::Service;
 use super::super::double::{Double, Options};
+use super::super::manifest::{NAMES, manifest};
 use super::super::sites::site::{AGENT, ROLE, TOKEN, wait};
+use super::instance::Instance;
 use crate::live::client::Pinned;
-use crate::live::cluster::{Member, Place, free_ports, postgres_ids, until};
-use crate::support::postgres::is_root;
+use crate::live::cluster::{Member, Place, until};
 
 /// What instances may do besides.
-const MORE: &str =
-    include_str!("../../../deploy/kubernetes/components/instances/role.yaml");
+const MORE: &str = include_str!("../../../deploy/kubernetes/components/instances/role.yaml");
 
-/// The Cluster, and with it the site.
-pub(super) const CLUSTER: &str = "pg-a";
+/// Nobody fails over but the agents.
+const NEVER: u32 = 1_000_000;
 
-/// An instance.
-pub(super) struct Instance {
-    pub(super) member: Member,
-    pub(super) pod: Arc<Pod>,
-}
-
-/// A Cluster.
-pub(super) struct Three {
+/// A Cluster in a Kubernetes cluster of its own, and with it a site.
+pub(super) struct Site {
+    pub(super) name: &'static str,
     pub(super) instances: Vec<Instance>,
     pub(super) double: Double,
-    pub(super) place: Place,
+    /// Where others find whoever acts.
+    service: Service,
 }
 
-impl Three {
-    /// pg-a-1 acts, the others follow and could take over.
-    pub(super) fn start() -> Self {
-        let mut three = Self::prepared();
-        wait(three.double.create(manifest())).unwrap();
-        for index in 0..3 {
-            three.until_gated(index);
-            three.instances[index].member.start();
-            if index == 0 {
-                three.instances[0].member.until_leads();
-                three.instances[0].member.sql("create table t (n int)").unwrap();
-            } else {
-                three.instances[index].member.until_follows();
-            }
+/// All there is of a test.
+pub(super) struct Field {
+    pub(super) sites: Vec<Site>,
+    /// Goes last.
+    _place: Place,
+}
+
+impl Field {
+    /// Three instances in one site: pg-a-1 acts, the others follow and could take over.
+    pub(super) fn one() -> Self {
+        let field = Self::new(1, 3);
+        let mut object = manifest("pg-a", "pg-a", [0, 0]);
+        let spec = object["spec"].as_object_mut().unwrap();
+        // It knows no other site.
+        for other in ["replica", "externalClusters"] {
+            spec.remove(other);
         }
-        three.instances[0].member.until("both could take over", |status| {
-            status["line"].as_array().is_some_and(|line| line.len() == 2)
-        });
-        three
+        field.founded(vec![object])
     }
 
-    fn prepared() -> Self {
+    /// Two sites of two: pg-a-1 acts, pg-b-1 stands for its site.
+    pub(super) fn two() -> Self {
+        let field = Self::new(2, 2);
+        let ports = [field.sites[0].service.port, field.sites[1].service.port];
+        let objects = NAMES.map(|name| manifest(name, NAMES[0], ports));
+        field.founded(objects.into())
+    }
+
+    fn new(sites: usize, instances: u32) -> Self {
         let place = Place::new();
         place.give_away(&place.path().join("store"));
-        let kubernetes = place.path().join("kubernetes");
+        let sites = NAMES[..sites].iter().map(|name| Site::new(&place, name, instances)).collect();
+        Self { sites, _place: place }
+    }
+
+    fn founded(mut self, objects: Vec<Value>) -> Self {
+        for (site, mut object) in self.sites.iter_mut().zip(objects) {
+            object["spec"]["instances"] = site.instances.len().into();
+            object["spec"]["failoverDelay"] = NEVER.into();
+            wait(site.double.create(object)).unwrap();
+            for index in 0..site.instances.len() {
+                site.until_gated(index);
+                let member = &mut site.instances[index].member;
+                member.start();
+                if (site.name, index) == (NAMES[0], 0) {
+                    member.until_leads();
+                    member.sql("create table t (n int)").unwrap();
+                } else {
+                    member.until_follows();
+                }
+            }
+        }
+        // Of another site only the one that stands for it.
+        let others = self.sites[0].instances.len() - 1 + self.sites.len() - 1;
+        self.sites[0].instances[0].member.until("all could take over that should", |status| {
+            status["line"].as_array().is_some_and(|line| line.len() == others)
+        });
+        self
+    }
+
+    /// An instance by its name.
+    pub(super) fn at(&self, name: &str) -> &Instance {
+        let found = self.sites.iter().flat_map(|site| &site.instances);
+        found.into_iter().find(|instance| instance.pod.name == name).unwrap()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn at_mut(&mut self, name: &str) -> &mut Instance {
+        let found = self.sites.iter_mut().flat_map(|site| &mut site.instances);
+        found.into_iter().find(|instance| instance.pod.name == name).unwrap()
+    }
+
+    /// A client pinned to each PostgreSQL, by site and then by instance.
+    pub(super) fn clients(&self) -> Pinned {
+        let instances = self.sites.iter().flat_map(|site| &site.instances);
+        let members: Vec<&Member> = instances.map(|instance| &instance.member).collect();
+        Pinned::start(&members)
+    }
+
+    /// No agent of these broke.
+    pub(super) fn assert_sound(&mut self) {
+        let instances = self.sites.iter_mut().flat_map(|site| &mut site.instances);
+        let mut members: Vec<&mut Member> = instances.map(|it| &mut it.member).collect();
+        crate::live::checks::assert_sound(&mut members);
+    }
+
+    /// What the double has to say, for messages of tests.
+    pub(super) fn told(&self) -> String {
+        self.sites.iter().map(|site| site.double.told()).collect()
+    }
+}
+
+impl Site {
+    fn new(place: &Place, name: &'static str, instances: u32) -> Self {
+        let kubernetes = place.path().join(format!("kubernetes-{name}"));
         fs::create_dir(&kubernetes).unwrap();
         let double = Double::start(&Options { dir: Some(kubernetes), ..Options::default() });
-        let named = |role: &str| rules(&role.replace("[pg]", &format!("[{CLUSTER}]"))).unwrap();
-        let both = [named(ROLE), named(MORE)].concat();
-        double.server().set_account(AGENT, TOKEN, both);
-        let instances = (1..=3).map(|number| Instance::new(&place, &double, number)).collect();
-        Self { instances, double, place }
+        let named = |role: &str| rules(&role.replace("[pg]", &format!("[{name}]"))).unwrap();
+        double.server().set_account(AGENT, TOKEN, [named(ROLE), named(MORE)].concat());
+        let instances =
+            (1..=instances).map(|number| Instance::new(place, &double, name, number)).collect();
+        let service = double.service(name);
+        Self { name, instances, double, service }
     }
 
     fn until_gated(&self, index: usize) {
@@ -79,107 +141,37 @@ impl Three {
         });
     }
 
-    /// A client pinned to each PostgreSQL, in the order of the instances.
-    pub(super) fn clients(&self) -> Pinned {
-        let members: Vec<&Member> = self.instances.iter().map(|it| &it.member).collect();
-        Pinned::start(&members)
-    }
-
     /// The Cluster.
     pub(super) fn cluster(&self) -> Value {
-        self.double.get(CLUSTER)
+        self.double.get(self.name)
     }
 
-    /// All of an instance's machine is gone at once.
-    pub(super) fn node_dies(&mut self, index: usize) {
-        let instance = &mut self.instances[index];
-        instance.pod.knobs().node_down = true;
-        let postmaster = instance.pod.state().pid;
-        instance.member.kill();
-        let postmaster = postmaster.and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
-        for pid in instance.member.watchdogs().into_iter().chain(postmaster) {
-            // Whoever was quicker has ended it.
-            let _ended = kill_process(pid, Signal::KILL);
-        }
-    }
-
-    /// It is back.
-    pub(super) fn node_comes_back(&mut self, index: usize) {
-        let instance = &mut self.instances[index];
-        instance.member.start();
-        instance.pod.knobs().node_down = false;
-    }
-
-    /// No agent of these broke.
-    pub(super) fn assert_sound(&mut self) {
-        let mut members: Vec<&mut Member> = self.instances.iter_mut().map(|it| &mut it.member).collect();
-        crate::live::checks::assert_sound(&mut members);
-    }
-
-    /// For so long PostgreSQL of an instance takes nobody's writes.
-    pub(super) fn assert_silent(&self, index: usize, time: Duration) {
-        let member = &self.instances[index].member;
-        let end = tokio::time::Instant::now() + time;
-        while tokio::time::Instant::now() < end {
-            assert!(!member.is_writable(), "{}", member.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Instance {
-    fn new(place: &Place, double: &Double, number: usize) -> Self {
-        let name = format!("{CLUSTER}-{number}");
-        let pod = double.pod(&name);
-        let [_, http] = free_ports();
-        let http = SocketAddr::from(([127, 0, 0, 1], http));
-        pod.knobs().gate = Gate::Url(format!("http://{http}/startup"));
-        let dir = place.path().join(format!("agent-{name}"));
-        for dir in [dir.clone(), dir.join("state")] {
-            fs::create_dir(dir).unwrap();
-        }
-        let token_file = dir.join("token");
-        fs::write(&token_file, TOKEN).unwrap();
-        fs::set_permissions(&token_file, fs::Permissions::from_mode(0o600)).unwrap();
-        place.give_away(&dir);
-        let settings = json!({
-            "cluster_id": "instances",
-            "member": name,
-            "site": CLUSTER,
-            "state_dir": dir.join("state"),
-            "profile": "fast",
-            "store": {"backend": "sqlite", "sqlite": {"path": place.store()}},
-            "database": {"kind": "cnpg", "cnpg": {
-                "cluster": CLUSTER,
-                "instance": name,
-                "namespace": "site",
-                "pgdata": pod.postgres.data,
-                "port": pod.postgres.port,
-                "host": "127.0.0.1",
-                "socket_dir": pod.postgres.socket,
-                "api": double.url(),
-                "token_file": token_file,
-            }},
-            "http": {"listen": http, "advertise": http},
-            "watchdog": {"mode": "automatic"},
-            "log": {"format": "json", "level": "info"},
+    /// Waits until CloudNativePG has this instance act.
+    pub(super) fn until_acts(&self, name: &str) {
+        until(&format!("{name} acts"), || {
+            let cluster = self.cluster();
+            let acts = cluster["status"]["currentPrimary"] == name;
+            let logs = || self.instances.iter().map(|it| it.member.log()).collect::<String>();
+            acts.then_some(())
+                .ok_or_else(|| format!("{cluster:#}\n{}\n{}", self.double.told(), logs()))
         });
-        let mut member = Member::new(dir, pod.postgres.port, http, settings);
-        // In a pod it has the user that PostgreSQL has.
-        member.agent_as = is_root().then(postgres_ids);
-        Self { member, pod }
     }
 }
 
-fn manifest() -> Value {
+/// The settings of an agent beside an instance.
+pub(super) fn settings(site: &str, instance: &str) -> Value {
     json!({
-        "apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": { "name": CLUSTER },
-        "spec": {
-            "instances": 3, "smartShutdownTimeout": 0, "switchoverDelay": 30,
-            // Who takes over is decided by the agents.
-            "failoverDelay": 1_000_000,
-            "primaryUpdateMethod": "restart",
-            "bootstrap": { "initdb": { "database": "app", "owner": "app" } },
-        },
+        "cluster_id": "instances",
+        "member": instance,
+        "site": site,
+        "profile": "fast",
+        "database": {"kind": "cnpg", "cnpg": {
+            "cluster": site,
+            "instance": instance,
+            "namespace": "site",
+            "host": "127.0.0.1",
+        }},
+        "watchdog": {"mode": "automatic"},
+        "log": {"format": "json", "level": "info"},
     })
 }

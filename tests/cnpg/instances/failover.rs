@@ -4,44 +4,44 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::cluster::Three;
+use super::cluster::Field;
 
 #[test]
 fn an_instance_whose_machine_dies_is_taken_over_from_and_follows_when_it_is_back() {
-    let mut three = Three::start();
-    let clients = three.clients();
+    let mut field = Field::one();
+    let clients = field.clients();
     clients.until_acknowledges(0);
-    three.node_dies(0);
-    let new = until_another_leads(&three);
+    field.at_mut("pg-a-1").node_dies();
+    let new = until_another_leads(&field);
     clients.until_acknowledges(new);
-    three.node_comes_back(0);
-    three.instances[0].member.until_follows();
+    field.at_mut("pg-a-1").node_comes_back();
+    field.at("pg-a-1").member.until_follows();
     clients.assert_one_after_the_other(&[0, new]);
-    three.assert_sound();
+    field.assert_sound();
 }
 
 /// Which of the others leads.
-fn until_another_leads(three: &Three) -> usize {
+fn until_another_leads(field: &Field) -> usize {
     crate::live::cluster::until("another one leads", || {
         let leads = |index: &usize| {
-            let said = three.instances[*index].member.status();
+            let said = field.sites[0].instances[*index].member.status();
             said["state"] == "primary_healthy" && said["writable"] == true
         };
-        [1, 2].into_iter().find(leads).ok_or_else(|| three.double.told())
+        [1, 2].into_iter().find(leads).ok_or_else(|| field.told())
     })
 }
 
 #[test]
 fn an_agent_that_freezes_is_taken_over_from_and_its_instance_follows() {
-    let mut three = Three::start();
-    let clients = three.clients();
+    let mut field = Field::one();
+    let clients = field.clients();
     clients.until_acknowledges(0);
-    three.instances[0].member.signal(Signal::STOP);
-    let new = until_another_leads(&three);
+    field.at("pg-a-1").member.signal(Signal::STOP);
+    let new = until_another_leads(&field);
     clients.until_acknowledges(new);
-    three.assert_silent(0, Duration::from_secs(2));
-    three.instances[0].member.signal(Signal::CONT);
-    three.instances[0].member.until_follows();
+    field.at("pg-a-1").assert_silent(Duration::from_secs(2));
+    field.at("pg-a-1").member.signal(Signal::CONT);
+    field.at("pg-a-1").member.until_follows();
     clients.assert_one_after_the_other(&[0, new]);
-    three.assert_sound();
+    field.assert_sound();
 }

@@ -1,6 +1,8 @@
-//! Real agents beside the instances of one Cluster: a double of Kubernetes with CloudNativePG, a real PostgreSQL
+//! Real agents beside the instances of Clusters: doubles of Kubernetes with CloudNativePG, a real PostgreSQL
 //! in each pod, one store.
 
 mod cluster;
 mod failover;
+mod instance;
+mod sites;
 mod switchover;
