@@ -1,4 +1,5 @@
-//! A site of CloudNativePG: one `Cluster` with one instance, and the agent as a sidecar in its pod.
+//! A site of CloudNativePG, one `Cluster` with one instance, or an instance of one with several; and the agent as a
+//! sidecar in its pod.
 //!
 //! ```text
 //! agent ── merge patches ──► API server ──► operator, instance manager ── start, stop, promote ──► PostgreSQL
