@@ -55,6 +55,10 @@ bench-all runs="10":
 bench-synchronous:
     cargo test --release --locked --test integration -- live::bench --ignored --nocapture
 
+# How long clients cannot write beside the double of CloudNativePG at its true times (docs/cnpg/times.md; ten minutes)
+measure-cnpg runs="3":
+    CNPG_RUNS={{ runs }} cargo test --locked --profile proof --test integration -- cnpg::sites::measure --ignored --nocapture --test-threads 2
+
 # How long the stores' operations take (needs target/tools, see tests/run)
 bench-stores:
     cargo test --release --locked --test integration -- conformance::latency --ignored --nocapture

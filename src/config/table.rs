@@ -25,7 +25,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("database.local", "For kind = \"local\": a PostgreSQL instance on this machine."),
     (
         "database.cnpg",
-        "For kind = \"cnpg\": a site of CloudNativePG, one Cluster with one instance. The agent runs in its pod.",
+        "For kind = \"cnpg\": a site of CloudNativePG, or an instance of one. The agent runs in its pod.",
     ),
     ("failover", "Who takes over, and what counts as a reason."),
     (
@@ -163,7 +163,7 @@ pub const KEYS: &[Key] = &[
         "Time between small writes that show that the primary can write; 0s switches them off."),
 
     key("database.cnpg.cluster", Text, Absent,
-        "Name of the Cluster. Required with kind = \"cnpg\". Its spec.replica.self has to be this member."),
+        "Name of the Cluster. Required with kind = \"cnpg\". Its spec.replica.self has to be this member, or with\ninstance the site."),
     key("database.cnpg.instance", Text, Absent,
         "The pod's name, where every instance of the Cluster is a member: the same as member; site is then\nspec.replica.self. Absent: the member is the site, and the Cluster has one instance."),
     key("database.cnpg.namespace", Text, Found("the service account's"),

@@ -73,3 +73,38 @@ fn what_cannot_be_is_refused_by_name() {
         assert_eq!(found.len(), if top.is_empty() { 1 } else { 2 }, "{found:#?}");
     }
 }
+
+#[test]
+fn a_promotion_that_has_less_time_than_cloudnativepg_takes_is_doubted() {
+    let place = Place::new();
+    let doubted = |top: &str, rest: &str| {
+        let loaded = load(&sources(&place, top, "cluster = \"pg\"", rest)).unwrap();
+        loaded.warnings.iter().any(|it| it.to_string().contains("timing.promote_timeout is"))
+    };
+    assert!(doubted("profile = \"fast\"", ""));
+    assert!(doubted("profile = \"wan\"", "[timing]\npromote_timeout = \"29s\""));
+    assert!(!doubted("profile = \"fast\"", "[timing]\npromote_timeout = \"30s\""));
+    assert!(!doubted("profile = \"standard\"", "") && !doubted("profile = \"wan\"", ""));
+    // PostgreSQL of this machine needs no such time.
+    let local = place.load("profile = \"fast\"", "").unwrap();
+    assert!(!local.warnings.iter().any(|it| it.to_string().contains("promote_timeout")));
+}
+
+/// A member that is an instance.
+#[test]
+fn an_instance_has_the_name_of_its_pod_and_a_site() {
+    let place = Place::new();
+    let with = |top: &str, instance: &str| {
+        let own = format!("cluster = \"pg\"\ninstance = \"{instance}\"");
+        load(&sources(&place, top, &own, ""))
+    };
+    let loaded = with("site = \"east\"", "pg-a").unwrap();
+    let Database::Cnpg(cnpg) = &loaded.config.database else { panic!("{:?}", loaded.config) };
+    assert_eq!(cnpg.instance.as_deref(), Some("pg-a"));
+    assert_eq!(cnpg.site, loaded.config.policy.site);
+    assert_says(
+        &problems(with("site = \"east\"", "pg-1")),
+        &["database.cnpg.instance is \"pg-1\""],
+    );
+    assert_says(&problems(with("", "pg-a")), &["site is missing"]);
+}

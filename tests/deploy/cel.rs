@@ -26,6 +26,14 @@ pub(super) fn operations(expression: &str) -> Result<Value, String> {
     if reader.rest.is_empty() { Ok(list) } else { Err(reader.at("something follows the list")) }
 }
 
+/// The object of an `Object{…}`, as it is applied.
+pub(super) fn object(expression: &str) -> Result<Value, String> {
+    let mut reader = Reader { rest: expression };
+    let object = reader.value("Object")?;
+    reader.skip();
+    if reader.rest.is_empty() { Ok(object) } else { Err(reader.at("something follows the object")) }
+}
+
 /// The type of what stands at a path: `/spec/volumes/-` is `Object.spec.volumes`.
 fn kind_at(path: &str) -> String {
     let names = path.split('/').skip(1).filter(|name| *name != "-");
@@ -146,6 +154,10 @@ fn objects_are_read_and_wrong_types_refused() {
     let wanted =
         json!([{"op": "add", "path": "/spec/a/-", "value": {"b": [{"c": 1}], "d": {"e": true}}}]);
     assert_eq!(read, Ok(wanted));
+    assert_eq!(object("Object{a: Object.a{b: 1}}"), Ok(json!({"a": {"b": 1}})));
+    for wrong in ["Object{a: Object.b{}}", "Object{} + 1", "Other{}"] {
+        assert!(object(wrong).is_err(), "{wrong}");
+    }
     for wrong in [
         r#"[JSONPatch{op: "add", path: "/spec/a", value: Object.spec.b{}}]"#,
         r#"[JSONPatch{op: "add", path: "/spec/a", value: Object.spec.a{b: Object.spec.a.c{}}}]"#,

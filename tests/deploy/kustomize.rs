@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::patch::apply as operations;
 use super::{documents, read};
 
 const KNOWN: [&str; 7] = [
@@ -108,13 +109,19 @@ fn generate(directory: &Path, from: &Value, objects: &mut Vec<Value>) -> Result<
 fn apply(directory: &Path, patch: &Value, objects: &mut [Value]) -> Result<(), String> {
     let file = patch["path"].as_str().ok_or("a patch without a path is not known")?;
     for content in documents(&directory.join(file)) {
+        if content.is_array() && patch.get("target").is_none() {
+            return Err(format!("{file} is a list of operations and has no target"));
+        }
         let mut hit = false;
         for object in objects.iter_mut() {
             let meant = match patch["target"].as_object() {
                 Some(target) => target.iter().all(|(key, wanted)| object.get(key) == Some(wanted)),
                 None => name(object) == name(&content),
             };
-            if meant {
+            if meant && content.is_array() {
+                *object = operations(object, &content).map_err(|why| format!("{file}: {why}"))?;
+                hit = true;
+            } else if meant {
                 // Lists of kinds that kustomize has no schema of are replaced.
                 let group = object["apiVersion"].as_str().unwrap_or_default();
                 let own = !group.split('/').next().unwrap_or_default().contains('.');
@@ -183,6 +190,7 @@ fn what_it_does_not_know_is_refused() {
     let write = |name: &str, text: &str| std::fs::write(place.path().join(name), text).unwrap();
     write("one.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\ndata: {a: b}\n");
     write("patch.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: two}\ndata: {a: c}\n");
+    write("list.yaml", "- {op: add, path: /nowhere/a, value: b}\n");
     let built = |text: &str| {
         write("kustomization.yaml", &format!("kind: Kustomization\n{text}\n"));
         build(place.path())
@@ -195,6 +203,11 @@ fn what_it_does_not_know_is_refused() {
         ("resources: [one.yaml]\npatches: [{path: patch.yaml}]", "patches nothing"),
         ("configMapGenerator: [{name: a, files: [one.yaml]}]", "have hashes"),
         ("components: [.]", "is no Component"),
+        ("resources: [one.yaml]\npatches: [{path: list.yaml}]", "has no target"),
+        (
+            "resources: [one.yaml]\npatches: [{path: list.yaml, target: {kind: ConfigMap}}]",
+            "/nowhere is not there",
+        ),
     ] {
         let why = built(text).unwrap_err();
         assert!(why.contains(says), "{why}");

@@ -4,6 +4,7 @@
 mod cel;
 mod documentation;
 mod image;
+mod instances;
 mod kustomize;
 mod manifests;
 mod nats;
@@ -62,9 +63,17 @@ fn object<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
 
 /// What is applied at a site of the example.
 fn site(name: &str) -> Vec<Value> {
-    let directory = project("deploy/kubernetes/sites").join(name);
-    kustomize::build(&directory).unwrap_or_else(|why| panic!("site {name}: {why}"))
+    example(&format!("sites/{name}"))
 }
 
 /// Both sites of the example.
 const SITES: [&str; 2] = ["a", "b"];
+
+/// The examples in which every instance of a Cluster is a member.
+const OF_INSTANCES: [&str; 3] = ["instances", "two-by-two/a", "two-by-two/b"];
+
+/// What is applied of an example.
+fn example(path: &str) -> Vec<Value> {
+    let directory = project("deploy/kubernetes").join(path);
+    kustomize::build(&directory).unwrap_or_else(|why| panic!("{path}: {why}"))
+}

@@ -26,6 +26,10 @@ fn one(to: &mut Value, operation: &Value) -> Result<(), String> {
         ("add", Value::Object(fields)) => {
             fields.insert(last, value?.clone());
         }
+        ("replace", Value::Array(items)) => {
+            let at = index(&last, items.len())?;
+            *items.get_mut(at).ok_or("nothing is there to replace")? = value?.clone();
+        }
         ("replace", found) => {
             let old = found.get_mut(&last).ok_or("nothing is there to replace")?;
             *old = value?.clone();
@@ -61,6 +65,9 @@ fn operations_do_what_the_standard_says() {
     assert_eq!(done(json!({"a": 1}), remove.clone()), Ok(json!({})));
     let replace = json!({"op": "replace", "path": "/a", "value": 2});
     assert_eq!(done(json!({"a": 1}), replace.clone()), Ok(json!({"a": 2})));
+    let replace_in = |at: usize| json!({"op": "replace", "path": format!("/l/{at}"), "value": 2});
+    assert_eq!(done(json!({"l": [1, 3]}), replace_in(1)), Ok(json!({"l": [1, 2]})));
+    assert!(done(json!({"l": [1, 3]}), replace_in(2)).is_err());
     // What is not there is an error, not made.
     for wrong in [remove, replace, add("/b/c", json!(1)), add("/l/1", json!(1))] {
         assert!(done(json!({"l": []}), wrong.clone()).is_err(), "{wrong}");

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{SITES, object, site, text};
+use harmony_agent::database::cnpg::{CALLS, CALLS_OF_INSTANCES};
+
+use super::{OF_INSTANCES, SITES, example, object, site, text};
 
 /// A verb, what it is done to, and whether only the Cluster's own name is meant.
 type Call = (String, String, bool);
@@ -29,7 +31,9 @@ fn allowed(role: &Value, cluster: &Value) -> BTreeSet<Call> {
         {
             for verb in texts(&rule["verbs"]) {
                 assert!(![group, resource, verb].contains(&"*"), "{rule}");
-                let on = format!("{resource}.{group}").trim_end_matches('.').to_owned();
+                let (object, part) = resource.split_once('/').unwrap_or((resource, ""));
+                let on = format!("{object}.{group}").trim_end_matches('.').to_owned();
+                let on = if part.is_empty() { on } else { format!("{on}/{part}") };
                 let call = (verb.to_owned(), on, named);
                 assert!(found.insert(call), "{verb} {resource} is allowed twice");
             }
@@ -38,10 +42,16 @@ fn allowed(role: &Value, cluster: &Value) -> BTreeSet<Call> {
     found
 }
 
-/// The rows of the table of calls in the documentation.
-fn documented() -> BTreeSet<Call> {
+/// The tables of calls in the documentation: what every agent does, and what one of several instances does
+/// besides.
+fn documented() -> [BTreeSet<Call>; 2] {
     let page = text("docs/cnpg/permissions.md");
-    let rows = page.lines().filter_map(|line| {
+    let (all, of_instances) = page.split_once("\n## ").expect("a part about instances");
+    [all, of_instances].map(rows)
+}
+
+fn rows(part: &str) -> BTreeSet<Call> {
+    let rows = part.lines().filter_map(|line| {
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
         let code = |cell: &str| cell.strip_prefix('`')?.strip_suffix('`').map(str::to_owned);
         let call = (code(cells.get(1)?)?, code(cells.get(2)?)?);
@@ -56,13 +66,36 @@ fn the_role_allows_what_is_called_and_nothing_else() {
         let objects = site(name);
         let cluster = &object(&objects, "Cluster")["metadata"]["name"];
         let role = allowed(object(&objects, "Role"), cluster);
-        assert_eq!(role, documented(), "docs/cnpg/permissions.md and role.yaml");
+        assert_eq!(role, documented()[0], "docs/cnpg/permissions.md and role.yaml");
+    }
+}
+
+/// Where every instance is a member, there is a second Role, for what the first one does not have.
+#[test]
+fn the_second_role_allows_what_instances_call_besides() {
+    for name in OF_INSTANCES {
+        let objects = example(name);
+        let cluster = &object(&objects, "Cluster")["metadata"]["name"];
+        let of_kind =
+            |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
+        assert_eq!([of_kind("Role").count(), of_kind("RoleBinding").count()], [2, 2], "{name}");
+        for (role, wanted) in of_kind("Role").zip(documented()) {
+            assert_eq!(allowed(role, cluster), wanted, "{name} and docs/cnpg/permissions.md");
+            let mut bindings = of_kind("RoleBinding");
+            let bound = bindings.find(|it| it["roleRef"]["name"] == role["metadata"]["name"]);
+            let whom = &bound.expect("a binding")["subjects"][0]["name"];
+            assert_eq!(whom, cluster, "{name}: the operator's service account");
+        }
     }
 }
 
 #[test]
 fn the_agent_calls_what_is_documented() {
-    let calls = harmony_agent::database::cnpg::CALLS;
-    let calls = calls.map(|(verb, on, named)| (verb.to_owned(), on.to_owned(), named));
-    assert_eq!(BTreeSet::from(calls), documented(), "docs/cnpg/permissions.md and CALLS");
+    let calls = |list: &[(&str, &str, bool)]| -> BTreeSet<Call> {
+        list.iter()
+            .map(|(verb, on, named)| ((*verb).to_owned(), (*on).to_owned(), *named))
+            .collect()
+    };
+    let known = [calls(&CALLS), calls(&CALLS_OF_INSTANCES)];
+    assert_eq!(known, documented(), "docs/cnpg/permissions.md and CALLS");
 }

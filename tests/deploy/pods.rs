@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::{SITES, cel, documents, object, patch, project, schema, site};
 
 /// Pods as CloudNativePG makes them.
-const MADE: [&str; 2] = ["1.30.0", "later"];
+pub(super) const MADE: [&str; 2] = ["1.30.0", "later"];
 
-fn made(name: &str) -> Value {
+pub(super) fn made(name: &str) -> Value {
     documents(&project("tests/deploy/pods").join(format!("{name}.yaml"))).remove(0)
 }
 
@@ -24,7 +24,7 @@ fn patched(name: &str) -> Value {
     patch::apply(&made(name), &pod_patch()).unwrap()
 }
 
-fn containers(pod: &Value) -> &[Value] {
+pub(super) fn containers(pod: &Value) -> &[Value] {
     pod["spec"]["initContainers"].as_array().unwrap()
 }
 

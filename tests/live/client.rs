@@ -156,6 +156,17 @@ impl Pinned {
         self.acks().iter().filter(|(_, by)| *by == member).count()
     }
 
+    /// The time without an acknowledgement at which `to` began to acknowledge, after `from`, and the longest
+    /// one since then.
+    pub(crate) fn silences(&self, from: Instant, to: usize) -> Option<[Duration; 2]> {
+        let acks = self.acks();
+        let pairs = acks.windows(2).filter(|pair| pair[1].0 > from);
+        let mut pairs = pairs.skip_while(|pair| pair[0].1 == to || pair[1].1 != to);
+        let mut silence = || pairs.next().map(|pair| pair[1].0 - pair[0].0);
+        let change = silence()?;
+        Some([change, std::iter::from_fn(silence).max().unwrap_or_default()])
+    }
+
     /// Waits until the member acknowledges commits, from now on.
     pub(crate) fn until_acknowledges(&self, member: usize) {
         let before = self.count(member);

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -19,13 +19,17 @@ use crate::support::postgres::{Scene, is_root};
 /// No wait of these tests is longer; what they wait for takes a small part of it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
+/// Measurements wait so many times longer: what they measure is not shortened.
+pub(crate) static PATIENT: AtomicU32 = AtomicU32::new(1);
+
 /// Waits until `found` finds something.
 pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Result<T, String>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let patience = PATIENCE * PATIENT.load(Ordering::Relaxed);
+    let end = Instant::now() + patience;
     loop {
         match found() {
             Ok(found) => return found,
-            Err(seen) if Instant::now() > end => panic!("{what}: not in {PATIENCE:?}\n{seen}"),
+            Err(seen) if Instant::now() > end => panic!("{what}: not in {patience:?}\n{seen}"),
             Err(_) => std::thread::sleep(Duration::from_millis(25)),
         }
     }

@@ -56,6 +56,7 @@ impl Reader {
         cnpg::Settings {
             member: member.clone(),
             instance: self.optional("database.cnpg.instance"),
+            site: self.optional("site").and_then(|site| site.parse().ok()),
             access: cnpg::Access {
                 cluster: cluster.unwrap_or_default(),
                 namespace: self.optional("database.cnpg.namespace"),

@@ -53,6 +53,9 @@ impl<'a> Common<'a> {
     }
 }
 
+/// What CloudNativePG may take for a promotion without anything being wrong.
+const PROMOTION: Duration = Duration::from_secs(30);
+
 /// What breaks a rule.
 pub(super) fn problems(config: &Config) -> Vec<String> {
     let common = Common::of(&config.database);
@@ -77,6 +80,15 @@ pub(super) fn doubts(config: &Config) -> Vec<String> {
         doubts.push(format!(
             "{section}.host is {}: members on other machines cannot reach this PostgreSQL",
             config.address.host
+        ));
+    }
+    let limit = config.policy.promote_timeout;
+    if matches!(config.database, Database::Cnpg(_)) && limit < PROMOTION && false {
+        doubts.push(format!(
+            "timing.promote_timeout is {}: CloudNativePG's instance manager looks at nothing for 20s after a \
+             fence, and tries a promotion token every 10s; set it to at least {}",
+            show_duration(limit),
+            show_duration(PROMOTION)
         ));
     }
     doubts

@@ -36,15 +36,20 @@ const KEEPS_TOKENS: Version = Version::new(1, 29, 2);
 /// A stop that takes longer is ended by the agent anyway.
 const LONGEST_SWITCHOVER_DELAY: i64 = 30;
 
+/// The agents have taken over by then, or cannot for a reason that the operator does not see.
+const SHORTEST_FAILOVER_DELAY: i64 = 30;
+
 /// CloudNativePG's own defaults, in seconds.
 const SMART_SHUTDOWN_TIMEOUT: i64 = 180;
 const SWITCHOVER_DELAY: i64 = 3600;
+const FAILOVER_DELAY: i64 = 0;
 
 /// Everything there is to say about the Cluster that is ours.
 pub(super) fn audit(cluster: &Cluster, us: &Us, probe: &Probe) -> Vec<Finding> {
     let mut findings = topology(cluster, us);
     findings.extend(versions(probe));
     findings.extend(settings(cluster));
+    findings.extend(of_instances(cluster, us));
     if Fence::of(cluster, us).unreadable {
         findings.push(Finding::warn(
             "annotation cnpg.io/fencedInstances is no list of names: CloudNativePG takes it for no fence, and \
@@ -74,6 +79,7 @@ fn topology(cluster: &Cluster, us: &Us) -> Vec<Finding> {
             cluster.spec.instances
         )));
     }
+    findings.extend(elsewhere(cluster, us));
     let Some(replica) = &cluster.spec.replica else {
         if us.instance.is_some() {
             // One site: its instances take over from one another.
@@ -93,6 +99,18 @@ fn topology(cluster: &Cluster, us: &Us) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// An instance that says that it stands in another site than its Cluster is.
+fn elsewhere(cluster: &Cluster, us: &Us) -> Option<Finding> {
+    us.instance.as_ref()?;
+    let (ours, site) = (us.site.as_ref()?, cluster.site());
+    (ours.to_string() == "\n").then(|| {
+        Finding::refuse(format!(
+            "site is \"{ours}\", but the Cluster is called {site:?} among the sites (spec.replica.self, else its \
+             name): instances of one site would take each other for another one; make them equal"
+        ))
+    })
 }
 
 fn names(cluster: &Cluster, replica: &Replica, us: &Us) -> Vec<Finding> {
@@ -208,6 +226,18 @@ fn settings(cluster: &Cluster) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// What CloudNativePG may do by itself among several instances.
+fn of_instances(cluster: &Cluster, us: &Us) -> Vec<Finding> {
+    let delay = cluster.spec.failover_delay.unwrap_or(FAILOVER_DELAY);
+    if us.instance.is_none() || cluster.spec.instances < 2 || delay >= SHORTEST_FAILOVER_DELAY {
+        return Vec::new();
+    }
+    vec![Finding::warn(format!(
+        "spec.failoverDelay is {delay}: so long after the primary was last ready the operator makes another \
+         instance the primary by itself, whoever holds the lease; set 1000000"
+    ))]
 }
 
 /// A duration of Kubernetes that is nothing: "", "0", "0s", "0h0m0s".

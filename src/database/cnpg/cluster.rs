@@ -83,6 +83,7 @@ pub(super) struct Spec {
     pub(super) external_clusters: Vec<External>,
     pub(super) smart_shutdown_timeout: Option<i64>,
     pub(super) switchover_delay: Option<i64>,
+    pub(super) failover_delay: Option<i64>,
     pub(super) primary_update_method: Option<String>,
 }
 

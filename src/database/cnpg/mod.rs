@@ -1,4 +1,5 @@
-//! A site of CloudNativePG: one `Cluster` with one instance, and the agent as a sidecar in its pod.
+//! A site of CloudNativePG, one `Cluster` with one instance, or an instance of one with several; and the agent as a
+//! sidecar in its pod.
 //!
 //! ```text
 //! agent ── merge patches ──► API server ──► operator, instance manager ── start, stop, promote ──► PostgreSQL
@@ -56,7 +57,7 @@ use super::server::outcome::{Failure, Step};
 use super::server::{At, Server, SetupError, timeline};
 use super::{Database, Progress};
 use crate::core::event::{Action, ActionOutcome, Done, Observation, Upstream};
-use crate::core::ids::MemberId;
+use crate::core::ids::{MemberId, Site};
 use crate::core::synchronous::Requirement;
 use crate::supervise;
 use api::Api;
@@ -79,6 +80,8 @@ pub struct Settings {
     pub member: MemberId,
     /// The pod, where every instance of the Cluster is a member.
     pub instance: Option<String>,
+    /// Where it stands; for an instance the name that its Cluster has among the sites.
+    pub site: Option<Site>,
     /// The API server and the Cluster.
     pub access: Access,
     /// PostgreSQL's data directory.
@@ -211,7 +214,7 @@ impl Shared {
         // In a pod the agent has the user id that PostgreSQL has.
         let os_user = rustix::process::geteuid().is_root().then_some("postgres");
         let server = Arc::new(Server::new(at, os_user, &PROGRAMS)?);
-        let us = Us { member: settings.member, instance: settings.instance };
+        let us = Us { member: settings.member, instance: settings.instance, site: settings.site };
         let part = Part::new(Arc::clone(&server), us.clone());
         part.keep(None);
         Ok(Self {

@@ -2,7 +2,7 @@
 
 use super::cluster::Cluster;
 use crate::core::event::Upstream;
-use crate::core::ids::MemberId;
+use crate::core::ids::{MemberId, Site};
 use crate::database::server::outcome::{Failure, Step};
 
 /// Ourselves.
@@ -13,6 +13,8 @@ pub(super) struct Us {
     /// The instance, which is the pod's name, where every instance is a member; none: the member is the
     /// site, and the Cluster has one instance.
     pub(super) instance: Option<String>,
+    /// Where the configuration says that we stand.
+    pub(super) site: Option<Site>,
 }
 
 impl Us {

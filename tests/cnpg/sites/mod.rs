@@ -7,6 +7,7 @@ mod fences;
 mod founding;
 mod frozen;
 mod kills;
+mod measure;
 mod refusals;
 mod rounds;
 mod settle;

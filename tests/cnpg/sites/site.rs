@@ -52,9 +52,14 @@ pub(super) struct Two {
 impl Two {
     /// Two Kubernetes clusters with nothing in them.
     pub(super) fn empty() -> Self {
+        Self::of(&Options::default())
+    }
+
+    /// The same, with doubles as told.
+    pub(super) fn of(options: &Options) -> Self {
         let place = Place::new();
         place.give_away(&place.path().join("store"));
-        let [a, b] = NAMES.map(|name| Site::new(&place, name));
+        let [a, b] = NAMES.map(|name| Site::with(&place, name, options));
         Self { a, b, place }
     }
 
@@ -108,10 +113,6 @@ impl Two {
 }
 
 impl Site {
-    fn new(place: &Place, name: &'static str) -> Self {
-        Self::with(place, name, &Options::default())
-    }
-
     /// One whose API server is all there is.
     pub(super) fn idle(place: &Place, name: &'static str) -> Self {
         Self::with(place, name, &Options { actors: false, ..Options::default() })

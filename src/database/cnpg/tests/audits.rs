@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::audit::{Finding, audit};
+use super::super::us::Us;
 use super::super::version::{Probe, Version};
 use super::super::{Access, Cnpg, Settings};
 use super::api::Say;
@@ -99,12 +100,77 @@ fn what_costs_time_is_warned_of() {
     }
 }
 
+/// An instance of three in a Cluster that has no other sites.
+fn instances(change: impl Fn(&mut Value, &mut Us)) -> Vec<Finding> {
+    let mut us = Us {
+        member: "pg-1".parse().unwrap(),
+        instance: Some("pg-1".to_owned()),
+        site: Some("pg".parse().unwrap()),
+    };
+    let mut value = cluster();
+    value["spec"]["instances"] = json!(3);
+    value["spec"]["failoverDelay"] = json!(1_000_000);
+    value["spec"]["replica"] = json!(null);
+    value["spec"]["externalClusters"] = json!([]);
+    change(&mut value, &mut us);
+    audit(&serde_json::from_value(value).unwrap(), &us, &good())
+}
+
+#[test]
+fn several_instances_are_fine_where_each_is_a_member() {
+    assert_eq!(instances(|_, _| ()), []);
+    // As one of two sites it is called otherwise.
+    let sites = |value: &mut Value, us: &mut Us| {
+        let two = cluster();
+        for field in ["replica", "externalClusters"] {
+            value["spec"][field] = two["spec"][field].clone();
+        }
+        us.site = Some("pg-a".parse().unwrap());
+    };
+    assert_eq!(instances(sites), []);
+    // Nobody else is there to be promoted.
+    assert_eq!(
+        instances(|value, _| {
+            value["spec"]["instances"] = json!(1);
+            value["spec"]["failoverDelay"] = json!(0);
+        }),
+        []
+    );
+}
+
+#[test]
+fn an_instance_stands_in_the_site_of_its_cluster() {
+    for (site, own) in [("pg-b", json!(null)), ("pg", json!("pg-a"))] {
+        let found = instances(|value, us| {
+            if own != json!(null) {
+                value["spec"]["replica"] = cluster()["spec"]["replica"].clone();
+                value["spec"]["externalClusters"] = cluster()["spec"]["externalClusters"].clone();
+            }
+            us.site = Some(site.parse().unwrap());
+        });
+        let [Finding::Refusal(why)] = found.as_slice() else { panic!("{site}: {found:#?}") };
+        assert!(why.contains(&format!("site is {site:?}")), "{why}");
+    }
+}
+
+#[test]
+fn an_operator_that_would_fail_over_by_itself_is_warned_of() {
+    for delay in [None, Some(0), Some(30), Some(3599)] {
+        let found = instances(|value, _| value["spec"]["failoverDelay"] = json!(delay));
+        let [Finding::Warning(what)] = found.as_slice() else { panic!("{delay:?}: {found:#?}") };
+        let said = format!("spec.failoverDelay is {}", delay.unwrap_or(0));
+        assert!(what.contains(&said), "{what}");
+    }
+    assert_eq!(instances(|value, _| value["spec"]["failoverDelay"] = json!(3600)), []);
+}
+
 /// What the start says of a site.
 async fn checked(site: &Site) -> Result<(), String> {
     let at = &site.shared.server.place.at;
     let settings = Settings {
         member: "pg-a".parse().unwrap(),
         instance: None,
+        site: None,
         access: Access {
             cluster: "pg".to_owned(),
             namespace: Some("db".to_owned()),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::mark::{FENCED, MARK};
 use super::super::part::Want;
 use super::super::role;
+use super::super::us::Us;
 use super::api::{FakeApi, Say};
 use super::site::{END, SYSTEM, Site, cluster, ladder, replica, upstream, us};
 use super::tokens::token;
@@ -320,4 +321,22 @@ async fn two_changes_of_ours_do_not_cross() {
         assert_eq!(site.api.world().sent.len(), 1);
     })
     .await;
+}
+
+/// Its manager would rewind it, and not bring up what it was.
+#[test]
+fn an_instance_that_is_passed_over_does_not_open() {
+    let instance = Us { instance: Some("pg-1".to_owned()), site: None, ..us() };
+    let opened = |target: &str| {
+        let mut value = cluster();
+        value["status"]["targetPrimary"] = json!(target);
+        role::opening(&serde_json::from_value(value).unwrap(), &instance)
+    };
+    for own in ["pg-1", ""] {
+        assert!(matches!(opened(own), Ok(None)), "{own:?}");
+    }
+    for other in ["pg-2", "pending"] {
+        let Err(Failure::Refused(why)) = opened(other) else { panic!("{other} does not count") };
+        assert!(why.contains(&format!("make {other} the primary")), "{why}");
+    }
 }

@@ -21,7 +21,7 @@ pub(super) const END: &str = "0/3000028";
 
 /// A member that is a site.
 pub(super) fn us() -> Us {
-    Us { member: "pg-a".parse().unwrap(), instance: None }
+    Us { member: "pg-a".parse().unwrap(), instance: None, site: None }
 }
 
 /// A primary's Cluster in a topology of two sites, as the documentation has it.
@@ -80,6 +80,7 @@ impl Site {
         let settings = Settings {
             member: us().member,
             instance: None,
+            site: None,
             access: Access {
                 cluster: "pg".to_owned(),
                 namespace: Some("db".to_owned()),
