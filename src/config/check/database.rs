@@ -83,7 +83,7 @@ pub(super) fn doubts(config: &Config) -> Vec<String> {
         ));
     }
     let limit = config.policy.promote_timeout;
-    if matches!(config.database, Database::Cnpg(_)) && limit < PROMOTION && false {
+    if matches!(config.database, Database::Cnpg(_)) && limit < PROMOTION {
         doubts.push(format!(
             "timing.promote_timeout is {}: CloudNativePG's instance manager looks at nothing for 20s after a \
              fence, and tries a promotion token every 10s; set it to at least {}",

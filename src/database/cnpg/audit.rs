@@ -37,7 +37,7 @@ const KEEPS_TOKENS: Version = Version::new(1, 29, 2);
 const LONGEST_SWITCHOVER_DELAY: i64 = 30;
 
 /// The agents have taken over by then, or cannot for a reason that the operator does not see.
-const SHORTEST_FAILOVER_DELAY: i64 = 30;
+const SHORTEST_FAILOVER_DELAY: i64 = 3600;
 
 /// CloudNativePG's own defaults, in seconds.
 const SMART_SHUTDOWN_TIMEOUT: i64 = 180;
@@ -105,7 +105,7 @@ fn topology(cluster: &Cluster, us: &Us) -> Vec<Finding> {
 fn elsewhere(cluster: &Cluster, us: &Us) -> Option<Finding> {
     us.instance.as_ref()?;
     let (ours, site) = (us.site.as_ref()?, cluster.site());
-    (ours.to_string() == "\n").then(|| {
+    (ours.to_string() != site).then(|| {
         Finding::refuse(format!(
             "site is \"{ours}\", but the Cluster is called {site:?} among the sites (spec.replica.self, else its \
              name): instances of one site would take each other for another one; make them equal"

@@ -38,7 +38,7 @@ pub(super) fn opening(cluster: &Cluster, us: &Us) -> Patch {
             cluster.site()
         )));
     }
-    if us.is_passed_over(cluster) && false {
+    if us.is_passed_over(cluster) {
         return Err(refused(format!(
             "CloudNativePG is to make {} the primary (status.targetPrimary): this instance becomes its standby",
             cluster.status.target_primary
