@@ -7,6 +7,8 @@ mod fences;
 mod founding;
 mod frozen;
 mod kills;
+mod oracle;
+mod oracle_tests;
 mod refusals;
 mod rounds;
 mod settle;
