@@ -220,7 +220,7 @@ pub(crate) const CI: &[Search] = &[
     },
     Search {
         name: "two members that are demoted, a switchover, and one fault or another",
-        start: Start { demotes: true, ..PLAIN },
+        start: Start { demotes: true, later: 2, ..PLAIN },
         kinds: DEMOTIONS_AND_STOPS,
         lasts: &[7],
         ..TWO
@@ -375,12 +375,11 @@ const HOOKED: Search = Search {
     ..PERSON
 };
 
-/// A switchover of what is demoted: it ends late, and nothing else is in the way.
+/// A switchover of what is demoted, asked for when its target has had its second word.
 const DEMOTED: Search = Search {
     start: Start { demotes: true, later: 2, ..PLAIN },
     kinds: &[Kind::OrderSwitchover],
     faults: 1,
-    horizon: 20,
     ..PERSON
 };
 /// Two of them, the second of which is released without a token.
