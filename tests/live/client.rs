@@ -112,10 +112,20 @@ impl Writer {
 /// An acknowledged commit: when it arrived, and the index of the member.
 type Ack = (Instant, usize);
 
+/// When the statement of a commit that was acknowledged was sent, on the clock of the store.
+type Sent = (Duration, usize);
+
+/// The clock by which the store says when something was written: that of the machine since it was started.
+pub(crate) fn store_clock() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(now).unwrap()
+}
+
 /// One client pinned to each of some members. All write all the time, wherever it is accepted.
 pub(crate) struct Pinned {
     end: Arc<AtomicBool>,
     acks: Arc<Mutex<Vec<Ack>>>,
+    sent: Arc<Mutex<Vec<Sent>>>,
     thread: Option<std::thread::JoinHandle<()>>,
     /// Logs of the members, to be shown when one of them is waited for in vain.
     logs: Vec<PathBuf>,
@@ -134,21 +144,27 @@ impl Pinned {
     pub(crate) fn start(members: &[&Member]) -> Self {
         let (end, acks) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let ports: Vec<u16> = members.iter().map(|member| member.port).collect();
-        let (told, noted) = (Arc::clone(&end), Arc::clone(&acks));
+        let sent = Arc::default();
+        let (told, noted) = (Arc::clone(&end), (Arc::clone(&acks), Arc::clone(&sent)));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let clients = ports
                 .iter()
                 .enumerate()
-                .map(|(member, port)| write(member, *port, Arc::clone(&told), Arc::clone(&noted)));
+                .map(|(member, port)| write(member, *port, Arc::clone(&told), noted.clone()));
             runtime.unwrap().block_on(futures_util::future::join_all(clients));
         });
         let logs = members.iter().map(|member| member.dir.join("agent.log")).collect();
-        Self { end, acks, thread: Some(thread), logs }
+        Self { end, acks, sent, thread: Some(thread), logs }
     }
 
     fn acks(&self) -> Vec<Ack> {
         self.acks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was sent and acknowledged, by whom, in the order of the acknowledgements.
+    pub(crate) fn sent(&self) -> Vec<Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many commits the member has acknowledged so far.
@@ -220,7 +236,9 @@ impl Pinned {
     }
 }
 
-async fn write(member: usize, port: u16, end: Arc<AtomicBool>, acks: Arc<Mutex<Vec<Ack>>>) {
+type Noted = (Arc<Mutex<Vec<Ack>>>, Arc<Mutex<Vec<Sent>>>);
+
+async fn write(member: usize, port: u16, end: Arc<AtomicBool>, (acks, sent): Noted) {
     let mut config = Config::new();
     config.host("127.0.0.1").port(port).user("postgres").dbname("postgres").connect_timeout(ANSWER);
     let mut client: Option<Client> = None;
@@ -228,10 +246,12 @@ async fn write(member: usize, port: u16, end: Arc<AtomicBool>, acks: Arc<Mutex<V
         match client.take().filter(|client| !client.is_closed()) {
             Some(connected) => {
                 let sql = "insert into t values (2)";
+                let began = store_clock();
                 let answer = timeout(ANSWER, connected.batch_execute(sql)).await;
                 if matches!(answer, Ok(Ok(()))) {
                     let ack = (Instant::now(), member);
                     acks.lock().unwrap_or_else(PoisonError::into_inner).push(ack);
+                    sent.lock().unwrap_or_else(PoisonError::into_inner).push((began, member));
                 }
                 client = answer.is_ok().then_some(connected);
             }

@@ -8,6 +8,8 @@ use serde_json::Value;
 pub(crate) const FENCE: &str = "cnpg.io/fencedInstances";
 /// Phase of a Cluster with nothing to do.
 pub(crate) const HEALTHY: &str = "Cluster in healthy state";
+/// Condition of a Cluster that sleeps, or is on the way there.
+pub(crate) const HIBERNATION: &str = "cnpg.io/hibernation";
 /// Condition that says the designated primary's transition is asked for (False) or done (True).
 pub(crate) const TRANSITION: &str = "ReplicaClusterDesignatedPrimaryTransition";
 /// Condition that says a demotion's fence is there.
@@ -103,8 +105,17 @@ impl<'a> Cluster<'a> {
 
     /// The status of a condition.
     pub(crate) fn condition(self, kind: &str) -> Option<&'a str> {
+        self.condition_field(kind, "status")
+    }
+
+    /// Why a condition is so.
+    pub(crate) fn reason(self, kind: &str) -> Option<&'a str> {
+        self.condition_field(kind, "reason")
+    }
+
+    fn condition_field(self, kind: &str, field: &str) -> Option<&'a str> {
         let conditions = self.0["status"]["conditions"].as_array()?;
-        conditions.iter().find(|condition| condition["type"] == kind)?["status"].as_str()
+        conditions.iter().find(|condition| condition["type"] == kind)?[field].as_str()
     }
 
     /// Whether a demotion is under way.

@@ -60,6 +60,7 @@ async fn main() -> anyhow::Result<()> {
         admin_port: arguments.admin_port,
         actors: true,
         dir: arguments.dir,
+        ..Options::default()
     };
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

@@ -15,7 +15,8 @@ use super::admin;
 use super::api::access::ADMIN;
 use super::api::client::{Client, Link};
 use super::api::failure::Failure;
-use super::api::resource::{CLUSTERS, LEASES, PODS};
+use super::api::resource::{CLUSTERS, EVENTS, LEASES, PODS};
+use super::api::store::Change;
 use super::api::{Server, http};
 use super::cluster::{Cluster, HEALTHY};
 use super::instance::kubelet;
@@ -23,7 +24,7 @@ use super::instance::pod::Pod;
 use super::operator::Operator;
 use super::service::Service;
 use super::times::Times;
-use super::world::World;
+use super::world::{VERSION, World};
 
 /// How long a double may take to start.
 const START: Duration = Duration::from_secs(30);
@@ -35,6 +36,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Options {
     /// The namespace everything is in.
     pub(crate) namespace: String,
+    /// Version of CloudNativePG; what it changes here is in [`super::world::Version`].
+    pub(crate) version: &'static str,
     /// A second of CloudNativePG takes so many seconds.
     pub(crate) factor: f64,
     /// Port of the API server; 0 for any.
@@ -51,6 +54,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             namespace: "site".to_owned(),
+            version: VERSION,
             factor: 0.05,
             port: 0,
             admin_port: 0,
@@ -85,7 +89,7 @@ impl Double {
         std::fs::set_permissions(&dir, passable).expect("the directory of the double");
         let server = Arc::new(Server::new());
         let times = Times { factor: options.factor };
-        let world = Arc::new(World::new(Arc::clone(&server), times, &options.namespace, dir));
+        let world = Arc::new(World::new(Arc::clone(&server), times, options, dir));
         let stop = CancellationToken::new();
         let (told, tells) = mpsc::channel();
         let thread = {
@@ -185,6 +189,20 @@ impl Double {
     /// A Cluster as it is now.
     pub(crate) fn get(&self, cluster: &str) -> Value {
         self.admin.cached(&CLUSTERS, cluster).unwrap_or(Value::Null)
+    }
+
+    /// Every version of a Cluster there was.
+    pub(crate) fn changes(&self, cluster: &str) -> Vec<Change> {
+        self.world.server.changes(&CLUSTERS, &self.world.namespace, cluster)
+    }
+
+    /// What the operator has recorded, by its reasons.
+    pub(crate) fn events(&self) -> Vec<String> {
+        let names = self.admin.names(&EVENTS).into_iter();
+        names
+            .filter_map(|name| self.admin.cached(&EVENTS, &name))
+            .map(|event| event["reason"].as_str().unwrap_or_default().to_owned())
+            .collect()
     }
 
     /// The lease of its primary.

@@ -31,9 +31,9 @@ pub(crate) fn line<'a>(control: &'a str, label: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-/// The token of this control data.
-pub(crate) fn write(control: &str) -> String {
-    let mut content = json!({ "operatorVersion": "1.30.1-double" });
+/// The token of this control data, by an operator of this version.
+pub(crate) fn write(control: &str, version: &str) -> String {
+    let mut content = json!({ "operatorVersion": version });
     for (field, label) in FIELDS.iter().zip(LABELS) {
         content[field] = line(control, label).into();
     }

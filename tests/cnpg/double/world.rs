@@ -10,6 +10,7 @@ use super::api::Server;
 use super::api::access::rules;
 use super::api::client::{Client, Link};
 use super::instance::pod::Pod;
+use super::site::Options;
 use super::times::Times;
 
 /// What operator, kubelet and node controller may do; the double does not look closer.
@@ -19,6 +20,30 @@ pub(crate) const MANAGER: &str = "kind: Role\nrules:\n\
     - {apiGroups: [postgresql.cnpg.io], resources: [clusters], verbs: [get, list, watch]}\n\
     - {apiGroups: [postgresql.cnpg.io], resources: [clusters/status], verbs: [get, patch, update]}\n\
     - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, update]}\n";
+
+/// The version of CloudNativePG that is imitated when nobody says another one.
+pub(crate) const VERSION: &str = "1.30.1";
+
+/// A version of CloudNativePG: what pods and tokens say of it, and the two things that are otherwise in an
+/// older one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Version(pub(crate) &'static str);
+
+impl Version {
+    fn minor(self) -> u32 {
+        self.0.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(u32::MAX)
+    }
+
+    /// Primaries hold a lease (since 1.30).
+    pub(crate) fn has_leases(self) -> bool {
+        self.minor() >= 30
+    }
+
+    /// A primary's data start before their manager holds the lease (1.30.0 only), or there is none.
+    pub(crate) fn starts_early(self) -> bool {
+        !self.has_leases() || self.0 == "1.30.0"
+    }
+}
 
 /// What the operator is kept from.
 #[derive(Default)]
@@ -66,6 +91,8 @@ fn free_port() -> u16 {
 pub(crate) struct World {
     /// Its API server.
     pub(crate) server: Arc<Server>,
+    /// What CloudNativePG there is.
+    pub(crate) version: Version,
     /// How fast its time goes.
     pub(crate) times: Times,
     /// The namespace everything is in.
@@ -81,11 +108,12 @@ pub(crate) struct World {
 
 impl World {
     /// An empty one.
-    pub(crate) fn new(server: Arc<Server>, times: Times, namespace: &str, dir: PathBuf) -> Self {
+    pub(crate) fn new(server: Arc<Server>, times: Times, options: &Options, dir: PathBuf) -> Self {
         Self {
             server,
+            version: Version(options.version),
             times,
-            namespace: namespace.to_owned(),
+            namespace: options.namespace.clone(),
             dir,
             node: Arc::default(),
             operator: OperatorSwitch::default(),

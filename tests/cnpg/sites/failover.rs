@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::site::{Two, wait};
-use crate::live::checks::count;
+use crate::live::checks::{LONG, count};
 use crate::live::cluster::until;
 
 #[test]
@@ -27,6 +28,38 @@ fn a_site_that_dies_is_taken_over_from_and_comes_back_fenced() {
     two.a.member.until_says("rebuild a site");
     two.a.until_cluster("it is fenced", |cluster| cluster.is_fenced("pg-a-1"));
     assert_eq!(two.a.cluster()["spec"]["replica"]["primary"], "pg-a", "it was demoted");
+    clients.assert_one_after_the_other(&[0, 1]);
+    two.assert_sound();
+}
+
+#[test]
+fn a_site_that_comes_back_starts_nothing_before_its_fence_is_in_place() {
+    let mut two = Two::start();
+    let clients = two.clients();
+    clients.until_acknowledges(0);
+    two.a.node_dies();
+    clients.until_acknowledges(1);
+    // Nobody takes a fence, and the Cluster says that it is the primary's.
+    two.a.double.server().set_webhook_down(true);
+    let restarts = two.a.pod.state().restarts;
+    two.a.node_comes_back();
+    two.a.until_gated();
+    let end = Instant::now() + LONG;
+    while Instant::now() < end {
+        let state = two.a.pod.state().clone();
+        assert!(!state.container, "{state:?}\n{}", two.a.member.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    two.a.double.server().set_webhook_down(false);
+    two.a.until_cluster("it is fenced", |cluster| cluster.is_fenced("pg-a-1"));
+    until("its manager runs", || {
+        let state = two.a.pod.state().clone();
+        (state.container && state.fenced).then_some(()).ok_or_else(|| format!("{state:?}"))
+    });
+    two.a.assert_silent(Duration::from_secs(1));
+    // It was started once, and has found the fence.
+    let state = two.a.pod.state().clone();
+    assert!(state.restarts == restarts && !state.session, "{state:?}");
     clients.assert_one_after_the_other(&[0, 1]);
     two.assert_sound();
 }

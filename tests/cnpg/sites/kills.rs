@@ -17,7 +17,7 @@ const POINTS: u32 = 4;
 fn an_agent_killed_anywhere_in_a_switchover_leaves_one_primary() {
     let mut dice = Dice::of_environment();
     let mut two = Two::start();
-    let clients = two.clients();
+    let (clients, witness) = (two.clients(), two.witness());
     for point in 0..POINTS {
         let (old, new) = if leads(&two.a) { (&two.a, &two.b) } else { (&two.b, &two.a) };
         let mut order = begin(old, new.name);
@@ -39,6 +39,7 @@ fn an_agent_killed_anywhere_in_a_switchover_leaves_one_primary() {
         let _ended = order.kill();
         let _ended = order.wait();
     }
+    witness.judge(&two, &clients);
     clients.assert_never_at_once();
     two.assert_sound();
 }

@@ -8,6 +8,8 @@ mod founding;
 mod frozen;
 mod kills;
 mod measure;
+mod oracle;
+mod oracle_tests;
 mod refusals;
 mod rounds;
 mod settle;

@@ -17,36 +17,55 @@ use crate::live::checks::count;
 enum Trouble {
     AgentKilled,
     AgentFrozen,
+    AgentCutOff,
+    AgentUnheard,
+    StoreLocked,
     NodeDies,
     ManagerCutOff,
+    ManagerSlow,
+    ManagerHangs,
+    ManagerRestarted,
     ServerRefuses,
     ServerSilent,
     ServerFails,
     Conflicts,
     WebhookDown,
     OperatorOff,
+    OperatorBlind,
+    OperatorSlow,
     FenceLifted,
     FenceOfAPerson,
     PodDeleted,
     Switchover,
 }
 
-const ALL: [Trouble; 14] = [
+const ALL: [Trouble; 22] = [
     Trouble::AgentKilled,
     Trouble::AgentFrozen,
+    Trouble::AgentCutOff,
+    Trouble::AgentUnheard,
+    Trouble::StoreLocked,
     Trouble::NodeDies,
     Trouble::ManagerCutOff,
+    Trouble::ManagerSlow,
+    Trouble::ManagerHangs,
+    Trouble::ManagerRestarted,
     Trouble::ServerRefuses,
     Trouble::ServerSilent,
     Trouble::ServerFails,
     Trouble::Conflicts,
     Trouble::WebhookDown,
     Trouble::OperatorOff,
+    Trouble::OperatorBlind,
+    Trouble::OperatorSlow,
     Trouble::FenceLifted,
     Trouble::FenceOfAPerson,
     Trouble::PodDeleted,
     Trouble::Switchover,
 ];
+
+/// So far behind is the cache of who is slow.
+const LATE: Duration = Duration::from_millis(1500);
 
 impl Trouble {
     fn begins(self, site: &mut Site, other: &str) {
@@ -54,8 +73,18 @@ impl Trouble {
         match self {
             Self::AgentKilled => site.member.kill(),
             Self::AgentFrozen => site.member.signal(Signal::STOP),
+            // Nothing comes back, not even of what was done.
+            Self::AgentCutOff => server.set_faults(vec![Fault::always(Answer::Lost).of(AGENT)]),
+            Self::AgentUnheard => {
+                server.set_faults(vec![Fault::always(Answer::Server(503)).of(AGENT)]);
+            }
+            Self::StoreLocked => site.lock_store(),
             Self::NodeDies => site.node_dies(),
             Self::ManagerCutOff => site.pod.link.set_cut(true),
+            Self::ManagerSlow => site.pod.link.set_lag(LATE),
+            Self::ManagerHangs => site.pod.knobs().manager_hangs = true,
+            // As when its liveness probe fails.
+            Self::ManagerRestarted => site.pod.state().isolated = true,
             Self::ServerRefuses => server.set_network(Network::Refused),
             Self::ServerSilent => server.set_network(Network::Silent),
             Self::ServerFails => server.set_faults(vec![
@@ -64,6 +93,8 @@ impl Trouble {
             Self::Conflicts => server.set_faults(vec![Fault::times(Answer::Conflict, 20)]),
             Self::WebhookDown => server.set_webhook_down(true),
             Self::OperatorOff => site.double.world().operator.set_off(true),
+            Self::OperatorBlind => site.double.world().operator.set_blind(true),
+            Self::OperatorSlow => site.double.world().operator.link.set_lag(LATE),
             Self::FenceLifted => site.set_fence(None),
             Self::FenceOfAPerson => site.set_fence(Some("[\"*\"]")),
             Self::PodDeleted => {
@@ -83,11 +114,18 @@ impl Trouble {
             Self::AgentKilled => site.member.start(),
             Self::AgentFrozen => thaw(site),
             Self::NodeDies => site.node_comes_back(),
+            Self::StoreLocked => site.unlock_store(),
             Self::ManagerCutOff => site.pod.link.set_cut(false),
+            Self::ManagerSlow => site.pod.link.set_lag(Duration::ZERO),
+            Self::ManagerHangs => site.pod.knobs().manager_hangs = false,
             Self::ServerRefuses | Self::ServerSilent => server.set_network(Network::Up),
-            Self::ServerFails | Self::Conflicts => server.set_faults(Vec::new()),
+            Self::AgentCutOff | Self::AgentUnheard | Self::ServerFails | Self::Conflicts => {
+                server.set_faults(Vec::new());
+            }
             Self::WebhookDown => server.set_webhook_down(false),
             Self::OperatorOff => site.double.world().operator.set_off(false),
+            Self::OperatorBlind => site.double.world().operator.set_blind(false),
+            Self::OperatorSlow => site.double.world().operator.link.set_lag(Duration::ZERO),
             Self::FenceOfAPerson => {
                 // Whatever is ours by now stays.
                 let ours = &site.cluster()["metadata"]["annotations"]["harmony-agent.io/fence"];
@@ -99,14 +137,14 @@ impl Trouble {
                     site.patch(json!({ "metadata": { "annotations": body } }));
                 }
             }
-            Self::FenceLifted | Self::PodDeleted | Self::Switchover => {}
+            Self::ManagerRestarted | Self::FenceLifted | Self::PodDeleted | Self::Switchover => {}
         }
     }
 }
 
 fn rounds(number: u32, mut dice: Dice) {
     let mut two = Two::start();
-    let clients = two.clients();
+    let (clients, witness) = (two.clients(), two.witness());
     let mut rebuilt = 0;
     for round in 0..number {
         let troubles: Vec<(Trouble, bool, u64)> = (0..=dice.below(2))
@@ -125,9 +163,12 @@ fn rounds(number: u32, mut dice: Dice) {
             let agent = |it: Trouble| {
                 matches!(it, Trouble::AgentKilled | Trouble::AgentFrozen | Trouble::NodeDies)
             };
-            if !begun.iter().any(|(other, site)| {
+            // There is one store, and one list of faults of a server.
+            let is_in_the_way = |(other, site): &(Trouble, usize)| {
                 *site == index && (*other == trouble || agent(*other) && agent(trouble))
-            }) {
+                    || *other == trouble && trouble == Trouble::StoreLocked
+            };
+            if !begun.iter().any(is_in_the_way) {
                 let (site, other) = both(&mut two, index);
                 trouble.begins(site, other);
                 begun.push((trouble, index));
@@ -143,6 +184,7 @@ fn rounds(number: u32, mut dice: Dice) {
     let primary = if leads(&two.a) { &two.a } else { &two.b };
     assert!(count(&primary.member) > 0);
     println!("{rebuilt} times a site was built anew");
+    witness.judge(&two, &clients);
     clients.assert_never_at_once();
     two.assert_sound();
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -16,6 +17,7 @@ use super::super::double::cluster::{Cluster, FENCE};
 use super::super::double::instance::pod::{Gate, Pod};
 use super::super::double::{Double, Options};
 use super::super::manifest::{NAMES, manifest};
+use super::oracle::Witness;
 use crate::live::client::Pinned;
 use crate::live::cluster::{Member, PATIENCE, Place, free_ports, postgres_ids, until};
 use crate::support::postgres::is_root;
@@ -40,6 +42,8 @@ pub(super) struct Site {
     pub(super) member: Member,
     pub(super) pod: Arc<Pod>,
     pub(super) double: Double,
+    /// Keeps everybody from writing to the store.
+    locked: Option<Connection>,
 }
 
 /// Two sites with one store.
@@ -101,6 +105,11 @@ impl Two {
         Pinned::start(&[&self.a.member, &self.b.member])
     }
 
+    /// Follows the lease from now on.
+    pub(super) fn witness(&self) -> Witness {
+        Witness::start(self.place.store())
+    }
+
     /// The agent of pg-b did not end or break; that of pg-a is gone.
     pub(super) fn assert_sound_b(&mut self) {
         crate::live::checks::assert_sound(&mut [&mut self.b.member]);
@@ -159,7 +168,7 @@ impl Site {
         let mut member = Member::new(dir, pod.postgres.port, http, settings);
         // In a pod it has the user that PostgreSQL has.
         member.agent_as = is_root().then(postgres_ids);
-        Self { name, member, pod, double }
+        Self { name, member, pod, double, locked: None }
     }
 
     /// Applies a manifest.
@@ -205,6 +214,20 @@ impl Site {
             }
             Err(format!("{cluster:#}\n{}\n{}", self.double.told(), self.member.log()))
         })
+    }
+
+    /// Nobody writes to the store from now on.
+    pub(super) fn lock_store(&mut self) {
+        let path = self.member.settings["store"]["sqlite"]["path"].as_str().unwrap();
+        let store = Connection::open(path).unwrap();
+        store.busy_timeout(PATIENCE).unwrap();
+        store.execute_batch("begin exclusive").unwrap();
+        self.locked = Some(store);
+    }
+
+    /// They may again.
+    pub(super) fn unlock_store(&mut self) {
+        self.locked = None;
     }
 
     /// All of the site's machine is gone at once: agent, watchdog, instance manager, PostgreSQL.

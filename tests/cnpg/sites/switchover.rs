@@ -78,7 +78,8 @@ pub(super) fn until_served(old: &Site, new: &Site) {
     // CloudNativePG restarts what it promoted; whoever follows is without it for a moment.
     until("it was restarted", || {
         let mode = new.member.sql("show archive_mode")?;
-        let said = || format!("{mode}\n{:#}\n{}", new.cluster(), new.double.told());
+        let told = || [new.double.told(), new.pod.postgres.log(), new.member.log()].join("\n");
+        let said = || format!("{mode}\n{:#}\n{}", new.cluster(), told());
         (mode == "on").then_some(()).ok_or_else(said)
     });
     new.member.until_leads();

@@ -209,6 +209,7 @@ fn servers_of_the_store_disks_processors_and_clocks() {
         // Whether somebody takes over depends on how long the store elects a leader meanwhile.
         field.suffers(Kind::KillMemberAndServer, primary, 3);
         field.during(Kind::WipeStore, primary, 2).stays();
+        restore::surely_wiped(&field.world).unwrap();
         field.until_alarm("store_rejects");
         restore::not_obeyed(&mut field.world).unwrap();
         let mut story = String::new();

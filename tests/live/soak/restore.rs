@@ -76,8 +76,8 @@ pub(super) fn by_the_runbook(world: &mut World, story: &mut String) -> Result<()
     let ends = ends.collect::<Result<Vec<_>, String>>()?;
     let best = (0..ends.len()).max_by_key(|number| &ends[*number]).ok_or("no members")?;
     writeln!(story, "ends of the logs: {ends:?}; member {best} is the next primary").unwrap();
-    // 3. and 4. A new store, and nobody's memory of the old one. A stream may not be there.
-    let _may_be_missing = world.wipe_store();
+    // 3. and 4. A new store, and nobody's memory of the old one.
+    surely_wiped(world)?;
     for slot in &world.slots {
         let floor = slot.state_dir().join("floor.json");
         fs::rename(&floor, floor.with_extension("old")).map_err(|why| why.to_string())?;

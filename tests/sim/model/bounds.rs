@@ -220,7 +220,7 @@ pub(crate) const CI: &[Search] = &[
     },
     Search {
         name: "two members that are demoted, a switchover, and one fault or another",
-        start: Start { demotes: true, ..PLAIN },
+        start: Start { demotes: true, later: 2, ..PLAIN },
         kinds: DEMOTIONS_AND_STOPS,
         lasts: &[7],
         ..TWO
@@ -375,6 +375,20 @@ const HOOKED: Search = Search {
     ..PERSON
 };
 
+/// A switchover of what is demoted, asked for when its target has had its second word.
+const DEMOTED: Search = Search {
+    start: Start { demotes: true, later: 2, ..PLAIN },
+    kinds: &[Kind::OrderSwitchover],
+    faults: 1,
+    ..PERSON
+};
+/// Two of them, the second of which is released without a token.
+const DEMOTED_TWICE: Search = Search {
+    kinds: &[Kind::OrderSwitchover, Kind::LoseToken, Kind::StopAgent],
+    faults: 2,
+    ..DEMOTED
+};
+
 const fn claim(mutant: Mutant, invariant: &'static str, search: Search) -> Claim {
     Claim { mutant, invariant, search }
 }
@@ -416,20 +430,12 @@ pub(crate) const CLAIMS: &[Claim] = &[
     claim(Mutant::OrderOfAnyEpoch, "orders_are_of_their_epoch", RESTARTED),
     claim(Mutant::HookUnheard, "promotion_waits_for_hook", HOOKED),
     claim(Mutant::LossAccepted, "failover_by_hand_loses_only_what_it_may", BY_HAND),
+    claim(Mutant::DemotionLies, "demoted_before_promoted", DEMOTED),
+    claim(Mutant::TokenKept, "tokens_are_used_once", DEMOTED_TWICE),
 ];
 
 /// What is not, and why.
 pub(crate) const BEYOND: &[(Mutant, &str, &str)] = &[
-    (
-        Mutant::DemotionLies,
-        "demoted_before_promoted",
-        "an order waits for its target's next word: the switchover ends beyond the horizon",
-    ),
-    (
-        Mutant::TokenKept,
-        "tokens_are_used_once",
-        "a switchover that is carried out and then a release without a token take three faults",
-    ),
     (
         Mutant::SettingsUnheard,
         "lag_is_bounded",

@@ -209,7 +209,7 @@ async fn where_it_can_be_nothing_but_a_standby_the_port_is_given_back() {
         assert!(site.shared.part.holds(), "it would be promoted at once");
         site.api.change(|cluster| cluster["spec"]["replica"]["primary"] = json!("pg-b"));
         site.read().await;
-        assert!(site.is_port_free());
+        site.until_port_is_free().await;
         assert_eq!(site.shared.part.want(), Want::Held);
     })
     .await;

@@ -25,7 +25,7 @@ async fn a_primary_s_data_is_held_back_until_the_lease_allows_it() {
         assert!(site.act_for(Action::StartPrimary, limit).await.is_err(), "nobody starts it here");
         assert_eq!(held_back(&site.shared), None);
         site.keep();
-        assert!(site.is_port_free());
+        site.until_port_is_free().await;
     })
     .await;
 }
@@ -52,7 +52,7 @@ async fn what_a_standby_s_data_comes_up_as_is_in_the_cluster() {
         assert!(!site.is_port_free());
         site.read().await;
         assert_eq!(held_back(&site.shared), None);
-        assert!(site.is_port_free());
+        site.until_port_is_free().await;
 
         let promoted = Site::standby(cluster()).await;
         promoted.read().await;

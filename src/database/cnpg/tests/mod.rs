@@ -6,6 +6,7 @@ mod api;
 mod audits;
 mod fences;
 mod gates;
+mod guards;
 mod roles;
 mod site;
 mod tokens;

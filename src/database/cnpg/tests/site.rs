@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::us::Us;
 use super::super::{Access, Settings, Shared, perform};
 use super::api::FakeApi;
+use super::until;
 use crate::core::event::{Action, Done, Ladder, Upstream};
 use crate::core::records::Address;
 use crate::database::server::outcome::Step;
@@ -74,10 +75,21 @@ impl Site {
     pub(super) async fn new(cluster: Value, state: &str, standby: bool) -> Self {
         let api = FakeApi::start(cluster).await;
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
-        let site = Parts { dir: &dir };
-        site.make(state, standby);
-        let settings = Settings {
+        Parts { dir: &dir }.make(state, standby);
+        // What another test has just started may have the sockets of ours until it is another program.
+        for _ in 0..20 {
+            let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+            let settings = Self::settings(&api, &dir, port);
+            let shared = Arc::new(Shared::new(settings).unwrap());
+            if shared.part.holds() {
+                return Self { api, shared, port, dir };
+            }
+        }
+        panic!("the port is not held from the start on");
+    }
+
+    fn settings(api: &FakeApi, dir: &tempfile::TempDir, port: u16) -> Settings {
+        Settings {
             member: us().member,
             instance: None,
             site: None,
@@ -95,9 +107,7 @@ impl Site {
             socket_dir: dir.path().join("run"),
             hung_after: Duration::from_secs(30),
             write_probe_interval: Duration::ZERO,
-        };
-        let shared = Arc::new(Shared::new(settings).unwrap());
-        Self { api, shared, port, dir }
+        }
     }
 
     pub(super) fn file(&self, name: &str) -> PathBuf {
@@ -107,6 +117,11 @@ impl Site {
     /// CloudNativePG marks the data as a standby's.
     pub(super) fn mark_standby(&self) {
         std::fs::write(self.file("standby.signal"), "").unwrap();
+    }
+
+    /// The port is given back, at the latest in a moment.
+    pub(super) async fn until_port_is_free(&self) {
+        until("the port is given back", || self.is_port_free()).await;
     }
 
     /// Nobody has the port.

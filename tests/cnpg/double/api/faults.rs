@@ -84,6 +84,8 @@ impl Fault {
 pub(crate) struct Faults {
     /// The admission webhook of CloudNativePG does not answer.
     pub(crate) webhook_down: bool,
+    /// Its configuration was deleted: nobody asks it, and everything is taken.
+    pub(crate) webhook_gone: bool,
     /// Faults of single answers.
     pub(crate) list: Vec<Fault>,
 }

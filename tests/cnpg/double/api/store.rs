@@ -24,6 +24,8 @@ pub(crate) struct Change {
     pub(crate) object: Value,
     /// When.
     pub(crate) at: Instant,
+    /// By whom; nobody knows of what the server does by itself.
+    pub(crate) by: String,
 }
 
 /// All objects and their history.
@@ -118,6 +120,12 @@ impl Store {
         &self.changes[first..]
     }
 
+    /// Whose the changes after `version` are.
+    pub(crate) fn sign(&mut self, version: u64, who: &str) {
+        let first = self.changes.partition_point(|change| change.version <= version);
+        self.changes[first..].iter_mut().for_each(|change| change.by = who.to_owned());
+    }
+
     /// The object as it was at `when`: what a cache that lags behind has.
     pub(crate) fn as_of(
         &self,
@@ -141,6 +149,7 @@ impl Store {
             key: key.clone(),
             object: object.clone(),
             at: Instant::now(),
+            by: String::new(),
         };
         self.changes.push(change);
         if kind == "DELETED" {

@@ -12,7 +12,7 @@ use super::super::api::client::Client;
 use super::super::api::resource::CLUSTERS;
 use super::super::cluster::Cluster;
 use super::super::times::Times;
-use super::super::world::World;
+use super::super::world::{Version, World};
 use super::lease::Lease;
 use super::pod::Pod;
 
@@ -55,6 +55,7 @@ pub(crate) struct Manager {
     pub(super) client: Client,
     pub(super) cluster: String,
     pub(super) times: Times,
+    pub(super) version: Version,
     pub(super) lease: Lease,
     pub(super) child: Option<Child>,
     pub(super) initialized: bool,
@@ -72,6 +73,7 @@ impl Manager {
             client,
             cluster: cluster.to_owned(),
             times: world.times,
+            version: world.version,
             child: None,
             initialized: false,
             started: false,
@@ -151,7 +153,8 @@ impl Manager {
                     return Some(Exit::PostgresEnded);
                 }
             }
-            let paused = self.pause.is_some_and(|until| Instant::now() < until);
+            let paused = self.pause.is_some_and(|until| Instant::now() < until)
+                || self.pod.knobs().manager_hangs;
             let news = self.client.cached_version(&CLUSTERS, &self.cluster) != version;
             if !paused && (news || Instant::now() >= due) {
                 return None;

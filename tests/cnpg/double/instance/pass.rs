@@ -167,7 +167,10 @@ impl Manager {
     /// A primary that takes over what it already was needs the lease before it starts (since 1.30.1).
     fn may_start(&self, cluster: Cluster<'_>) -> bool {
         let primary = !self.pod.postgres.is_standby() && !cluster.is_replica();
-        !primary || cluster.target() != self.pod.name || self.lease.want()
+        self.version.starts_early()
+            || !primary
+            || cluster.target() != self.pod.name
+            || self.lease.want()
     }
 
     /// A demotion, the manager's part: the fenced primary becomes a standby of another Cluster.
@@ -230,7 +233,7 @@ impl Manager {
             }
             return Ok(None);
         }
-        if !self.lease.want() {
+        if self.version.has_leases() && !self.lease.want() {
             self.pod.tell("Primary lease not yet acquired, retrying");
             return Ok(Some(Next::In(self.times.seconds(1))));
         }

@@ -31,6 +31,9 @@ pub(crate) struct Knobs {
     pub(crate) node_down: bool,
     /// Neither operator nor other pods reach it.
     pub(crate) unreachable: bool,
+    /// Its manager makes no pass, as when one of its statements does not come back; PostgreSQL, lease and
+    /// probes go on.
+    pub(crate) manager_hangs: bool,
     /// So many starts of PostgreSQL fail that follow the end of a fence.
     pub(crate) unfences_in_vain: u32,
     /// A fast stop does not come to an end, and an immediate one follows.
@@ -83,6 +86,8 @@ pub(crate) struct Report {
     pub(crate) receiver: bool,
     /// A setting waits for a restart.
     pub(crate) pending_restart: bool,
+    /// `mightBeUnavailable`.
+    pub(crate) masked: bool,
 }
 
 /// One pod.
@@ -155,11 +160,11 @@ impl Pod {
         match self.postgres.sql(REPORT).await {
             Ok(line) => {
                 self.state().collector_up = true;
-                read(&line)
+                read(&line).map(|report| Report { masked, ..report })
             }
             Err(_) if masked => {
                 let is_primary = self.postgres.exists() && !self.postgres.is_standby();
-                Some(Report { is_primary, ..Report::default() })
+                Some(Report { is_primary, masked, ..Report::default() })
             }
             Err(_) => None,
         }
@@ -180,5 +185,6 @@ fn read(line: &str) -> Option<Report> {
         replayed: lsn(replayed)?,
         receiver: *receivers != "0",
         pending_restart: *pending != "0",
+        masked: false,
     })
 }

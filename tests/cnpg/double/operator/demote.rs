@@ -57,7 +57,7 @@ impl Operator {
         if !token::line(&control, "Database cluster state").starts_with("shut down") {
             return Ok(self.world.times.seconds(10));
         }
-        let token = token::write(&control);
+        let token = token::write(&control, self.world.version.0);
         if look.cluster().text("/status/demotionToken") != token {
             self.patch_status(look, json!({ "demotionToken": token })).await?;
         }

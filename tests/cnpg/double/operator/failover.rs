@@ -1,23 +1,44 @@
 //! A failover inside of a Cluster.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::super::api::failure::Failure;
-use super::super::api::store::{micro_timestamp, timestamp};
-use super::{Look, Operator, is_ready, name};
+use super::super::api::store::micro_timestamp;
+use super::{Look, Operator};
+
+impl Look {
+    /// Who would act: who says that it is the primary, else the most advanced, else the lowest name.
+    pub(super) fn first(&self) -> Option<&str> {
+        let all = self.reports.iter();
+        all.min_by_key(|(pod, report)| {
+            (!report.is_primary, Reverse(report.received), Reverse(report.replayed), *pod)
+        })
+        .map(|(pod, _)| pod.as_str())
+    }
+
+    /// Nobody but the primary of now still receives something.
+    fn has_received_all(&self) -> bool {
+        let current = self.cluster().current();
+        self.reports.iter().all(|(pod, report)| pod == current || !report.receiver)
+    }
+}
 
 impl Operator {
     /// Looks whether somebody else has to act; when it is to be looked at again, if so.
     pub(super) async fn fail_over(&self, look: &mut Look) -> Result<Option<Duration>, Failure> {
-        let current = look.cluster().current().to_owned();
-        let primary = look.pods.iter().find(|pod| name(pod) == current);
-        let others = look.pods.iter().filter(|pod| name(pod) != current && is_ready(pod)).count();
-        if current.is_empty() || others == 0 {
+        let (current, target) =
+            (look.cluster().current().to_owned(), look.cluster().target().to_owned());
+        if look.cluster().is_fenced(&current) {
             return Ok(None);
         }
-        if primary.is_some_and(is_ready) {
+        let Some(first) = look.first().map(str::to_owned) else { return Ok(None) };
+        // A replica cluster's designated primary is no primary: that its pod is there is all that counts.
+        let is_replica = look.cluster().is_replica();
+        let is_well = if is_replica { look.pod(&target).is_some() } else { first == target };
+        if current.is_empty() || is_well {
             if look.object["status"]["currentPrimaryFailingSinceTimestamp"].is_string() {
                 self.patch_status(look, json!({ "currentPrimaryFailingSinceTimestamp": null }))
                     .await?;
@@ -28,7 +49,7 @@ impl Operator {
         if !self.has_failed_long_enough(look).await? {
             return Ok(Some(wait));
         }
-        if look.cluster().target() == current {
+        if !is_replica && target == current {
             self.event(look, "FailingOver", &format!("Current primary isn't healthy: {current}"))
                 .await;
             let status =
@@ -38,26 +59,13 @@ impl Operator {
             self.label(&current, "unhealthy").await?;
         }
         // Whoever still receives may still get something.
-        let others = look.reports.iter().filter(|(pod, _)| **pod != current);
-        if others.clone().any(|(_, report)| report.receiver) {
+        if !look.has_received_all() {
             return Ok(Some(wait));
         }
-        // The most advanced; among equals the lowest name.
-        let best = others
-            .filter(|(_, report)| !report.is_primary && report.timeline.is_some())
-            .max_by(|(left, one), (right, other)| {
-                (one.received, one.replayed)
-                    .cmp(&(other.received, other.replayed))
-                    .then(right.cmp(left))
-            })
-            .map(|(pod, _)| pod.clone());
-        if let Some(best) = best {
-            self.event(look, "FailoverTarget", &format!("Failing over from {current} to {best}"))
-                .await;
-            let status =
-                json!({ "targetPrimary": best, "targetPrimaryTimestamp": micro_timestamp() });
-            self.patch_status(look, status).await?;
-        }
+        self.event(look, "FailoverTarget", &format!("Failing over from {current} to {first}"))
+            .await;
+        let status = json!({ "targetPrimary": first, "targetPrimaryTimestamp": micro_timestamp() });
+        self.patch_status(look, status).await?;
         Ok(Some(wait))
     }
 
@@ -68,7 +76,7 @@ impl Operator {
         }
         let since = look.cluster().text("/status/currentPrimaryFailingSinceTimestamp");
         let Ok(since) = since.parse::<jiff::Timestamp>() else {
-            let now = timestamp();
+            let now = micro_timestamp();
             self.patch_status(look, json!({ "currentPrimaryFailingSinceTimestamp": now })).await?;
             return Ok(false);
         };

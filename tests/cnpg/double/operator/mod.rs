@@ -45,6 +45,15 @@ impl Look {
     fn cluster(&self) -> Cluster<'_> {
         Cluster(&self.object)
     }
+
+    fn pod(&self, wanted: &str) -> Option<&Value> {
+        self.pods.iter().find(|pod| name(pod) == wanted)
+    }
+
+    /// It may be down without that being a failure, as a fence leaves it.
+    fn is_masked(&self, pod: &str) -> bool {
+        self.reports.get(pod).is_some_and(|report| report.masked)
+    }
 }
 
 /// Whether a pod is ready.
@@ -102,10 +111,14 @@ impl Operator {
     }
 
     fn pods(&self, cluster: &str) -> Vec<Value> {
+        let all = self.pods_also_going(cluster).into_iter();
+        all.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect()
+    }
+
+    fn pods_also_going(&self, cluster: &str) -> Vec<Value> {
         let all = self.client.names(&PODS).into_iter();
         all.filter_map(|name| self.client.cached(&PODS, &name))
             .filter(|pod| pod["metadata"]["labels"]["cnpg.io/cluster"] == cluster)
-            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
             .collect()
     }
 

@@ -7,12 +7,20 @@ use serde_json::json;
 
 use super::super::api::failure::Failure;
 use super::super::api::resource::{CLUSTERS, LEASES, PODS};
-use super::super::cluster::{HEALTHY, set_condition};
+use super::super::cluster::{HEALTHY, HIBERNATION, set_condition};
 use super::super::instance::pass::{RESTART, UNRECOVERABLE};
 use super::{Look, Operator, is_ready, name};
 
+/// Phase of a Cluster whose operator reaches no instance.
+const UNHEARD: &str = "Instance Status Extraction Error: HTTP communication issue";
 /// Phase of a Cluster that waits for its promotion with a token.
 const PROMOTING: &str = "Promoting to primary cluster";
+
+/// There are instances that are ready, and none of them answers.
+fn says_nothing(look: &Look) -> bool {
+    let mut ready = look.pods.iter().filter(|pod| is_ready(pod)).peekable();
+    ready.peek().is_some() && ready.all(|pod| !look.reports.contains_key(name(pod)))
+}
 
 impl Operator {
     /// One pass; when the next one is due.
@@ -28,11 +36,6 @@ impl Operator {
             (look.cluster().current().to_owned(), look.cluster().target().to_owned());
         if !current.is_empty() && current != target {
             self.label(&current, "unhealthy").await?;
-            if target == "pending" {
-                // Somebody has to be chosen.
-                self.poll(&mut look).await;
-                self.fail_over(&mut look).await?;
-            }
             return seconds(1);
         }
         if look.cluster().token_is_pending() {
@@ -48,12 +51,21 @@ impl Operator {
             return seconds(5);
         }
         self.labels(&look).await?;
+        if says_nothing(&look) {
+            self.phase(&mut look, UNHEARD, "no ready instance says how it is").await?;
+            return seconds(10);
+        }
         if let Some(wait) = self.switch(&mut look).await? {
             return Ok(wait);
         }
         // While its primary is fenced nobody is elected and nothing is made, but that pod itself.
-        if look.cluster().is_fenced(&current) && look.pods.iter().any(|pod| name(pod) == current) {
+        if (look.cluster().is_fenced(&current) || look.is_masked(&current))
+            && look.pod(&current).is_some()
+        {
             return seconds(10);
+        }
+        if let Some(wait) = self.is_not_to_be_judged(&look).await {
+            return Ok(wait);
         }
         if self.hibernate(&look).await? {
             return seconds(5);
@@ -106,16 +118,34 @@ impl Operator {
         self.patch_status(look, status).await
     }
 
-    /// Deletes the pods of a Cluster that is to sleep; whether it is.
-    async fn hibernate(&self, look: &Look) -> Result<bool, Failure> {
-        if look.cluster().annotation("cnpg.io/hibernation") != Some("on") {
-            return Ok(false);
+    /// Whether what the pods say and what the kubelet says of them do not go together: nobody is elected then.
+    async fn is_not_to_be_judged(&self, look: &Look) -> Option<Duration> {
+        let first = look.first()?;
+        if !look.pod(first).is_some_and(is_ready) {
+            // The kubelet has not asked again yet.
+            return Some(self.world.times.seconds(1));
         }
         let current = look.cluster().current();
-        let mut pods: Vec<&str> = look.pods.iter().map(name).collect();
-        pods.sort_by_key(|pod| *pod != current);
-        if let Some(pod) = pods.first() {
-            self.client.delete(&PODS, pod).await?;
+        let is_mute =
+            look.pod(current).is_some_and(is_ready) && !look.reports.contains_key(current);
+        if is_mute {
+            let said = format!("{current} is ready and does not say how it is");
+            self.event(look, "PrimaryStatusCheckFailed", &said).await;
+        }
+        is_mute.then(|| self.world.times.seconds(10))
+    }
+
+    /// Deletes the pods of a Cluster that is to sleep, the primary's first and one after the other; whether
+    /// it is to.
+    async fn hibernate(&self, look: &Look) -> Result<bool, Failure> {
+        match look.cluster().reason(HIBERNATION) {
+            None => return Ok(false),
+            Some("DeletingPods") => {}
+            Some(_) => return Ok(true),
+        }
+        let current = look.cluster().current();
+        if let Some(pod) = look.pod(current).or(look.pods.first()) {
+            self.client.delete(&PODS, name(pod)).await?;
         }
         Ok(true)
     }
@@ -132,19 +162,24 @@ impl Operator {
                 "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
                 "metadata": { "name": cluster }, "spec": { "holderIdentity": "" },
             });
-            if let Err(failure) = self.client.create(&LEASES, lease).await
+            if self.world.version.has_leases()
+                && let Err(failure) = self.client.create(&LEASES, lease).await
                 && failure.reason != "AlreadyExists"
             {
                 return Err(failure);
             }
         }
         let made = look.object["status"]["latestGeneratedNode"].as_u64().unwrap_or(1);
-        for number in 1..=made {
-            let pod = format!("{cluster}-{number}");
-            if !look.pods.iter().any(|known| name(known) == pod) {
-                self.make_pod(&cluster, &pod).await?;
-                return Ok(wait);
+        let mut missing: Vec<String> =
+            (1..=made).map(|number| format!("{cluster}-{number}")).collect();
+        missing.retain(|pod| look.pod(pod).is_none());
+        // The primary's first, and no other one before that says how it is.
+        missing.sort_by_key(|pod| pod != look.cluster().current());
+        if let Some(pod) = missing.first() {
+            if look.pods.iter().all(|known| look.reports.contains_key(name(known))) {
+                self.make_pod(&cluster, pod).await?;
             }
+            return Ok(wait);
         }
         if look.pods.is_empty() || !look.pods.iter().all(is_ready) {
             return Ok(wait);
@@ -173,6 +208,7 @@ impl Operator {
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": pod,
+                "annotations": { "cnpg.io/operatorVersion": self.world.version.0 },
                 "labels": {
                     "cnpg.io/cluster": cluster, "cnpg.io/instanceName": pod, "cnpg.io/podRole": "instance",
                 },

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::api::failure::Failure;
-use super::super::cluster::set_condition;
+use super::super::cluster::{HEALTHY, HIBERNATION, remove_condition, set_condition};
 use super::{Look, Operator, is_ready, name};
 
 impl Operator {
@@ -37,9 +37,31 @@ impl Operator {
         status["readyInstances"] = ready.len().into();
         status["instanceNames"] = json!(names);
         status["instancesStatus"] = json!({ "healthy": ready, "replicating": others });
+        self.hibernation(look, &mut status);
         status["writeService"] = format!("{}-rw", cluster.name()).into();
         status["readService"] = format!("{}-r", cluster.name()).into();
         self.update_status(look, status).await
+    }
+
+    /// How far the Cluster's sleep is; it begins only in good health.
+    fn hibernation(&self, look: &Look, status: &mut Value) {
+        let cluster = look.cluster();
+        if cluster.annotation(HIBERNATION) != Some("on") {
+            remove_condition(status, HIBERNATION);
+            return;
+        }
+        if cluster.text("/status/phase") != HEALTHY && cluster.condition(HIBERNATION).is_none() {
+            return;
+        }
+        let all = self.pods_also_going(cluster.name());
+        let (value, reason) = if all.is_empty() {
+            ("True", "Hibernated")
+        } else if all.len() > look.pods.len() {
+            ("False", "WaitingPodsDeletion")
+        } else {
+            ("False", "DeletingPods")
+        };
+        set_condition(status, HIBERNATION, value, reason, "what became of its pods");
     }
 
     /// Asks every manager that is reached.

@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::super::api::faults::{Answer, Fault};
+use super::super::cluster::Cluster;
 use super::super::operator::ACCOUNT as OPERATOR;
 use super::super::token;
 use super::{demote, role, sql, two, write};
@@ -48,6 +49,8 @@ async fn a_demotion_replaces_every_fence_and_lifts_it() {
     a.until("pg-a", |cluster| cluster.0["status"]["readyInstances"] == 0).await;
     demote(&a).await;
     a.until("pg-a", |cluster| cluster.fenced().is_none()).await;
+    let lists = a.changes("pg-a").into_iter().filter_map(|change| Cluster(&change.object).fenced());
+    assert!(lists.into_iter().any(|list| list.contains("*")), "it was never replaced");
     a.until_says("pg-a-1", "select pg_is_in_recovery()", "t").await;
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::super::Options;
 use super::super::cluster::HEALTHY;
-use super::{one, sql};
+use super::{one, one_as, sql, until};
 
 const SECONDS: Duration = Duration::from_secs(1);
 
@@ -98,6 +99,23 @@ async fn a_fence_that_is_not_seen_stops_nothing_and_comes_late() {
     sql(&site, "pg-a-1", "create table writes_go_on ()").await;
     pod.link.set_cut(false);
     site.until("pg-a", |cluster| cluster.0["status"]["readyInstances"] == 0).await;
+}
+
+#[tokio::test]
+async fn a_manager_that_lifted_a_fence_looks_up_after_a_pause() {
+    // Twenty seconds of theirs are four of ours.
+    let options = Options { factor: 0.2, ..Options::default() };
+    let site = one_as(&options, |_| {}).await;
+    let pod = site.pod("pg-a-1");
+    site.fence("pg-a", Some("[\"*\"]")).await;
+    until(&site, || pod.state().fenced && !pod.state().session).await;
+    site.fence("pg-a", None).await;
+    until(&site, || !pod.state().fenced).await;
+    let began = Instant::now();
+    site.until_says("pg-a-1", "select pg_is_in_recovery()", "f").await;
+    site.fence("pg-a", Some("[\"*\"]")).await;
+    until(&site, || pod.state().fenced).await;
+    assert!(began.elapsed() >= 4 * SECONDS, "{:?}", began.elapsed());
 }
 
 #[tokio::test]

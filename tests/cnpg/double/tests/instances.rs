@@ -2,42 +2,20 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::super::{Double, Options};
-use super::{one_as, sql};
+use super::{label, pair, sql, target};
 
 const SECONDS: Duration = Duration::from_secs(1);
 
-async fn pair() -> Double {
-    let site = one_as(&Options::default(), |object| object["spec"]["instances"] = 2.into()).await;
-    sql(&site, "pg-a-1", "create table t (n int)").await;
-    site.until_says("pg-a-2", "select count(*) from pg_class where relname = 't'", "1").await;
-    site
-}
-
-async fn target(site: &Double, pod: &str) {
-    let status = json!({
-        "targetPrimary": pod, "targetPrimaryTimestamp": "2026-08-21T10:00:00.000000Z",
-        "phase": "Switchover in progress", "phaseReason": format!("Switching over to {pod}"),
-    });
-    site.patch_status("pg-a", status).await.unwrap();
-}
-
-fn label(site: &Double, pod: &str) -> String {
-    let role = &site.pod_object(pod)["metadata"]["labels"]["cnpg.io/instanceRole"];
-    role.as_str().unwrap_or_default().to_owned()
-}
-
 #[tokio::test]
 async fn another_instance_acts_when_the_status_says_so() {
-    let site = pair().await;
+    let site = pair(|_| {}).await;
     assert_eq!(
         (label(&site, "pg-a-1"), label(&site, "pg-a-2")),
         ("primary".into(), "replica".into())
     );
-    target(&site, "pg-a-2").await;
+    target(&site, "pg-a", "pg-a-2").await;
     site.until("pg-a", |_| label(&site, "pg-a-1") == "unhealthy").await;
     site.until("pg-a", |cluster| cluster.current() == "pg-a-2").await;
     site.until_says("pg-a-2", "select pg_is_in_recovery()", "f").await;
@@ -55,18 +33,18 @@ async fn another_instance_acts_when_the_status_says_so() {
 
 #[tokio::test]
 async fn a_target_that_is_no_pod_is_taken_back() {
-    let site = pair().await;
-    target(&site, "pg-a-9").await;
+    let site = pair(|_| {}).await;
+    target(&site, "pg-a", "pg-a-9").await;
     site.until("pg-a", |cluster| cluster.target() == "pg-a-1").await;
 }
 
 #[tokio::test]
 async fn a_promotion_away_from_a_fenced_primary_waits_for_its_lease_until_its_pod_is_deleted() {
-    let site = pair().await;
+    let site = pair(|_| {}).await;
     site.fence("pg-a", Some("[\"pg-a-1\"]")).await;
     site.until("pg-a", |cluster| cluster.0["status"]["readyInstances"] == 1).await;
     assert_eq!(site.get("pg-a")["status"]["targetPrimary"], "pg-a-1", "nobody fails over");
-    target(&site, "pg-a-2").await;
+    target(&site, "pg-a", "pg-a-2").await;
     sleep(3 * SECONDS).await;
     assert_eq!(site.get("pg-a")["status"]["currentPrimary"], "pg-a-1");
     assert_eq!(site.lease("pg-a")["spec"]["holderIdentity"], "pg-a-1");
@@ -77,7 +55,7 @@ async fn a_promotion_away_from_a_fenced_primary_waits_for_its_lease_until_its_po
 
 #[tokio::test]
 async fn the_operator_fails_over_from_a_machine_that_is_gone() {
-    let site = pair().await;
+    let site = pair(|_| {}).await;
     let began = Instant::now();
     site.pod("pg-a-1").knobs().node_down = true;
     site.until("pg-a", |cluster| cluster.text("/status/phase") == "Failing over").await;
@@ -93,7 +71,7 @@ async fn the_operator_fails_over_from_a_machine_that_is_gone() {
 
 #[tokio::test]
 async fn a_primary_is_isolated_by_the_first_peer_it_does_not_reach() {
-    let site = pair().await;
+    let site = pair(|_| {}).await;
     let pod = site.pod("pg-a-1");
     pod.link.set_cut(true);
     sleep(3 * SECONDS).await;
@@ -106,12 +84,11 @@ async fn a_primary_is_isolated_by_the_first_peer_it_does_not_reach() {
     }
     sleep(SECONDS).await;
     assert!(!pod.state().session, "and without an API server it stays down");
-    // A single instance is never isolated: pods.rs has one whose API server is away.
 }
 
 #[tokio::test]
 async fn nothing_starts_before_the_api_server_has_said_what_is_to_be() {
-    let site = pair().await;
+    let site = pair(|_| {}).await;
     // A standby needs no lease: only this holds it back.
     let pod = site.pod("pg-a-2");
     pod.link.set_cut(true);

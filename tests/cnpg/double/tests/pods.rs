@@ -1,16 +1,20 @@
 //! Pods: what restarts PostgreSQL, and what holds it back.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::super::Double;
 use super::super::Options;
 use super::super::api::faults::Network;
 use super::super::instance::pod::{Gate, Pod};
-use super::{one, one_as, sql};
+use super::{one, one_as, sql, until};
 use crate::cnpg::manifest::manifest;
 
 const SECONDS: Duration = Duration::from_secs(1);
@@ -18,14 +22,6 @@ const SECONDS: Duration = Duration::from_secs(1);
 fn kill(pod: &Pod) {
     let pid = i32::try_from(pod.state().pid.unwrap()).unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-}
-
-async fn until(site: &Double, wanted: impl Fn() -> bool) {
-    let due = Instant::now() + 20 * SECONDS;
-    while !wanted() {
-        assert!(Instant::now() < due, "{}", site.told());
-        sleep(SECONDS / 50).await;
-    }
 }
 
 #[tokio::test]
@@ -43,6 +39,18 @@ async fn a_killed_postgresql_is_restarted_unless_the_api_server_is_away() {
     assert!(!pod.state().session, "it stays down");
     site.server().set_network(Network::Up);
     site.until_says("pg-a-1", "select 1", "1").await;
+}
+
+#[tokio::test]
+async fn a_single_instance_is_never_isolated() {
+    let site = one().await;
+    let pod = site.pod("pg-a-1");
+    site.server().set_network(Network::Refused);
+    // Twice as long as it takes one of two.
+    sleep(5 * SECONDS).await;
+    let state = pod.state().clone();
+    assert!(state.session && state.restarts == 0, "{state:?}");
+    sql(&site, "pg-a-1", "create table writes_go_on ()").await;
 }
 
 #[tokio::test]
@@ -65,6 +73,42 @@ async fn a_sidecar_holds_a_pod_back_and_not_a_container_that_is_restarted() {
     site.delete_pod("pg-a-1").await.unwrap();
     until(&site, || pod.state().waiting.contains("startup probe")).await;
     assert!(!pod.state().container, "a new pod is held back again");
+}
+
+/// Answers every request with what `open` says, as a sidecar's probe does.
+fn probe(open: &Arc<AtomicBool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/startup", listener.local_addr().unwrap());
+    let open = Arc::clone(open);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let answer = if open.load(Ordering::Relaxed) { "200 OK" } else { "503 not yet" };
+            let mut asked = [0; 64];
+            let length = stream.read(&mut asked).unwrap_or(0);
+            assert!(asked[..length].starts_with(b"GET /startup "), "{asked:?}");
+            let _ = write!(stream, "HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_sidecar_s_probe_is_asked_until_it_says_yes() {
+    let site = Double::start(&Options::default());
+    let pod = site.pod("pg-a-1");
+    let open = Arc::new(AtomicBool::new(false));
+    pod.knobs().gate = Gate::Url(probe(&open));
+    site.create(manifest("pg-a", "pg-a", [pod.postgres.port, 1])).await.unwrap();
+    until(&site, || pod.state().waiting.contains("startup probe")).await;
+    sleep(SECONDS / 2).await;
+    assert!(!pod.state().container, "a refusal holds it back");
+    open.store(true, Ordering::Relaxed);
+    site.until_healthy("pg-a").await;
+    pod.knobs().gate = Gate::Url("http://127.0.0.1:1/startup".to_owned());
+    site.delete_pod("pg-a-1").await.unwrap();
+    until(&site, || pod.state().waiting.contains("startup probe")).await;
+    sleep(SECONDS / 2).await;
+    assert!(!pod.state().container, "so does one that does not answer");
 }
 
 #[tokio::test]
@@ -113,7 +157,7 @@ async fn an_unfence_that_cannot_start_postgresql_leaves_it_down() {
     let pod = site.pod("pg-a-1");
     site.fence("pg-a", Some("[\"*\"]")).await;
     until(&site, || pod.state().fenced && !pod.state().session).await;
-    let port = std::net::TcpListener::bind(("127.0.0.1", pod.postgres.port)).unwrap();
+    let port = TcpListener::bind(("127.0.0.1", pod.postgres.port)).unwrap();
     site.fence("pg-a", None).await;
     until(&site, || pod.state().told.iter().any(|text| text.contains("ended at its start"))).await;
     drop(port);
