@@ -25,7 +25,7 @@ pub(super) const AGENT: &str = "agent";
 /// What it shows there.
 pub(super) const TOKEN: &str = "token of the agent";
 /// What is deployed says what an agent may do.
-const ROLE: &str = include_str!("../../../deploy/kubernetes/agent/role.yaml");
+pub(super) const ROLE: &str = include_str!("../../../deploy/kubernetes/agent/role.yaml");
 
 /// Waits for what the double does.
 pub(super) fn wait<T>(work: impl Future<Output = T>) -> T {
