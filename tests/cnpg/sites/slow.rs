@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::super::double::api::faults::{Answer, Fault, Network};
+use super::kills::leads;
 use super::settle::settle;
 use super::site::{AGENT, Site, Two};
-use super::switchover::begin;
+use super::switchover::{begin, until_served};
 use crate::live::checks::LONG;
+use crate::live::cluster::until;
 use crate::live::orders::done;
 
 fn answers(site: &Site, answer: Answer) {
@@ -23,7 +25,7 @@ fn late_answers_make_a_hand_over_late_and_no_worse() {
     let clients = two.clients();
     clients.until_acknowledges(0);
     for site in [&two.a, &two.b] {
-        answers(site, Answer::Slow(700));
+        answers(site, Answer::Slow(500));
     }
     done(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
     clients.until_acknowledges(1);
@@ -80,6 +82,11 @@ fn a_server_that_is_overrun_is_no_reason_to_fail_over_and_a_failover_waits_for_i
     }
 }
 
+/// Who leads, and who does not.
+fn order_of(two: &Two) -> (&Site, &Site) {
+    if leads(&two.b) { (&two.b, &two.a) } else { (&two.a, &two.b) }
+}
+
 #[test]
 fn an_api_server_that_is_restarted_in_a_hand_over_leaves_one_primary() {
     let mut two = Two::start();
@@ -89,12 +96,11 @@ fn an_api_server_that_is_restarted_in_a_hand_over_leaves_one_primary() {
         .into_iter()
         .enumerate()
     {
-        let led = usize::from(super::kills::leads(&two.b));
-        let (old, new) = if led == 0 { (&two.a, &two.b) } else { (&two.b, &two.a) };
+        let (old, new) = order_of(&two);
         let here = if index < 2 { old } else { new };
         let before = here.member.log().matches(word).count();
         let mut order = begin(old, new.name);
-        crate::live::cluster::until(word, || {
+        until(word, || {
             let log = here.member.log();
             (log.matches(word).count() > before).then_some(()).ok_or(log)
         });
@@ -104,6 +110,8 @@ fn an_api_server_that_is_restarted_in_a_hand_over_leaves_one_primary() {
         assert_eq!(settle(&mut two), 0, "nobody has to be built anew");
         let _ended = order.kill();
         let _ended = order.wait();
+        let (primary, standby) = order_of(&two);
+        until_served(standby, primary);
     }
     clients.assert_never_at_once();
     two.assert_sound();

@@ -7,7 +7,6 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::double::cluster::Cluster;
-use super::super::double::instance::pass::UNRECOVERABLE;
 use super::super::double::token::{forged, write};
 use super::settle::settle;
 use super::site::{Site, Two, wait};
@@ -109,8 +108,7 @@ fn replaced(number: usize) {
     put(&two.b, &wrong);
     two.b.pod.link.set_lag(Duration::ZERO);
     // Not promoted with it, and not without one either when it is taken away.
-    two.b.until_cluster("CloudNativePG gives up", |it| it.text("/status/phase") == UNRECOVERABLE);
-    two.b.member.until_says("CloudNativePG refuses the promotion");
+    two.b.member.until_says("CloudNativePG refuses the promotion: Promotion token content");
     until("the token is taken away", || {
         assert!(!two.b.member.is_writable() || !two.a.member.is_writable(), "two write");
         let object = two.b.cluster();
