@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 type Body = fn(&[u8]);
 
 /// Every target with its body.
-const TARGETS: [(&str, Body); 10] = [
+const TARGETS: [(&str, Body); 11] = [
+    ("cnpg", bodies::cnpg::body),
     ("config", bodies::config::body),
     ("nats", bodies::nats::body),
     ("peers", bodies::peers::body),

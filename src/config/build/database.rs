@@ -36,9 +36,7 @@ impl Reader {
             }
             Kind::Cnpg => {
                 let cnpg = self.cnpg(member);
-                let port = cnpg.port;
-                let service = format!("{}-rw", cnpg.access.cluster);
-                let host = self.optional("database.cnpg.host").unwrap_or(service);
+                let (host, port) = (cnpg.host.clone(), cnpg.port);
                 (Database::Cnpg(cnpg), host, port)
             }
         }
@@ -53,12 +51,15 @@ impl Reader {
             );
         }
         let pgdata = self.path("database.cnpg.pgdata");
+        let cluster = cluster.unwrap_or_default();
+        let service = format!("{cluster}-rw");
         cnpg::Settings {
             member: member.clone(),
             instance: self.optional("database.cnpg.instance"),
             site: self.optional("site").and_then(|site| site.parse().ok()),
+            host: self.optional("database.cnpg.host").unwrap_or(service),
             access: cnpg::Access {
-                cluster: cluster.unwrap_or_default(),
+                cluster,
                 namespace: self.optional("database.cnpg.namespace"),
                 url: self.optional("database.cnpg.api"),
                 token_file: self.file("database.cnpg.token_file"),

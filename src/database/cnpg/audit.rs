@@ -162,6 +162,17 @@ fn names(cluster: &Cluster, replica: &Replica, us: &Us) -> Vec<Finding> {
     findings
 }
 
+/// Whether other members are told of the host that other sites know.
+pub(super) fn advertised(cluster: &Cluster, host: &str) -> Option<Finding> {
+    let (known, _) = cluster.external(cluster.site())?.place()?;
+    (known != host).then(|| {
+        Finding::warn(format!(
+            "other members are told of the host {host:?}, but spec.externalClusters has {known:?} for this \
+             site: set database.cnpg.host to the one by which other sites reach it"
+        ))
+    })
+}
+
 fn versions(probe: &Probe) -> Vec<Finding> {
     let Some(version) = probe.version else {
         return vec![Finding::warn(

@@ -30,7 +30,7 @@ pub(super) struct Fence {
     pub(super) covers: bool,
     /// It is in force without us: not ours to lift.
     pub(super) is_foreign: bool,
-    /// We set it, and whoever was named before us.
+    /// We set it, and whoever was named before us, or since.
     before: Option<Vec<String>>,
     /// Names in the list; none when it is no list.
     names: Vec<String>,
@@ -51,7 +51,7 @@ impl Fence {
         let mark = mark.map(serde_json::from_str::<Mark>);
         let marked = mark.is_some();
         let ours = mark.and_then(Result::ok).filter(|mark| mark.member == us.member.as_str());
-        let before = ours.filter(|_| covers).map(|mark| mark.before);
+        let before = ours.filter(|_| covers).map(|mark| others(mark.before, &names));
         let is_foreign =
             covers && before.as_ref().is_none_or(|before| us.is_named(cluster, before));
         Self { covers, is_foreign, before, names, unreadable, marked }
@@ -72,7 +72,7 @@ impl Fence {
         Some(json!({ FENCED: list(&[ALL.to_owned()]), MARK: json!(mark).to_string() }))
     }
 
-    /// The annotations that lift what is ours of it; whoever was named before stays so.
+    /// The annotations that lift what is ours of it; whoever else is named stays so.
     pub(super) fn lift(&self) -> Option<Value> {
         let before = self.before.as_ref()?;
         let left = if before.is_empty() { Value::Null } else { json!(list(before)) };
@@ -89,6 +89,16 @@ impl Fence {
 pub(super) fn covers(cluster: &Cluster, us: &Us) -> bool {
     let names = cluster.annotation(FENCED).map(serde_json::from_str::<Vec<String>>);
     matches!(names, Some(Ok(names)) if us.is_named(cluster, &names))
+}
+
+/// Whoever is named besides us: before, or since. We never write a name.
+fn others(mut before: Vec<String>, names: &[String]) -> Vec<String> {
+    for name in names.iter().filter(|name| *name != ALL) {
+        if !before.contains(name) {
+            before.push(name.clone());
+        }
+    }
+    before
 }
 
 fn list(names: &[String]) -> String {

@@ -22,6 +22,8 @@
 mod api;
 mod audit;
 mod cluster;
+#[doc(hidden)]
+pub mod decoders;
 mod deputy;
 mod fence;
 mod gate;
@@ -90,6 +92,8 @@ pub struct Settings {
     pub bin_dir: PathBuf,
     /// Port of PostgreSQL.
     pub port: u16,
+    /// The host that other members are told of; only looked at.
+    pub host: String,
     /// Directory of the Unix socket.
     pub socket_dir: PathBuf,
     /// Time without an answer (or finished write probe) after which a living database counts as hung.
@@ -110,6 +114,8 @@ pub struct Cnpg {
 #[derive(Debug)]
 struct Shared {
     us: Us,
+    /// The host that other members are told of.
+    host: String,
     server: Arc<Server>,
     api: Api,
     part: Part,
@@ -188,7 +194,9 @@ impl Cnpg {
         shared.probe(&cluster).await;
         let probe = shared.probe.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut refusals = Vec::new();
-        for finding in audit::audit(&cluster, &shared.us, &probe) {
+        let mut findings = audit::audit(&cluster, &shared.us, &probe);
+        findings.extend(audit::advertised(&cluster, &shared.host));
+        for finding in findings {
             match finding {
                 Finding::Refusal(why) => refusals.push(why),
                 Finding::Warning(what) => tracing::warn!(what, "about the Cluster"),
@@ -219,6 +227,7 @@ impl Shared {
         part.keep(None);
         Ok(Self {
             us,
+            host: settings.host,
             server,
             api,
             part,
@@ -258,15 +267,18 @@ impl Shared {
         *self.restarting.lock().unwrap_or_else(PoisonError::into_inner) = when;
     }
 
-    /// Finds out what CloudNativePG can do; what cannot be found out stays unknown.
+    /// Finds out what CloudNativePG can do; what cannot be found out is said, and stays unknown.
     async fn probe(&self, cluster: &Cluster) {
+        let unknown = |trouble: Trouble| {
+            tracing::warn!(%trouble, "what CloudNativePG can do is not all known");
+        };
         let pod = &cluster.status.current_primary;
         let version = match pod.is_empty() {
             true => Ok(None),
             false => self.api.version(pod).await,
         };
-        let found =
-            Probe { version: version.unwrap_or(None), lease: self.api.has_lease().await.ok() };
+        let version = version.map_err(unknown).unwrap_or(None);
+        let found = Probe { version, lease: self.api.has_lease().await.map_err(unknown).ok() };
         *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 }

@@ -76,14 +76,16 @@ pub(super) async fn died(shared: &Arc<Shared>) {
     }
 }
 
-/// It was meant to be up, ended in an orderly way a moment ago, and nobody has fenced it: CloudNativePG
-/// is restarting it.
+/// It was meant to be up, ended in an orderly way a moment ago, and nobody has fenced or hibernated it:
+/// CloudNativePG is restarting it.
 async fn is_restarting(shared: &Arc<Shared>) -> bool {
-    let fenced = || {
+    let stays_down = || {
         let read = shared.last_read();
-        read.is_some_and(|read| mark::covers(&read.cluster, &shared.us))
+        read.is_some_and(|read| {
+            mark::covers(&read.cluster, &shared.us) || read.cluster.is_hibernated()
+        })
     };
-    if !matches!(shared.part.want(), Want::Open | Want::Free) || fenced() {
+    if !matches!(shared.part.want(), Want::Open | Want::Free) || stays_down() {
         return false;
     }
     if shared.us.instance.is_some() && has_another(shared).await {

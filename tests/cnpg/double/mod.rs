@@ -107,7 +107,7 @@ mod site;
 #[cfg(test)]
 mod tests;
 mod times;
-mod token;
+pub(crate) mod token;
 mod world;
 
 pub(crate) use site::{Double, Options};

@@ -40,6 +40,14 @@ pub(crate) fn write(control: &str, version: &str) -> String {
     encode(content.to_string().as_bytes())
 }
 
+/// A token with another field.
+#[cfg(test)]
+pub(crate) fn forged(token: &str, field: &str, value: &str) -> String {
+    let mut content: Value = read(token).expect("a token");
+    content[field] = value.into();
+    encode(content.to_string().as_bytes())
+}
+
 /// The content of a token, or what the webhook says about it.
 pub(crate) fn read(token: &str) -> Result<Value, String> {
     let bytes = decode(token)

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each target of libFuzzer uses one")]
 #![allow(clippy::unwrap_used, reason = "a body that cannot go on has found something")]
 
+pub(crate) mod cnpg;
 pub(crate) mod config;
 pub(crate) mod nats;
 pub(crate) mod peers;

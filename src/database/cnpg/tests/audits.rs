@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::audit::{Finding, audit};
+use super::super::audit::{Finding, advertised, audit};
 use super::super::us::Us;
 use super::super::version::{Probe, Version};
 use super::super::{Access, Cnpg, Settings};
@@ -164,6 +164,26 @@ fn an_operator_that_would_fail_over_by_itself_is_warned_of() {
     assert_eq!(instances(|value, _| value["spec"]["failoverDelay"] = json!(3600)), []);
 }
 
+#[test]
+fn another_host_than_the_one_that_other_sites_know_is_warned_of() {
+    let of = |change: fn(&mut Value), host: &str| {
+        let mut value = cluster();
+        change(&mut value);
+        advertised(&serde_json::from_value(value).unwrap(), host)
+    };
+    assert_eq!(of(|_| (), "a.example"), None);
+    for host in ["pg-rw", "b.example"] {
+        let found = of(|_| (), host);
+        let said = |what: &str| what.contains(host) && what.contains("\"a.example\" for this site");
+        assert!(matches!(&found, Some(Finding::Warning(what)) if said(what)), "{found:?}");
+    }
+    // Nothing is known of a site without an entry, or of an entry without a host.
+    assert_eq!(of(|it| it["spec"]["externalClusters"] = json!([]), "x"), None);
+    let without =
+        |it: &mut Value| it["spec"]["externalClusters"][0]["connectionParameters"] = json!({});
+    assert_eq!(of(without, "x"), None);
+}
+
 /// What the start says of a site.
 async fn checked(site: &Site) -> Result<(), String> {
     let at = &site.shared.server.place.at;
@@ -183,6 +203,7 @@ async fn checked(site: &Site) -> Result<(), String> {
         bin_dir: at.bin_dir.clone(),
         port: at.port,
         socket_dir: at.socket_dir.clone(),
+        host: "a.example".to_owned(),
         hung_after: at.hung_after,
         write_probe_interval: at.write_probe_interval,
     };

@@ -137,6 +137,30 @@ async fn whoever_was_fenced_before_us_stays_fenced_after_us() {
 }
 
 #[test]
+fn whoever_is_named_beside_our_fence_stays_fenced_after_us() {
+    let us = us();
+    let of = |list: &str, mark: &str| {
+        let mut fenced = fenced_with(list);
+        fenced["metadata"]["annotations"][MARK] = json!(mark);
+        Fence::of(&read(&fenced), &us)
+    };
+    let ours = "{\"member\":\"pg-a\"}";
+    let (added, all) = (of(r#"["*","pg-7"]"#, ours), of(r#"["*"]"#, ours));
+    assert_eq!(added.lift().unwrap()[FENCED], r#"["pg-7"]"#);
+    assert!(added.is_shared() && !added.is_foreign, "ours can be lifted, pg-7 does not run here");
+    assert_eq!(all.lift().unwrap()[FENCED], json!(null));
+    assert!(!all.is_shared() && !all.is_foreign);
+    // Named by a person in the place of ours.
+    for list in [r#"["pg-1"]"#, r#"["*","pg-1"]"#] {
+        let theirs = of(list, ours);
+        assert!(theirs.is_foreign && theirs.is_shared(), "{list}");
+        assert_eq!(theirs.lift().unwrap()[FENCED], r#"["pg-1"]"#);
+    }
+    let noted = of(r#"["*","pg-7"]"#, "{\"member\":\"pg-a\",\"before\":[\"pg-7\",\"pg-8\"]}");
+    assert_eq!(noted.lift().unwrap()[FENCED], r#"["pg-7","pg-8"]"#);
+}
+
+#[test]
 fn what_is_no_list_is_no_fence_and_is_written_over() {
     let us = &us();
     for text in ["pg-1", "*", "[", "{\"a\":1}", "[1]", "\"*\"", "null"] {

@@ -148,9 +148,13 @@ async fn a_primary_stopped_in_order_may_be_coming_up_again_and_a_held_or_crashed
         let mut fenced = cluster();
         fenced["metadata"]["annotations"][FENCED] = json!(r#"["*"]"#);
         let fenced = Site::primary(fenced).await;
-        fenced.read().await;
-        fenced.shared.part.wants(Want::Open);
-        assert_eq!(observe(&fenced.shared, look).await.process, Process::StoppedPrimary);
+        let mut asleep = cluster();
+        asleep["metadata"]["annotations"]["cnpg.io/hibernation"] = json!("on");
+        for site in [fenced, Site::primary(asleep).await] {
+            site.read().await;
+            site.shared.part.wants(Want::Open);
+            assert_eq!(observe(&site.shared, look).await.process, Process::StoppedPrimary);
+        }
     })
     .await;
 }

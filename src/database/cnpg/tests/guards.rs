@@ -13,7 +13,7 @@ use super::super::part::{Data, Want};
 use super::super::role::{self, Demotion};
 use super::super::{fence, keeper};
 use super::api::Say;
-use super::site::{END, SYSTEM, Site, cluster, ladder, replica, upstream};
+use super::site::{END, SYSTEM, Site, cluster, ladder, replica, upstream, us};
 use super::{until, within};
 use crate::core::event::{Action, Done};
 use crate::database::cnpg::token::tests::written;
@@ -247,25 +247,25 @@ fn read(value: Value) -> Cluster {
 
 #[test]
 fn a_demotion_is_fenced_in_the_same_breath() {
-    let (member, to) = ("pg-a".parse().unwrap(), upstream().member);
-    let patch = role::demotion(&read(cluster()), &member, &to).unwrap().unwrap();
+    let (us, to) = (us(), "pg-b");
+    let patch = role::demotion(&read(cluster()), &us, to).unwrap().unwrap();
     assert_eq!(patch["metadata"]["annotations"][FENCED], r#"["*"]"#, "{patch}");
     assert_eq!(patch["spec"]["replica"]["primary"], "pg-b");
 }
 
 #[test]
 fn nobody_is_pointed_elsewhere_while_it_becomes_a_replica_or_with_a_token_left_behind() {
-    let (member, to) = ("pg-a".parse().unwrap(), upstream().member);
+    let (us, to) = (us(), "pg-b");
     let mut switching = replica();
     switching["spec"]["replica"]["source"] = json!("pg-a");
-    assert!(role::repointing(&read(switching.clone()), &member, &to).unwrap().is_some());
+    assert!(role::repointing(&read(switching.clone()), &us, to).unwrap().is_some());
     switching["status"]["switchReplicaClusterStatus"] = json!({ "inProgress": true });
-    let why = role::repointing(&read(switching), &member, &to).unwrap_err();
+    let why = role::repointing(&read(switching), &us, to).unwrap_err();
     assert!(why.text().contains("still making it a replica"), "{why:?}");
     let mut left = replica();
-    assert_eq!(role::repointing(&read(left.clone()), &member, &to).unwrap(), None);
+    assert_eq!(role::repointing(&read(left.clone()), &us, to).unwrap(), None);
     left["spec"]["replica"]["promotionToken"] = json!("b2xk");
-    let patch = role::repointing(&read(left), &member, &to).unwrap().unwrap();
+    let patch = role::repointing(&read(left), &us, to).unwrap().unwrap();
     assert_eq!(patch["spec"]["replica"]["promotionToken"], Value::Null);
 }
 
@@ -277,7 +277,9 @@ async fn a_demotion_is_done_when_everything_says_so() {
     let to = upstream().member;
     let mut done = replica();
     done["status"]["demotionToken"] = json!(written(SYSTEM, "2", END));
-    let of = |cluster: &Value, standby| role::demoted(&read(cluster.clone()), &to, standby, &end);
+    let of = |cluster: &Value, standby| {
+        role::demoted(&read(cluster.clone()), to.as_str(), standby, &end)
+    };
     assert!(matches!(of(&done, true), Ok(Demotion::Proven(_))));
     assert!(matches!(of(&done, false), Ok(Demotion::Underway(_))), "its data are a primary's");
     let mut switching = done.clone();

@@ -105,6 +105,7 @@ impl Site {
             bin_dir: dir.path().join("bin"),
             port,
             socket_dir: dir.path().join("run"),
+            host: "a.example".to_owned(),
             hung_after: Duration::from_secs(30),
             write_probe_interval: Duration::ZERO,
         }

@@ -2,19 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 
 use super::super::instance::pass::UNRECOVERABLE;
-use super::super::token;
+use super::super::token::forged;
 use super::{demote, role, sql, two, write};
-
-/// A token with another field.
-fn forged(token: &str, field: &str, value: &str) -> String {
-    let mut content: Value = token::read(token).unwrap();
-    content[field] = value.into();
-    token::encode(content.to_string().as_bytes())
-}
 
 #[tokio::test]
 async fn without_a_token_a_site_is_promoted_at_once_and_the_old_one_comes_back_writable() {
