@@ -294,13 +294,12 @@ fn a_primary_that_was_passed_over_hands_over_to_whom_it_was_passed_over_for() {
             bench.store.put_heartbeat(&identity(other, 1), |_| {});
         }
         bench.read();
-        bench.step(Event::Observed(Observation {
-            deputy_of: acting.map(str::to_owned),
-            ..seen(Process::StoppedPrimary)
-        }));
+        let stopped =
+            Observation { deputy_of: acting.map(str::to_owned), ..seen(Process::StoppedPrimary) };
+        bench.step(Event::Observed(stopped.clone()));
         assert!(bench.fences());
         bench.acted(fenced());
-        bench.read();
+        bench.step(Event::Observed(stopped));
         assert_eq!(released(&bench).to, Some(member(expected)), "{acting:?}");
     }
 }

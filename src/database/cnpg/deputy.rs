@@ -73,7 +73,7 @@ impl Watch {
 }
 
 /// `acting` stands for a replica site that is at rest. In any other site the same change would promote us.
-fn may_be_replaced(cluster: &Cluster, us: &Us, acting: &str) -> bool {
+pub(super) fn may_be_replaced(cluster: &Cluster, us: &Us, acting: &str) -> bool {
     let status = &cluster.status;
     cluster.is_replica()
         && !cluster.is_switching()
@@ -84,7 +84,7 @@ fn may_be_replaced(cluster: &Cluster, us: &Us, acting: &str) -> bool {
 }
 
 /// How many come before us in CloudNativePG's list.
-fn place(cluster: &Cluster, own: &str, acting: &str) -> u32 {
+pub(super) fn place(cluster: &Cluster, own: &str, acting: &str) -> u32 {
     let others = cluster.status.instance_names.iter().filter(|name| *name != acting);
     u32::try_from(others.take_while(|name| *name != own).count()).unwrap_or(u32::MAX)
 }

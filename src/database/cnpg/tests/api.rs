@@ -33,6 +33,10 @@ impl Say {
 pub(super) struct World {
     pub(super) cluster: Value,
     pub(super) lease: bool,
+    /// Who has that lease.
+    pub(super) holder: String,
+    /// The pod is ready.
+    pub(super) ready: bool,
     pub(super) operator: Option<String>,
     /// Answers to the next calls, by verb.
     pub(super) gets: VecDeque<Say>,
@@ -97,7 +101,8 @@ async fn answer(
     body: Bytes,
 ) -> Response {
     let verb = if method == Method::GET { "get" } else { "patch" };
-    let resource = uri.path().rsplit('/').nth(1).unwrap_or_default().to_owned();
+    let object = uri.path().trim_end_matches("/status");
+    let resource = object.rsplit('/').nth(1).unwrap_or_default().to_owned();
     let said = {
         let mut world = world.lock().unwrap();
         world.calls.push((verb.to_owned(), resource.clone()));
@@ -136,15 +141,25 @@ async fn answer(
 fn plain(world: &mut World, verb: &str, resource: &str, patch: Option<&Value>, dry: bool) -> Say {
     let found = match resource {
         "clusters" => Some(world.cluster.clone()),
-        "leases" => world.lease.then(|| json!({ "metadata": { "name": "pg" } })),
+        "leases" => world.lease.then(
+            || json!({ "metadata": { "name": "pg" }, "spec": { "holderIdentity": world.holder } }),
+        ),
         "pods" => world.operator.as_ref().map(|version| {
             let annotations = json!({ "cnpg.io/operatorVersion": version });
-            json!({ "metadata": { "name": "p", "resourceVersion": "1", "annotations": annotations } })
+            let ready = if world.ready { "True" } else { "False" };
+            json!({
+                "metadata": { "name": "p", "resourceVersion": "1", "annotations": annotations },
+                "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+            })
         }),
         _ => None,
     };
     let Some(found) = found else { return Say::code(404, "not found") };
     let (Some(patch), "patch") = (patch, verb) else { return Say::Text(found.to_string()) };
+    if resource == "leases" {
+        patch["spec"]["holderIdentity"].as_str().unwrap_or("?").clone_into(&mut world.holder);
+        return Say::Text(found.to_string());
+    }
     let version = &patch["metadata"]["resourceVersion"];
     if *version != world.cluster["metadata"]["resourceVersion"] {
         return Say::code(409, "the object has been modified");

@@ -7,6 +7,7 @@ mod audits;
 mod fences;
 mod gates;
 mod guards;
+mod instances;
 mod roles;
 mod site;
 mod tokens;

@@ -72,14 +72,24 @@ impl Site {
         Self::new(cluster, "shut down in recovery", true).await
     }
 
+    /// With the data of a primary that was shut down: the instance pg-1 of several.
+    pub(super) async fn instance(cluster: Value) -> Self {
+        let us = Us { instance: Some("pg-1".to_owned()), ..us() };
+        Self::of(us, cluster, "shut down", false).await
+    }
+
     pub(super) async fn new(cluster: Value, state: &str, standby: bool) -> Self {
+        Self::of(us(), cluster, state, standby).await
+    }
+
+    async fn of(us: Us, cluster: Value, state: &str, standby: bool) -> Self {
         let api = FakeApi::start(cluster).await;
         let dir = tempfile::tempdir().unwrap();
         Parts { dir: &dir }.make(state, standby);
         // What another test has just started may have the sockets of ours until it is another program.
         for _ in 0..20 {
             let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
-            let settings = Self::settings(&api, &dir, port);
+            let settings = Self::settings(&us, &api, &dir, port);
             let shared = Arc::new(Shared::new(settings).unwrap());
             if shared.part.holds() {
                 return Self { api, shared, port, dir };
@@ -88,10 +98,10 @@ impl Site {
         panic!("the port is not held from the start on");
     }
 
-    fn settings(api: &FakeApi, dir: &tempfile::TempDir, port: u16) -> Settings {
+    fn settings(us: &Us, api: &FakeApi, dir: &tempfile::TempDir, port: u16) -> Settings {
         Settings {
-            member: us().member,
-            instance: None,
+            member: us.member.clone(),
+            instance: us.instance.clone(),
             site: None,
             access: Access {
                 cluster: "pg".to_owned(),
