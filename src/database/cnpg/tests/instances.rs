@@ -12,7 +12,7 @@ use super::super::gate::held_back;
 use super::super::part::{Comes, Data, comes_up};
 use super::super::us::Us;
 use super::site::{Site, cluster, ladder, replica, us};
-use super::within;
+use super::{Broken, within};
 use crate::core::event::{Action, Done};
 use crate::database::cnpg::mark::FENCED;
 
@@ -42,7 +42,7 @@ fn only_who_stands_for_a_replica_site_that_rests_is_replaced() {
         may_be_replaced(&read(value), &instance(who), "pg-2")
     };
     assert!(replaced(|_| (), "pg-1") && replaced(|_| (), "pg-3"));
-    let not: [(&str, fn(&mut Value)); 5] = [
+    let not: [Broken; 5] = [
         ("in a primary's site it would be a promotion", |it| {
             it["spec"]["replica"]["primary"] = json!("pg-a");
         }),
