@@ -110,6 +110,9 @@ impl Part {
     }
 
     pub(super) fn wants(&self, want: Want) {
+        if want == Want::Open {
+            self.was_standby.store(false, Ordering::Relaxed);
+        }
         self.want.send_replace(want);
     }
 
@@ -145,7 +148,7 @@ impl Part {
     }
 
     /// What runs as a primary here was a standby, and is not to be open.
-    fn is_stray(&self) -> bool {
+    pub(super) fn is_stray(&self) -> bool {
         let is_ours = self.us.instance.is_some() && self.was_standby.load(Ordering::Relaxed);
         is_ours && matches!(self.want(), Want::Held | Want::Fenced)
     }
@@ -168,8 +171,10 @@ impl Part {
     /// block.
     pub(super) fn keep(&self, cluster: Option<&Cluster>) -> Data {
         let data = self.data();
-        if data.is_standby() || data == Data::Primary {
-            self.was_standby.store(data.is_standby(), Ordering::Relaxed);
+        // What is to be open becomes a primary by our own wish, and is stopped as one.
+        let is_ours = data.is_standby() && self.want() != Want::Open;
+        if is_ours || data == Data::Primary {
+            self.was_standby.store(is_ours, Ordering::Relaxed);
         }
         let mut hold = self.lock();
         // While we hold its port nothing runs: what lives starts in vain, and ends.

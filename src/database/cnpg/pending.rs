@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep};
 
 use super::Shared;
-use super::part::Data;
+use super::part::{Data, Want};
 use crate::core::event::{Condition, Observation, Process};
 use crate::database::server::outcome::{Failure, Step, blocking};
 use crate::postmaster::Instance;
@@ -80,6 +80,13 @@ impl Pending {
 
 /// Watches for such promotions.
 pub(super) async fn serve(shared: Arc<Shared>) -> End {
+    // An agent before us may have stopped it, and ended.
+    let found = Arc::clone(&shared);
+    let left = blocking(move || Ok(is_left_stopped(&found))).await;
+    if left.unwrap_or(false) {
+        tracing::warn!("a promotion is stopped halfway by an agent that ended");
+        shared.pending.set(Some(Instant::now()));
+    }
     loop {
         let signs = match watch(shared.server.place.data_dir()) {
             Ok(signs) => signs,
@@ -172,6 +179,7 @@ pub(super) async fn end(shared: &Arc<Shared>) -> Step<()> {
             Instance::new(ended.server.place.data_dir()).map_err(|error| unknown(&error))?;
         ended.part.learn();
         instance.kill(KILL).map_err(|error| unknown(&error))?;
+        ended.part.wants(Want::Held);
         if ended.part.data() == Data::Primary {
             ended.part.hold();
         }
@@ -179,6 +187,13 @@ pub(super) async fn end(shared: &Arc<Shared>) -> Step<()> {
         Ok(())
     })
     .await
+}
+
+fn is_left_stopped(shared: &Shared) -> bool {
+    let postmaster = Instance::new(shared.server.place.data_dir())
+        .and_then(|mut instance| instance.postmaster());
+    let is_stopped = postmaster.is_ok_and(|found| found.is_some_and(|found| found.stopped));
+    is_stopped && shared.part.data() == Data::Running
 }
 
 fn signal(shared: &Shared, signal: Signal) -> Step<()> {

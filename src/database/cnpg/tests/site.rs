@@ -78,6 +78,12 @@ impl Site {
         Self::of(us, cluster, "shut down", false).await
     }
 
+    /// The same with the data of a standby.
+    pub(super) async fn standby_instance(cluster: Value) -> Self {
+        let us = Us { instance: Some("pg-1".to_owned()), ..us() };
+        Self::of(us, cluster, "shut down in recovery", true).await
+    }
+
     pub(super) async fn new(cluster: Value, state: &str, standby: bool) -> Self {
         Self::of(us(), cluster, state, standby).await
     }
