@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::cluster::Cluster;
 use super::mark;
+use super::obstacle;
 use super::part::Data;
 use super::us::Us;
 use crate::database::server::outcome::Failure;
@@ -80,7 +81,9 @@ pub(super) fn may_be_replaced(cluster: &Cluster, us: &Us, acting: &str) -> bool 
         && status.current_primary == acting
         && status.target_primary == acting
         && us.instance.as_ref().is_some_and(|own| status.instance_names.contains(own))
-        && !mark::covers(cluster, us)
+        && obstacle(cluster).is_none()
+        // Somebody has stopped it on purpose.
+        && !mark::names(cluster, acting)
 }
 
 /// How many come before us in CloudNativePG's list.

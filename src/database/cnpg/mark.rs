@@ -85,6 +85,12 @@ impl Fence {
     }
 }
 
+/// Whether this instance is fenced, by whomever.
+pub(super) fn names(cluster: &Cluster, instance: &str) -> bool {
+    let names = cluster.annotation(FENCED).map(serde_json::from_str::<Vec<String>>);
+    matches!(names, Some(Ok(names)) if names.iter().any(|name| name == ALL || name == instance))
+}
+
 /// All that is ours of the Cluster is fenced.
 pub(super) fn covers(cluster: &Cluster, us: &Us) -> bool {
     let names = cluster.annotation(FENCED).map(serde_json::from_str::<Vec<String>>);

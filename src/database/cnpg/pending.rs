@@ -1,9 +1,9 @@
 //! A promotion that nobody asked us for: CloudNativePG has this instance act by itself, after `kubectl cnpg
 //! promote`, for a node that is drained, or as its own failover.
 //!
-//! PostgreSQL removes `standby.signal` before it lets anybody write. From then on all its processes are stopped
-//! by a signal, until the agent has the lease and lets them go on, or until that takes too long and they are
-//! killed. So nothing is acknowledged without the lease, and what another instance was told to hand over arrives.
+//! PostgreSQL removes `standby.signal` before it lets anybody write. The kernel tells us, and all its processes are
+//! stopped by a signal, until the agent has the lease and lets them go on, or until that takes too long and they
+//! are killed. What is left is the moment between the two (ADR 25).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,7 +24,8 @@ use crate::database::server::outcome::{Failure, Step, blocking};
 use crate::postmaster::Instance;
 use crate::supervise::End;
 
-/// How long it is kept stopped. Whoever acted before hands over within a lease duration, or never.
+/// How long it is kept stopped. Whoever acted before hands over within a moment when its agent lives; when it does
+/// not, its lease has to end first, and somebody else takes it.
 const HOLD: Duration = Duration::from_secs(10);
 
 /// How often it is looked at without a sign of the kernel's.
@@ -32,6 +33,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Between two tries to watch a directory that is not there.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How often it is looked at where the kernel does not tell.
+const OFTEN: Duration = Duration::from_millis(20);
 
 /// How long one try to kill it may take.
 const KILL: Duration = Duration::from_millis(500);
@@ -87,14 +91,18 @@ pub(super) async fn serve(shared: Arc<Shared>) -> End {
         tracing::warn!("a promotion is stopped halfway by an agent that ended");
         shared.pending.set(Some(Instant::now()));
     }
+    let mut told = false;
     loop {
         let signs = match watch(shared.server.place.data_dir()) {
             Ok(signs) => signs,
             // There may be no data yet.
             Err(error) => {
-                tracing::debug!(%error, "the data directory is not watched");
+                let there = shared.server.place.data_dir().exists();
+                if there && !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "the data directory is not watched by the kernel: looking at it often");
+                }
                 look(&shared).await;
-                sleep(AGAIN).await;
+                sleep(if there { OFTEN } else { AGAIN }).await;
                 continue;
             }
         };
@@ -144,8 +152,11 @@ async fn look(shared: &Arc<Shared>) {
         if !looked.part.is_promoted_unasked() {
             return Ok(false);
         }
+        if signal(&looked, Signal::STOP)? == 0 {
+            return Err(Failure::Unknown("no process of it was found".to_owned()));
+        }
         looked.pending.set(Some(Instant::now()));
-        signal(&looked, Signal::STOP).map(|()| true)
+        Ok(true)
     });
     match stopped.await {
         Ok(false) => {}
@@ -196,8 +207,9 @@ fn is_left_stopped(shared: &Shared) -> bool {
     is_stopped && shared.part.data() == Data::Running
 }
 
-fn signal(shared: &Shared, signal: Signal) -> Step<()> {
+/// How many processes were found.
+fn signal(shared: &Shared, signal: Signal) -> Step<usize> {
     let sent = Instance::new(shared.server.place.data_dir())
         .and_then(|mut instance| instance.signal(signal));
-    sent.map(|_| ()).map_err(|error| Failure::Unknown(format!("cannot signal the server: {error}")))
+    sent.map_err(|error| Failure::Unknown(format!("cannot signal the server: {error}")))
 }

@@ -114,7 +114,11 @@ pub(super) async fn promote(
     }
     let mut before = None;
     let decide = |cluster: &Cluster| {
-        if let Some(acting) = shared.us.deputy_of(cluster) {
+        // Whoever is to act next counts as well: the patch would promote that one.
+        let us = &shared.us;
+        let next = cluster.is_replica() && us.is_passed_over(cluster);
+        let next = next.then_some(cluster.status.target_primary.as_str());
+        if let Some(acting) = us.deputy_of(cluster).or(next) {
             return Err(Failure::Refused(format!(
                 "{acting} stands for the site, this instance does not"
             )));

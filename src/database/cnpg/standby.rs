@@ -101,11 +101,13 @@ pub(super) async fn rejoin(
         until_it_streams(shared, upstream, cancel).await?;
         return Ok(Done::Rejoined { by: "start" });
     }
-    if is_beside(shared, upstream).await? {
+    if is_beside(shared, upstream).await? || acts_not(shared) {
         return rejoin_beside(shared, upstream, cancel).await;
     }
-    // Whatever becomes of it, it must not come up as what it was: neither when we end.
-    shared.part.wants(Want::Fenced);
+    // Whatever becomes of it, it must not come up as what it was: neither when we end. The annotation is for all
+    // instances, and so only for a demotion that can be.
+    let annotates = shared.us.instance.is_none();
+    shared.part.wants(if annotates { Want::Fenced } else { Want::Held });
     shared.nudge.notify_one();
     become_standby(shared, &shared.us.site_of(upstream)?, cancel).await?;
     *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
@@ -135,6 +137,11 @@ async fn is_beside(shared: &Shared, upstream: &Upstream) -> Step<bool> {
     let read = shared.api.read().await;
     let cluster = shared.note(read.map_err(|trouble| Failure::Refused(trouble.to_string()))?);
     Ok(shared.us.is_beside(upstream, &cluster))
+}
+
+/// Another instance acts for the site: this one becomes a standby of that, whatever the site follows.
+fn acts_not(shared: &Shared) -> bool {
+    shared.last_read().is_some_and(|read| shared.us.is_passed_over(&read.cluster))
 }
 
 /// CloudNativePG rewinds a former primary when another instance acts, and brings it up as its standby.
@@ -186,6 +193,12 @@ async fn become_standby(
     to: &str,
     cancel: &CancellationToken,
 ) -> Step<Option<Token>> {
+    if acts_not(shared) {
+        return Err(Failure::Refused(
+            "another instance acts for the site: only the agent beside that one demotes it"
+                .to_owned(),
+        ));
+    }
     let end = ended_cleanly(shared, cancel).await?;
     // From here on only a standby's data opens it.
     shared.part.wants(Want::Fenced);

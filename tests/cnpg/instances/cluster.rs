@@ -148,7 +148,7 @@ impl Field {
     }
 
     /// What the agents have to say, for messages of tests.
-    fn logs(&self) -> String {
+    pub(super) fn logs(&self) -> String {
         let instances = self.sites.iter().flat_map(|site| &site.instances);
         instances.map(|it| format!("{}\n{}", it.pod.name, it.member.log())).collect()
     }

@@ -28,6 +28,7 @@ fn a_site_hands_over_to_the_one_that_stands_for_the_other_and_gets_it_back() {
     field.until_rests("pg-a-1");
     clients.until_acknowledges(0);
     let acknowledged: usize = (0..ALL.len()).map(|member| clients.count(member)).sum();
+    println!("{}", field.logs());
     clients.assert_one_after_the_other(&[0, 2, 0]);
     assert!(count(&field.at("pg-a-1").member) as usize >= acknowledged, "{acknowledged}");
     field.assert_sound();

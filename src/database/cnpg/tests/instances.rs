@@ -42,7 +42,7 @@ fn only_who_stands_for_a_replica_site_that_rests_is_replaced() {
         may_be_replaced(&read(value), &instance(who), "pg-2")
     };
     assert!(replaced(|_| (), "pg-1") && replaced(|_| (), "pg-3"));
-    let not: [Broken; 5] = [
+    let not: [Broken; 7] = [
         ("in a primary's site it would be a promotion", |it| {
             it["spec"]["replica"]["primary"] = json!("pg-a");
         }),
@@ -51,6 +51,12 @@ fn only_who_stands_for_a_replica_site_that_rests_is_replaced() {
         }),
         ("somebody else was chosen", |it| it["status"]["targetPrimary"] = json!("pg-3")),
         ("somebody else acts", |it| it["status"]["currentPrimary"] = json!("pg-3")),
+        ("it is hibernated", |it| {
+            it["metadata"]["annotations"]["cnpg.io/hibernation"] = json!("on");
+        }),
+        ("who acts is fenced by name", |it| {
+            it["metadata"]["annotations"][FENCED] = json!(r#"["pg-2"]"#);
+        }),
         ("all are fenced", |it| it["metadata"]["annotations"][FENCED] = json!(r#"["*"]"#)),
     ];
     for (why, change) in not {
