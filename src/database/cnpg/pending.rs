@@ -1,13 +1,13 @@
 //! A promotion that nobody asked us for: CloudNativePG has this instance act by itself, after `kubectl cnpg
 //! promote`, for a node that is drained, or as its own failover.
 //!
-//! PostgreSQL removes `standby.signal` before it lets anybody write. The kernel tells us, and all its processes are
-//! stopped by a signal, until the agent has the lease and lets them go on, or until that takes too long and they
+//! `pg_ctl promote` writes a file before it tells PostgreSQL, and PostgreSQL removes `standby.signal` before it
+//! lets anybody write. The kernel tells us of both, and all of PostgreSQL's processes are stopped by a signal, until the agent has the lease and lets them go on, or until that takes too long and they
 //! are killed. What is left is the moment between the two (ADR 25).
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ const HOLD: Duration = Duration::from_secs(10);
 /// How often it is looked at without a sign of the kernel's.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Between two tries to watch a directory that is not there.
-const AGAIN: Duration = Duration::from_secs(1);
+/// What PostgreSQL's own tool writes before it tells the server.
+const PROMOTE: &[u8] = b"promote";
 
 /// How often it is looked at where the kernel does not tell.
 const OFTEN: Duration = Duration::from_millis(20);
@@ -91,54 +91,69 @@ pub(super) async fn serve(shared: Arc<Shared>) -> End {
         tracing::warn!("a promotion is stopped halfway by an agent that ended");
         shared.pending.set(Some(Instant::now()));
     }
-    let mut told = false;
-    loop {
-        let signs = match watch(shared.server.place.data_dir()) {
-            Ok(signs) => signs,
-            // There may be no data yet.
-            Err(error) => {
-                let there = shared.server.place.data_dir().exists();
-                if there && !std::mem::replace(&mut told, true) {
-                    tracing::warn!(%error, "the data directory is not watched by the kernel: looking at it often");
-                }
-                look(&shared).await;
-                sleep(if there { OFTEN } else { AGAIN }).await;
-                continue;
-            }
-        };
-        // A directory that was replaced meanwhile is watched by the next round.
-        let end = Instant::now() + AGAIN;
-        while Instant::now() < end {
-            look(&shared).await;
-            tokio::select! {
-                ready = signs.readable() => if let Ok(mut ready) = ready {
-                    drain(signs.get_ref());
-                    ready.clear_ready();
-                },
-                () = sleep(LOOK) => {}
+    let signs = match signs() {
+        Ok(signs) => Arc::new(signs),
+        Err(error) => {
+            tracing::warn!(%error, "the kernel does not tell of promotions: looking for them often");
+            loop {
+                look(&shared, false).await;
+                sleep(OFTEN).await;
             }
         }
+    };
+    loop {
+        let watched = watch(&shared, &signs).await;
+        look(&shared, false).await;
+        let pause = sleep(if watched.is_ok() { LOOK } else { OFTEN });
+        tokio::select! {
+            ready = signs.readable() => if let Ok(mut ready) = ready {
+                let asked = tells_of_promotion(signs.get_ref());
+                ready.clear_ready();
+                look(&shared, asked).await;
+            },
+            () = pause => {}
+        }
     }
+}
+
+/// There may be no directory yet, or another one by now; the same one is not watched twice.
+async fn watch(shared: &Arc<Shared>, signs: &Arc<AsyncFd<OwnedFd>>) -> Step<()> {
+    let (watched, signs) = (Arc::clone(shared), Arc::clone(signs));
+    let flags = inotify::WatchFlags::CREATE
+        | inotify::WatchFlags::MOVED_TO
+        | inotify::WatchFlags::DELETE
+        | inotify::WatchFlags::MOVED_FROM;
+    blocking(move || {
+        let added = inotify::add_watch(signs.get_ref(), watched.server.place.data_dir(), flags);
+        added.map(|_| ()).map_err(|error| Failure::Unknown(error.to_string()))
+    })
+    .await
 }
 
 #[expect(
     deprecated,
     reason = "its successor is unsafe; an OwnedFd keeps the promise that one asks for"
 )]
-fn watch(dir: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+fn signs() -> io::Result<AsyncFd<OwnedFd>> {
     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-    let signs = inotify::init(flags)?;
-    inotify::add_watch(&signs, dir, inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVED_FROM)?;
-    AsyncFd::with_interest(signs, Interest::READABLE)
+    AsyncFd::with_interest(inotify::init(flags)?, Interest::READABLE)
 }
 
-/// What it says is looked up, not read.
-fn drain(signs: &OwnedFd) {
-    let mut buffer = [0_u8; 4096];
-    while rustix::io::read(signs, &mut buffer).is_ok_and(|read| read > 0) {}
+/// Somebody has asked PostgreSQL to promote itself: the file is there for a moment only.
+fn tells_of_promotion(signs: &OwnedFd) -> bool {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(signs, &mut buffer);
+    let mut asked = false;
+    while let Ok(event) = reader.next() {
+        let came =
+            event.events().intersects(inotify::ReadFlags::CREATE | inotify::ReadFlags::MOVED_TO);
+        asked |= came && event.file_name().is_some_and(|name| name.to_bytes() == PROMOTE);
+    }
+    asked
 }
 
-async fn look(shared: &Arc<Shared>) {
+/// Looks after what is stopped, or whether something is to be: in any case if somebody has `asked` for it.
+async fn look(shared: &Arc<Shared>, asked: bool) {
     if let Some(since) = shared.pending.since() {
         if since.elapsed() >= HOLD {
             tracing::warn!(after = ?HOLD, "the lease did not come: ending what CloudNativePG promoted");
@@ -149,7 +164,7 @@ async fn look(shared: &Arc<Shared>) {
     }
     let looked = Arc::clone(shared);
     let stopped = blocking(move || {
-        if !looked.part.is_promoted_unasked() {
+        if !(asked && looked.part.is_stray()) && !looked.part.is_promoted_unasked() {
             return Ok(false);
         }
         if signal(&looked, Signal::STOP)? == 0 {
@@ -191,9 +206,8 @@ pub(super) async fn end(shared: &Arc<Shared>) -> Step<()> {
         ended.part.learn();
         instance.kill(KILL).map_err(|error| unknown(&error))?;
         ended.part.wants(Want::Held);
-        if ended.part.data() == Data::Primary {
-            ended.part.hold();
-        }
+        let cluster = ended.last_read().map(|read| read.cluster);
+        ended.part.keep(cluster.as_deref());
         ended.pending.set(None);
         Ok(())
     })
