@@ -134,7 +134,7 @@ impl Field {
             match unrest {
                 None if since.elapsed() >= STEADY => Ok(()),
                 None => Err("not for long".to_owned()),
-                Some(unrest) => Err(unrest),
+                Some(unrest) => Err(format!("{unrest}\n{}", self.logs())),
             }
         });
     }
