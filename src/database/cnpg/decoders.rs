@@ -81,7 +81,7 @@ impl Read {
 
     /// What the keeper makes of it, by everything that may be wanted and every kind of data.
     pub fn kept(&self, member: &MemberId) -> Vec<(String, Value)> {
-        let wants = [Want::Held, Want::Fenced, Want::Free, Want::Open];
+        let wants = [Want::Held, Want::Fenced, Want::Shut, Want::Free, Want::Open];
         let kinds = [Data::None, Data::Running, Data::RunningStandby, Data::Standby, Data::Primary];
         let all = wants.into_iter().flat_map(|want| kinds.map(|data| (want, data)));
         all.filter_map(|(want, data)| {

@@ -18,6 +18,8 @@ pub(super) enum Want {
     Held,
     /// Down, until it is a standby's data.
     Fenced,
+    /// The same without the annotation: it is one of several instances.
+    Shut,
     /// Not said, but it was seen to run as a primary: it is not held back, and nothing of it is changed.
     Free,
     /// Up, as the primary.
@@ -150,7 +152,7 @@ impl Part {
     /// What runs as a primary here was a standby, and is not to be open.
     pub(super) fn is_stray(&self) -> bool {
         let is_ours = self.us.instance.is_some() && self.was_standby.load(Ordering::Relaxed);
-        is_ours && matches!(self.want(), Want::Held | Want::Fenced)
+        is_ours && matches!(self.want(), Want::Held | Want::Fenced | Want::Shut)
     }
 
     /// The mark that has PostgreSQL come up as a standby.
@@ -194,6 +196,7 @@ impl Part {
         let became_standby = cluster.is_some_and(stays) && data.is_standby();
         if became_standby {
             self.wants_instead(Want::Fenced, Want::Held);
+            self.wants_instead(Want::Shut, Want::Held);
         }
         // What is wanted now, not before the look: whoever wants it open gives the port back after that.
         if is_to_be_held(self.want(), comes) {
@@ -269,6 +272,6 @@ pub(super) fn stays_standby(cluster: &Cluster, us: &Us) -> bool {
 pub(super) fn is_to_be_held(want: Want, comes: Comes) -> bool {
     match (want, comes) {
         (Want::Open | Want::Free, _) | (_, Comes::Nothing | Comes::Standby) => false,
-        (Want::Held | Want::Fenced, Comes::Primary | Comes::Unknown) => true,
+        (Want::Held | Want::Fenced | Want::Shut, Comes::Primary | Comes::Unknown) => true,
     }
 }

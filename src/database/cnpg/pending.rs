@@ -205,7 +205,7 @@ pub(super) async fn end(shared: &Arc<Shared>) -> Step<()> {
             Instance::new(ended.server.place.data_dir()).map_err(|error| unknown(&error))?;
         ended.part.learn();
         instance.kill(KILL).map_err(|error| unknown(&error))?;
-        ended.part.wants(Want::Held);
+        ended.part.wants(Want::Shut);
         let cluster = ended.last_read().map(|read| read.cluster);
         ended.part.keep(cluster.as_deref());
         ended.pending.set(None);

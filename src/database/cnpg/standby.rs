@@ -107,7 +107,7 @@ pub(super) async fn rejoin(
     // Whatever becomes of it, it must not come up as what it was: neither when we end. The annotation is for all
     // instances, and so only for a demotion that can be.
     let annotates = shared.us.instance.is_none();
-    shared.part.wants(if annotates { Want::Fenced } else { Want::Held });
+    shared.part.wants(if annotates { Want::Fenced } else { Want::Shut });
     shared.nudge.notify_one();
     become_standby(shared, &shared.us.site_of(upstream)?, cancel).await?;
     *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
@@ -150,7 +150,7 @@ async fn rejoin_beside(
     upstream: &Upstream,
     cancel: &CancellationToken,
 ) -> Step<Done> {
-    shared.part.wants(Want::Held);
+    shared.part.wants(Want::Shut);
     *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
     loop {
         // It needs its port as soon as it is a standby's.
