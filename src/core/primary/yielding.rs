@@ -67,7 +67,7 @@ impl Yielding {
         reason: Reason,
         heir: Option<MemberId>,
     ) -> Self {
-        let fit = heir.filter(|heir| cx.could_succeed(heir).is_ok());
+        let fit = heir.filter(|heir| cx.could_still_succeed(heir));
         let release = Release {
             to: fit.or_else(|| cx.best_other()),
             reason: reason.name().to_owned(),

@@ -136,6 +136,20 @@ impl Shared {
 
     /// Whether a member could be handed over to now, as the primary knows.
     pub(in crate::core) fn could_succeed(&self, to: &MemberId) -> Result<(), Refusal> {
+        let heartbeat = self.may_succeed(to)?;
+        if !heartbeat.streaming || self.is_detached(to) {
+            return Err(Refusal::NotStreaming(to.clone()));
+        }
+        self.not_far_behind(to)
+    }
+
+    /// The same when our database was stopped for it: nobody streams any more.
+    pub(in crate::core) fn could_still_succeed(&self, to: &MemberId) -> bool {
+        self.may_succeed(to).and_then(|_| self.not_far_behind(to)).is_ok()
+    }
+
+    /// Whether anything but its position stands against a member.
+    fn may_succeed(&self, to: &MemberId) -> Result<&Heartbeat, Refusal> {
         if *to == self.id.member {
             return Err(Refusal::Itself);
         }
@@ -163,13 +177,10 @@ impl Shared {
         {
             return Err(Refusal::Ineligible(to.clone(), why.clone()));
         }
-        self.not_far_behind(to, heartbeat)
+        Ok(heartbeat)
     }
 
-    fn not_far_behind(&self, to: &MemberId, heartbeat: &Heartbeat) -> Result<(), Refusal> {
-        if !heartbeat.streaming || self.is_detached(to) {
-            return Err(Refusal::NotStreaming(to.clone()));
-        }
+    fn not_far_behind(&self, to: &MemberId) -> Result<(), Refusal> {
         let (bytes, allowed) = (self.behind(to), self.policy.maximum_lag_on_failover);
         if bytes > allowed {
             return Err(Refusal::LagsBehind { member: to.clone(), bytes, allowed });

@@ -250,3 +250,20 @@ fn a_standby_waits_for_a_holder_that_is_being_demoted() {
         assert_eq!(acted.is_empty(), waits, "{acted:?}");
     }
 }
+
+/// Of a database that is down nobody can stream, and who was asked for is still the one.
+#[test]
+fn an_heir_that_does_not_stream_any_more_from_what_was_stopped_for_it_stays_the_heir() {
+    for policy in [demotes(), policy()] {
+        let mut bench = stopping(policy.clone());
+        bench.store.put_heartbeat(&identity("b", 1), |b| b.streaming = false);
+        bench.read();
+        bench.acted(fenced());
+        if policy.demotes {
+            assert!(matches!(&bench.actions()[..],
+                [Action::Demote { to }] if to.member == member("b")));
+            bench.acted(demoted());
+        }
+        assert_eq!(released(&bench).to, Some(member("b")));
+    }
+}

@@ -21,7 +21,7 @@ impl Yielding {
         if !cx.policy.demotes || !proof.clean {
             return None;
         }
-        let fit = cx.could_succeed(&heir.member).is_ok().then(|| heir.member.clone());
+        let fit = cx.could_still_succeed(&heir.member).then(|| heir.member.clone());
         cx.upstream_at(&fit.or_else(|| cx.best_other())?)
     }
 
