@@ -257,6 +257,8 @@ fn an_heir_that_does_not_stream_any_more_from_what_was_stopped_for_it_stays_the_
     for policy in [demotes(), policy()] {
         let mut bench = stopping(policy.clone());
         bench.store.put_heartbeat(&identity("b", 1), |b| b.streaming = false);
+        // It would be the first if nobody had been named.
+        bench.store.put_heartbeat(&identity("c", 1), |c| c.priority = 5);
         bench.read();
         bench.acted(fenced());
         if policy.demotes {

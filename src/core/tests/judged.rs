@@ -24,17 +24,23 @@ fn a_target_that_fell_silent_is_refused() {
     assert!(answer(&mut bench).text.contains("not been heard of"));
 }
 
+/// A primary that knows what `b` says, and is given an order for `to`.
+fn ordered(to: Option<&str>, b_says: impl FnOnce(&mut Heartbeat)) -> Bench {
+    let mut bench = Bench::healthy();
+    bench.store.put_heartbeat(&identity("b", 1), b_says);
+    bench.read();
+    bench.settle();
+    bench.read();
+    put(&mut bench, |cluster| cluster.order = Some(order(Wish::Switchover, to)));
+    bench.step(Event::Changed);
+    bench
+}
+
 /// It may have died since it last reported: nothing is stopped for it before it has reported again.
 #[test]
 fn a_target_is_judged_by_what_it_says_after_the_order() {
     for named in [Some("b"), None] {
-        let mut bench = Bench::healthy();
-        bench.store.put_heartbeat(&identity("b", 1), |_| {});
-        bench.read();
-        bench.settle();
-        bench.read();
-        put(&mut bench, |cluster| cluster.order = Some(order(Wish::Switchover, named)));
-        bench.step(Event::Changed);
+        let mut bench = ordered(named, |_| {});
         for _ in 0..3 {
             bench.read();
             assert_eq!(bench.agent.state(), State::PrimaryHealthy, "{named:?}");
@@ -51,13 +57,7 @@ fn a_target_is_judged_by_what_it_says_after_the_order() {
 /// And refused when it does not any more.
 #[test]
 fn a_target_that_does_not_report_after_the_order_is_refused_as_silent() {
-    let mut bench = Bench::healthy();
-    bench.store.put_heartbeat(&identity("b", 1), |_| {});
-    bench.read();
-    bench.settle();
-    bench.read();
-    put(&mut bench, |cluster| cluster.order = Some(to_b()));
-    bench.step(Event::Changed);
+    let mut bench = ordered(Some("b"), |_| {});
     for _ in 0..30 {
         bench.read();
         if let Some(answer) = answered(&bench) {
@@ -75,15 +75,9 @@ fn a_target_that_does_not_report_after_the_order_is_refused_as_silent() {
 #[test]
 fn what_a_target_said_before_the_order_does_not_refuse_it() {
     for to in [Some("b"), None] {
-        let mut bench = Bench::healthy();
-        bench.store.put_heartbeat(&identity("b", 1), |b| {
+        let mut bench = ordered(to, |b| {
             b.ineligible = Some("automatic transitions are paused: x".to_owned());
         });
-        bench.read();
-        bench.settle();
-        bench.read();
-        put(&mut bench, |cluster| cluster.order = Some(order(Wish::Switchover, to)));
-        bench.step(Event::Changed);
         // It is late.
         for _ in 0..4 {
             bench.read();
