@@ -41,9 +41,9 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
         | Process::Running
         | Process::Remnants => {}
     }
-    if seen.process == Process::StoppedPrimary
-        && tokio::time::timeout_at(end, is_restarting(shared)).await.unwrap_or(false)
-    {
+    // A server that has only just been started has not said so in its file: its process looks like a remnant.
+    let may_be_coming = matches!(seen.process, Process::StoppedPrimary | Process::Remnants);
+    if may_be_coming && tokio::time::timeout_at(end, is_restarting(shared)).await.unwrap_or(false) {
         (seen.process, seen.condition) = (Process::Running, Condition::Starting);
     }
     if let Some(upstream) = followed(shared, &seen) {

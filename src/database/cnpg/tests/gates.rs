@@ -11,7 +11,7 @@ use super::super::observe::observe;
 use super::super::part::{Comes, Data, Want, comes_up, is_to_be_held};
 use super::api::Say;
 use super::site::{Site, cluster, replica, us};
-use super::within;
+use super::{until, within};
 use crate::core::event::{Action, Condition, Process};
 
 #[tokio::test]
@@ -154,6 +154,23 @@ async fn a_primary_stopped_in_order_may_be_coming_up_again_and_a_held_or_crashed
             site.read().await;
             site.shared.part.wants(Want::Open);
             assert_eq!(observe(&site.shared, look).await.process, Process::StoppedPrimary);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_has_only_just_been_started_is_no_remnant_of_one_that_died() {
+    within(async {
+        let look = Duration::from_secs(5);
+        for (state, expected) in
+            [("shut down", Process::Running), ("in production", Process::Remnants)]
+        {
+            let site = Site::new(cluster(), state, false).await;
+            site.shared.part.wants(Want::Open);
+            let _postmaster = site.start_postmaster();
+            until("its process is seen", || site.shared.part.data() == Data::Running).await;
+            assert_eq!(observe(&site.shared, look).await.process, expected, "{state}");
         }
     })
     .await;

@@ -2,7 +2,9 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,6 +138,15 @@ impl Site {
         std::fs::write(self.file("standby.signal"), "").unwrap();
     }
 
+    /// A postmaster that has only just been started, and has not written its file yet.
+    pub(super) fn start_postmaster(&self) -> Postmaster {
+        let program = self.dir.path().join("postgres");
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        let mut command = Command::new(program);
+        command.arg0("sleep").arg("60").current_dir(self.dir.path().join("data"));
+        Postmaster(command.spawn().unwrap())
+    }
+
     /// The port is given back, at the latest in a moment.
     pub(super) async fn until_port_is_free(&self) {
         until("the port is given back", || self.is_port_free()).await;
@@ -173,6 +184,16 @@ impl Site {
     pub(super) fn keep(&self) {
         let cluster = self.shared.last_read().map(|read| read.cluster);
         self.shared.part.keep(cluster.as_deref());
+    }
+}
+
+/// Another program by the name of PostgreSQL's; it ends when it is dropped.
+pub(super) struct Postmaster(Child);
+
+impl Drop for Postmaster {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
     }
 }
 
