@@ -186,29 +186,6 @@ impl Instance {
         Ok(live)
     }
 
-    /// Sends a signal to every process of the instance, twice, for what was forked in between; how many were
-    /// found the second time.
-    ///
-    /// # Errors
-    /// The process table or the data directory cannot be read.
-    pub fn signal(&mut self, signal: Signal) -> io::Result<usize> {
-        self.refresh()?;
-        let Some(home) = self.home else { return Ok(0) };
-        let mut found = 0;
-        for _ in 0..2 {
-            found = 0;
-            self.table.scan(home, |table, pid| {
-                let is_ours = || table.is_home(pid, home).unwrap_or(false);
-                if let Some(pidfd) = pin(pid, is_ours, &mut Round::default()) {
-                    found += 1;
-                    // One that has ended needs none.
-                    let _ = pidfd_send_signal(&pidfd, signal);
-                }
-            })?;
-        }
-        Ok(found)
-    }
-
     /// Kills every process of the instance and proves it, within `limit` of `CLOCK_BOOTTIME`.
     ///
     /// Signals at least once, however short the limit. Safe to repeat; an instance that is down

@@ -48,10 +48,7 @@ pub(super) async fn fence(
             request(&asking).await.map(|_| ()).map_err(|failure| failure.text().to_owned())
         });
     }
-    // What is stopped halfway takes no other signal.
-    let rungs = if shared.pending.is_on() { AT_ONCE } else { rungs };
     let mut done = ladder::fence(&shared.server, rungs, cancel).await?;
-    shared.pending.over();
     loop {
         let open = match hold(shared).await {
             Port::Held => None,

@@ -55,11 +55,21 @@ pub(super) async fn serve(shared: Arc<Shared>) -> End {
 }
 
 /// Reads the Cluster, and does what is due.
-async fn tend(shared: &Shared, data: Data, deputy: &mut deputy::Watch) -> Result<(), String> {
+pub(super) async fn tend(
+    shared: &Shared,
+    data: Data,
+    deputy: &mut deputy::Watch,
+) -> Result<(), String> {
     let cluster = shared.api.read().await.map_err(|trouble| trouble.to_string())?;
     let cluster = shared.note(cluster);
-    if data == Data::Primary && shared.us.is_passed_over(&cluster) && shared.part.holds() {
-        // Its manager ended without giving it back, and the next primary would wait for its end.
+    // Its manager ended without giving it back, or was to promote it, and could not.
+    let is_idle = match data {
+        Data::Primary => shared.part.holds(),
+        Data::RunningStandby => is_passing(&cluster) && shared.part.is_barred(),
+        Data::None | Data::Running | Data::Standby => false,
+    };
+    if is_idle && shared.us.is_passed_over(&cluster) {
+        // The next primary would wait for its end.
         if let Some(own) = &shared.us.instance {
             shared.api.release_lease(own).await.map_err(|trouble| trouble.to_string())?;
         }
@@ -77,6 +87,11 @@ async fn tend(shared: &Shared, data: Data, deputy: &mut deputy::Watch) -> Result
     }
     deputy.look(shared, &cluster, data).await?;
     refusal.map_or(Ok(()), Err)
+}
+
+/// Another instance is to act than the one that does.
+fn is_passing(cluster: &Cluster) -> bool {
+    cluster.status.current_primary != cluster.status.target_primary
 }
 
 /// What has to be changed in the Cluster, if anything.

@@ -21,6 +21,7 @@
 
 mod api;
 mod audit;
+mod bar;
 mod cluster;
 #[doc(hidden)]
 pub mod decoders;
@@ -31,7 +32,6 @@ mod keeper;
 mod mark;
 mod observe;
 mod part;
-mod pending;
 mod promote;
 mod revive;
 mod role;
@@ -41,6 +41,7 @@ mod streams;
 mod tests;
 mod token;
 mod trouble;
+mod unasked;
 mod us;
 mod version;
 
@@ -67,7 +68,6 @@ pub use api::{Access, CALLS, CALLS_OF_INSTANCES};
 use audit::Finding;
 use cluster::Cluster;
 use part::Part;
-use pending::Pending;
 use trouble::Trouble;
 use us::Us;
 use version::Probe;
@@ -107,7 +107,7 @@ pub struct Settings {
 pub struct Cnpg {
     shared: Arc<Shared>,
     acting: Acting,
-    _keepers: Vec<AbortOnDropHandle<()>>,
+    _keepers: [AbortOnDropHandle<()>; 2],
 }
 
 /// What actions, looks and the keeper share.
@@ -128,8 +128,6 @@ struct Shared {
     restarting: Mutex<Option<Instant>>,
     /// Has the keeper look now.
     nudge: Notify,
-    /// A promotion that nobody asked us for.
-    pending: Pending,
 }
 
 /// A Cluster, and when it was read.
@@ -150,14 +148,10 @@ impl Cnpg {
         let kept = Arc::clone(&shared);
         let keeper =
             supervise::keep("keeper of the Cluster", move || keeper::serve(Arc::clone(&kept)));
-        let mut keepers = vec![keeper];
-        if shared.us.instance.is_some() {
-            let watched = Arc::clone(&shared);
-            keepers.push(supervise::keep("watch for promotions", move || {
-                pending::serve(Arc::clone(&watched))
-            }));
-        }
-        Ok(Self { shared, acting: Acting::default(), _keepers: keepers })
+        let watched = Arc::clone(&shared);
+        let watch =
+            supervise::keep("watch for promotions", move || unasked::serve(Arc::clone(&watched)));
+        Ok(Self { shared, acting: Acting::default(), _keepers: [keeper, watch] })
     }
 
     /// Looks at the Cluster before anything rests on it: warns, or refuses.
@@ -236,7 +230,6 @@ impl Shared {
             followed: Mutex::new(None),
             restarting: Mutex::new(None),
             nudge: Notify::new(),
-            pending: Pending::default(),
         })
     }
 

@@ -57,7 +57,7 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
             if is_standby { shared.us.deputy_of(cluster) } else { shared.us.acting(cluster) };
         acting.map(str::to_owned)
     });
-    if shared.us.instance.is_some() { shared.pending.instead(seen) } else { seen }
+    seen
 }
 
 /// Resolves when the server ended, and not to be restarted where it is.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::bar;
 use super::cluster::Cluster;
 use super::us::Us;
 use crate::database::server::Server;
@@ -84,6 +85,8 @@ pub(super) struct Part {
     hold: Mutex<Option<Hold>>,
     /// It was a standby when it was last looked at, or what it became since was not asked for.
     was_standby: AtomicBool,
+    /// Why the bar could not be put or lifted.
+    bar_trouble: Mutex<String>,
 }
 
 /// Whether the port is kept from others.
@@ -104,6 +107,7 @@ impl Part {
             listening: Mutex::new(None),
             hold: Mutex::new(None),
             was_standby: AtomicBool::new(false),
+            bar_trouble: Mutex::default(),
         }
     }
 
@@ -151,8 +155,21 @@ impl Part {
 
     /// What runs as a primary here was a standby, and is not to be open.
     pub(super) fn is_stray(&self) -> bool {
-        let is_ours = self.us.instance.is_some() && self.was_standby.load(Ordering::Relaxed);
-        is_ours && matches!(self.want(), Want::Held | Want::Fenced | Want::Shut)
+        self.was_standby.load(Ordering::Relaxed)
+            && matches!(self.want(), Want::Held | Want::Fenced | Want::Shut)
+    }
+
+    /// Has it stay down until it is a standby again, unless it is to be open by now; whether it has to stay down.
+    pub(super) fn shut(&self) -> bool {
+        let shut = if self.us.instance.is_none() { Want::Fenced } else { Want::Shut };
+        self.want.send_if_modified(|now| {
+            let changes = *now != Want::Open && *now != shut;
+            if changes {
+                *now = shut;
+            }
+            changes
+        });
+        self.want() != Want::Open
     }
 
     /// The mark that has PostgreSQL come up as a standby.
@@ -204,6 +221,14 @@ impl Part {
         } else {
             self.drop(&mut hold);
         }
+        match self.want() {
+            Want::Open => self.bar(false),
+            Want::Held | Want::Fenced | Want::Shut | Want::Free => {
+                if data == Data::RunningStandby {
+                    self.bar(true);
+                }
+            }
+        }
         data
     }
 
@@ -212,9 +237,37 @@ impl Part {
         self.take(&mut self.lock())
     }
 
+    /// It is to be the primary: it gets its port, and may be promoted.
+    pub(super) fn open(&self) {
+        self.wants(Want::Open);
+        // A look that began before that is over then.
+        self.give_back();
+        self.bar(false);
+    }
+
     /// Lets PostgreSQL have its port.
     pub(super) fn give_back(&self) {
         self.drop(&mut self.lock());
+    }
+
+    /// Puts the bar, or lifts it; says why it cannot, once.
+    fn bar(&self, put: bool) {
+        let data_dir = self.server.place.data_dir();
+        let done = if put { bar::put(data_dir) } else { bar::lift(data_dir) };
+        let trouble = done.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        if matches!(done, Ok(true)) {
+            tracing::debug!(put, "the bar on promotions");
+        }
+        let mut said = self.bar_trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if *said != trouble && !trouble.is_empty() {
+            tracing::warn!(put, trouble, "the bar on promotions cannot be changed");
+        }
+        *said = trouble;
+    }
+
+    /// CloudNativePG cannot promote it.
+    pub(super) fn is_barred(&self) -> bool {
+        bar::is_put(self.server.place.data_dir())
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Hold>> {

@@ -11,7 +11,7 @@ use super::cluster::Cluster;
 use super::mark::Fence;
 use super::part::{Data, Want};
 use super::us::Us;
-use super::{Shared, pending, role};
+use super::{Shared, role};
 use crate::core::event::Done;
 use crate::core::token::Token;
 use crate::database::server::look::Seen;
@@ -67,8 +67,7 @@ async fn opened(
     let decide = |cluster: &Cluster| {
         let patch = decide(cluster)?;
         // Before the patch: it may come up as soon as that is there, and finds its port.
-        shared.part.wants(Want::Open);
-        shared.part.give_back();
+        shared.part.open();
         Ok(patch)
     };
     match shared.change(decide, cancel).await {
@@ -93,11 +92,6 @@ pub(super) async fn promote(
     token: Option<&Token>,
     cancel: &CancellationToken,
 ) -> Step<Done> {
-    if shared.pending.is_on() {
-        // CloudNativePG was quicker; only the lease was missing.
-        shared.part.wants(Want::Open);
-        pending::resume(shared).await?;
-    }
     let seen = tokio::select! {
         seen = asked(shared) => seen,
         () = cancel.cancelled() => {
@@ -125,7 +119,7 @@ pub(super) async fn promote(
         }
         let patch = role::promotion(cluster, &shared.us, token)?;
         before.get_or_insert_with(|| cluster.clone());
-        Ok(patch)
+        Ok(patch.or_else(|| (!was_up && !us.is_passed_over(cluster)).then(|| role::knock(cluster))))
     };
     opened(shared, decide, cancel).await?;
     appointed(shared, cancel).await?;

@@ -13,6 +13,9 @@ use crate::core::token::Token;
 use crate::database::server::control::Control;
 use crate::database::server::outcome::{Failure, Step};
 
+/// At which version of the Cluster we last had CloudNativePG try a promotion again.
+pub(super) const KNOCK: &str = "harmony-agent.io/promotion";
+
 /// What a step of this kind gives: a patch, or nothing to do.
 pub(super) type Patch = Step<Option<Value>>;
 
@@ -63,6 +66,12 @@ pub(super) fn promotion(cluster: &Cluster, us: &Us, token: Option<&Token>) -> Pa
     let token = token.map_or(Value::Null, |token| json!(token.value.reveal()));
     let replica = json!({ "primary": cluster.site(), "promotionToken": token });
     unfenced(cluster, us, Some(replica))
+}
+
+/// Nothing is to be changed, as CloudNativePG was told already; but it met the bar, and tries again in ever longer
+/// intervals if nothing changes.
+pub(super) fn knock(cluster: &Cluster) -> Value {
+    json!({ "metadata": { "annotations": { KNOCK: cluster.metadata.resource_version } } })
 }
 
 /// The site becomes a replica of `to`; it is fenced in the same breath, as the operator comes later.

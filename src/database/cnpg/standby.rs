@@ -13,7 +13,7 @@ use super::promote::{asked, data, watched};
 use super::revive::revived;
 use super::role::Demotion;
 use super::streams::until_it_streams;
-use super::{Shared, fence, pending, role};
+use super::{Shared, fence, role};
 use crate::core::event::{Done, Upstream};
 use crate::core::token::Token;
 use crate::database::server::control::{ClusterState, Control};
@@ -39,10 +39,6 @@ pub(super) async fn follow(
     upstream: Option<&Upstream>,
     cancel: &CancellationToken,
 ) -> Step<Done> {
-    if shared.pending.is_on() {
-        // Somebody else has the lease.
-        pending::end(shared).await?;
-    }
     match data(shared).await? {
         Data::None => {
             return Err(Failure::Refused(

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::cluster::Cluster;
 use super::super::deputy::{may_be_replaced, place};
 use super::super::gate::held_back;
-use super::super::part::{Comes, Data, Want, comes_up};
+use super::super::part::{Comes, Data, comes_up};
 use super::super::us::Us;
 use super::site::{Site, cluster, ladder, replica, us};
 use super::{Broken, within};
@@ -17,7 +17,7 @@ use crate::core::event::{Action, Done};
 use crate::database::cnpg::mark::FENCED;
 
 /// Three instances, of which this one acts and that one is to.
-fn three(mut cluster: Value, current: &str, target: &str) -> Value {
+pub(super) fn three(mut cluster: Value, current: &str, target: &str) -> Value {
     cluster["spec"]["instances"] = json!(3);
     let status = &mut cluster["status"];
     status["instanceNames"] = json!(["pg-1", "pg-2", "pg-3"]);
@@ -167,28 +167,6 @@ async fn a_pod_that_is_gone_or_going_is_not_ready() {
         let never = site.shared.api.appoint("pg-1", |_| Ok(false), &cancel).await.unwrap();
         assert_eq!(never.status.target_primary, "pg-2", "nobody wants it any more");
         assert_eq!(site.api.world().sent, Vec::<Value>::new());
-    })
-    .await;
-}
-
-/// What we opened ourselves is stopped as a primary: not halfway, by a signal that nothing ends.
-#[tokio::test]
-async fn only_what_was_not_asked_for_is_stray() {
-    within(async {
-        let site = Site::standby_instance(three(cluster(), "pg-2", "pg-2")).await;
-        let part = &site.shared.part;
-        site.keep();
-        assert!(part.is_stray(), "if it ran as a primary now");
-        part.wants(Want::Open);
-        assert!(!part.is_stray());
-        site.keep();
-        part.wants(Want::Held);
-        assert!(!part.is_stray(), "it was opened, and is to be stopped");
-        site.keep();
-        assert!(part.is_stray(), "it is a standby again");
-        let alone = Site::standby(cluster()).await;
-        alone.keep();
-        assert!(!alone.shared.part.is_stray(), "a site of one instance has nobody beside it");
     })
     .await;
 }

@@ -4,6 +4,7 @@
 
 mod api;
 mod audits;
+mod bars;
 mod fences;
 mod gates;
 mod guards;

@@ -141,7 +141,7 @@ impl Site {
     /// A postmaster that has only just been started, and has not written its file yet.
     pub(super) fn start_postmaster(&self) -> Postmaster {
         let program = self.dir.path().join("postgres");
-        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        let _there = std::os::unix::fs::symlink("/bin/sleep", &program);
         let mut command = Command::new(program);
         command.arg0("sleep").arg("60").current_dir(self.dir.path().join("data"));
         Postmaster(command.spawn().unwrap())
@@ -188,11 +188,20 @@ impl Site {
 }
 
 /// Another program by the name of PostgreSQL's; it ends when it is dropped.
+#[derive(Debug)]
 pub(super) struct Postmaster(Child);
+
+impl Postmaster {
+    /// It was ended by a signal.
+    pub(super) fn is_killed(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
 
 impl Drop for Postmaster {
     fn drop(&mut self) {
-        self.0.kill().unwrap();
+        // It may have been killed already.
+        let _killed = self.0.kill();
         self.0.wait().unwrap();
     }
 }
@@ -231,8 +240,7 @@ impl Parts<'_> {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
         }
         if rustix::process::geteuid().is_root() {
-            let output =
-                std::process::Command::new("id").args(["-u", "postgres"]).output().unwrap();
+            let output = Command::new("id").args(["-u", "postgres"]).output().unwrap();
             let uid = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
             std::os::unix::fs::chown(root.join("data"), Some(uid), None).unwrap();
         }

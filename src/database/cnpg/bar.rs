@@ -1,0 +1,107 @@
+//! The bar: what keeps CloudNativePG, or anybody, from promoting a standby that has no lease.
+//!
+//! `pg_ctl promote` and `pg_promote()` tell PostgreSQL by a file `promote` in its data directory. As long as a link
+//! that leads nowhere has that name, neither can write the file, and PostgreSQL, which follows the link, sees none.
+//! So it holds while the agent is frozen or gone, too. PostgreSQL removes it when it starts, and the agent puts it
+//! back (ADR 26).
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+/// The file that has PostgreSQL promote itself (`PROMOTE_SIGNAL_FILE`).
+pub(super) const PROMOTE: &str = "promote";
+
+/// Where the bar leads: nowhere, and it says whose it is.
+const NOWHERE: &str = "harmony-agent.no-lease/promote";
+
+/// Its name before it is put, so that whoever watches the directory can tell it from the file: this one is moved
+/// there, that one is made there.
+const ASIDE: &str = "promote.harmony-agent";
+
+/// Puts the bar, unless something is there already; whether it was put.
+///
+/// # Errors
+/// The data directory cannot be written, or its file system cannot move a link without replacing another one.
+pub(super) fn put(data_dir: &Path) -> io::Result<bool> {
+    let place = data_dir.join(PROMOTE);
+    if fs::symlink_metadata(&place).is_ok() {
+        return Ok(false);
+    }
+    let aside = data_dir.join(ASIDE);
+    match symlink(NOWHERE, &aside) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        // An agent before us ended halfway.
+        Ok(()) | Err(_) => {}
+    }
+    match renameat_with(CWD, &aside, CWD, &place, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            fs::remove_file(&aside)?;
+            if error == rustix::io::Errno::EXIST { Ok(false) } else { Err(error.into()) }
+        }
+    }
+}
+
+/// Takes the bar away; whether it was there. What else has its name stays.
+///
+/// # Errors
+/// The data directory cannot be written.
+pub(super) fn lift(data_dir: &Path) -> io::Result<bool> {
+    let place = data_dir.join(PROMOTE);
+    if !is_put(data_dir) {
+        return Ok(false);
+    }
+    fs::remove_file(place).map(|()| true)
+}
+
+/// The bar is there.
+pub(super) fn is_put(data_dir: &Path) -> bool {
+    fs::read_link(data_dir.join(PROMOTE)).is_ok_and(|leads| leads == Path::new(NOWHERE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_put_once_and_nothing_can_be_made_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(put(dir.path()).unwrap());
+        assert!(!put(dir.path()).unwrap());
+        assert!(is_put(dir.path()));
+        let place = dir.path().join(PROMOTE);
+        // As pg_ctl and PostgreSQL do it.
+        let error = fs::File::create(&place).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(fs::metadata(&place).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(lift(dir.path()).unwrap());
+        assert!(!lift(dir.path()).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_promotion_that_is_under_way_is_not_hidden_and_what_an_agent_left_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join(PROMOTE);
+        fs::write(&place, "").unwrap();
+        assert!(!put(dir.path()).unwrap());
+        assert!(!lift(dir.path()).unwrap());
+        assert!(place.is_file());
+        fs::remove_file(&place).unwrap();
+        symlink(NOWHERE, dir.path().join(ASIDE)).unwrap();
+        assert!(put(dir.path()).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn without_a_data_directory_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("gone");
+        assert!(put(&gone).is_err());
+        assert!(!lift(&gone).unwrap());
+    }
+}

@@ -1,0 +1,206 @@
+//! Nobody promotes a standby that has no lease.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::super::bar;
+use super::super::part::{Data, Want};
+use super::super::role::KNOCK;
+use super::super::{deputy, keeper, unasked};
+use super::instances::three;
+use super::site::{Postmaster, Site, cluster, replica};
+use super::{until, within};
+use crate::core::event::Action;
+
+/// A running standby.
+async fn running(site: &Site) -> Postmaster {
+    let postmaster = site.start_postmaster();
+    until("its process is seen", || site.shared.part.data() == Data::RunningStandby).await;
+    postmaster
+}
+
+#[tokio::test]
+async fn a_running_standby_is_barred_until_it_is_to_be_the_primary() {
+    within(async {
+        let site = Site::standby(replica()).await;
+        site.read().await;
+        assert!(!site.shared.part.is_barred(), "PostgreSQL would remove it when it starts");
+        let _postmaster = running(&site).await;
+        for want in [Want::Held, Want::Fenced, Want::Shut, Want::Free] {
+            bar::lift(&site.file("")).unwrap();
+            site.shared.part.wants(want);
+            site.keep();
+            assert!(site.shared.part.is_barred(), "{want:?}");
+        }
+        site.shared.part.open();
+        assert!(!site.shared.part.is_barred());
+        site.keep();
+        assert!(!site.shared.part.is_barred());
+        bar::put(&site.file("")).unwrap();
+        site.keep();
+        assert!(!site.shared.part.is_barred(), "left by an agent before us");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_primary_is_not_barred_from_what_it_is() {
+    within(async {
+        let site = Site::primary(cluster()).await;
+        let _postmaster = site.start_postmaster();
+        until("its process is seen", || site.shared.part.data() == Data::Running).await;
+        site.shared.part.wants(Want::Free);
+        site.keep();
+        assert!(!site.shared.part.is_barred());
+    })
+    .await;
+}
+
+/// PostgreSQL removes it when it starts.
+#[tokio::test]
+async fn a_bar_that_is_removed_is_put_back_at_once() {
+    within(async {
+        let site = Site::standby(replica()).await;
+        let _postmaster = running(&site).await;
+        let _watch = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(unasked::serve(
+            Arc::clone(&site.shared),
+        )));
+        for _ in 0..3 {
+            until("it is put", || site.shared.part.is_barred()).await;
+            fs::remove_file(site.file(bar::PROMOTE)).unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_promoted_past_the_bar_is_killed_and_stays_down() {
+    // Made there, as pg_ctl does it.
+    let asks = |site: &Site| {
+        let place = site.file(bar::PROMOTE);
+        fs::remove_file(&place)?;
+        fs::File::create(place).map(|_| ())
+    };
+    let ends = |site: &Site| fs::remove_file(site.file("standby.signal"));
+    type Does = dyn Fn(&Site) -> std::io::Result<()>;
+    let ways: [(&str, &Does); 2] = [("asked for", &asks), ("without its mark", &ends)];
+    within(async {
+        for (how, promote) in ways {
+            for several in [false, true] {
+                let site = match several {
+                    true => Site::standby_instance(three(cluster(), "pg-2", "pg-2")).await,
+                    false => Site::standby(replica()).await,
+                };
+                let mut postmaster = running(&site).await;
+                site.keep();
+                let _watch = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(
+                    unasked::serve(Arc::clone(&site.shared)),
+                ));
+                // It watches.
+                fs::remove_file(site.file(bar::PROMOTE)).unwrap();
+                until("it is put", || site.shared.part.is_barred()).await;
+                while promote(&site).is_err() {
+                    // The bar was back before the file.
+                }
+                until(how, || postmaster.is_killed()).await;
+                let want = if several { Want::Shut } else { Want::Fenced };
+                until(how, || site.shared.part.want() == want).await;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_to_be_the_primary_is_promoted_in_peace() {
+    within(async {
+        let site = Site::standby(replica()).await;
+        let mut postmaster = running(&site).await;
+        site.keep();
+        let _watch = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(unasked::serve(
+            Arc::clone(&site.shared),
+        )));
+        site.shared.part.open();
+        fs::write(site.file(bar::PROMOTE), "").unwrap();
+        fs::remove_file(site.file(bar::PROMOTE)).unwrap();
+        fs::remove_file(site.file("standby.signal")).unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert!(!postmaster.is_killed());
+        assert!(!site.shared.part.shut());
+        assert_eq!(site.shared.part.want(), Want::Open);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_what_was_not_asked_for_is_stray() {
+    within(async {
+        for site in [
+            Site::standby_instance(three(cluster(), "pg-2", "pg-2")).await,
+            Site::standby(replica()).await,
+        ] {
+            let part = &site.shared.part;
+            site.keep();
+            assert!(part.is_stray(), "if it ran as a primary now");
+            part.wants(Want::Open);
+            assert!(!part.is_stray());
+            site.keep();
+            part.wants(Want::Held);
+            assert!(!part.is_stray(), "it was opened, and is to be stopped as a primary is");
+            site.keep();
+            assert!(part.is_stray(), "it is a standby again");
+        }
+    })
+    .await;
+}
+
+/// Its instance manager has tried in vain, and would wait ever longer.
+#[tokio::test]
+async fn a_promotion_that_cloudnativepg_was_told_of_already_is_asked_for_again() {
+    within(async {
+        let limit = Duration::from_millis(500);
+        let site = Site::standby(cluster()).await;
+        assert!(site.act_for(Action::Promote, limit).await.is_err(), "nobody promotes it here");
+        let sent = site.api.world().sent.clone();
+        assert_eq!(sent.len(), 1, "once: {sent:?}");
+        assert_eq!(sent[0]["metadata"]["annotations"], json!({ KNOCK: "100" }));
+        assert_eq!(sent[0]["spec"], Value::Null);
+
+        let told = Site::standby(replica()).await;
+        assert!(told.act_for(Action::Promote, limit).await.is_err(), "nobody promotes it here");
+        assert_eq!(told.api.annotation(KNOCK), None, "there is something to tell");
+        let next = Site::standby_instance(three(cluster(), "pg-2", "pg-2")).await;
+        assert!(next.act_for(Action::Promote, limit).await.is_err(), "nobody promotes it here");
+        assert_eq!(next.api.annotation(KNOCK), None, "it is appointed");
+    })
+    .await;
+}
+
+/// Its manager took the lease before it met the bar, and would keep it.
+#[tokio::test]
+async fn a_standby_that_is_not_to_act_any_more_gives_the_lease_of_managers_back() {
+    within(async {
+        for (current, target, left) in
+            [("pg-3", "pg-2", ""), ("pg-2", "pg-2", "pg-1"), ("pg-3", "pg-1", "pg-1")]
+        {
+            let site = Site::standby_instance(three(cluster(), current, target)).await;
+            let _postmaster = running(&site).await;
+            site.keep();
+            "pg-1".clone_into(&mut site.api.world().holder);
+            let data = site.shared.part.data();
+            keeper::tend(&site.shared, data, &mut deputy::Watch::default()).await.unwrap();
+            assert_eq!(site.api.world().holder, left, "{current} acts, {target} is to");
+        }
+        let open = Site::standby_instance(three(cluster(), "pg-3", "pg-2")).await;
+        let _postmaster = running(&open).await;
+        open.shared.part.open();
+        "pg-1".clone_into(&mut open.api.world().holder);
+        let data = open.shared.part.data();
+        keeper::tend(&open.shared, data, &mut deputy::Watch::default()).await.unwrap();
+        assert_eq!(open.api.world().holder, "pg-1", "it may be promoted at any time");
+    })
+    .await;
+}
