@@ -18,6 +18,7 @@
 //! | promote, promote_with_token | `spec.replica.primary`, `promotionToken` | wait until it accepts writes |
 //! | demote, rejoin | `spec.replica.primary`, `source` | wait for the standby's data and the token |
 //! | follow | `spec.replica.primary`, `source` | wait until it streams from there |
+//! | none of these | the token that is used, a fence that was lifted | the port, the bar on promotions |
 
 mod api;
 mod audit;

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::cluster::External;
 use super::mark;
 use super::part::Want;
 use super::role;
@@ -46,8 +47,12 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
     if may_be_coming && tokio::time::timeout_at(end, is_restarting(shared)).await.unwrap_or(false) {
         (seen.process, seen.condition) = (Process::Running, Condition::Starting);
     }
-    if let Some(upstream) = followed(shared, &seen) {
-        seen.upstream = Some((upstream.address.host, upstream.address.port));
+    match followed(shared, &seen) {
+        Followed::Unknown => {}
+        Followed::Told(upstream) => {
+            seen.upstream = Some((upstream.address.host, upstream.address.port));
+        }
+        Followed::Otherwise => seen.upstream = None,
     }
     let read = shared.last_read();
     let is_standby = seen.process == Process::RunningStandby;
@@ -114,19 +119,39 @@ async fn has_another(shared: &Shared) -> bool {
     shared.last_read().is_some_and(|read| shared.us.is_passed_over(&read.cluster))
 }
 
+/// Whom a standby follows.
+enum Followed {
+    /// Whom we were told to.
+    Told(Upstream),
+    /// What the site is to be by its Cluster is no standby of that one: somebody changed it.
+    Otherwise,
+    /// As far as its connection says.
+    Unknown,
+}
+
 /// Whom the standby follows, in the core's words: its own say where CloudNativePG's entry for that site
 /// leads, which may be called otherwise here.
-fn followed(shared: &Shared, seen: &Observation) -> Option<Upstream> {
-    let connected = seen.upstream.clone()?;
-    let told = shared.followed.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-    let cluster = shared.last_read()?.cluster;
-    if shared.us.is_beside(&told, &cluster) {
+fn followed(shared: &Shared, seen: &Observation) -> Followed {
+    let told = shared.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let (Some(connected), Some(told), Some(read)) = (&seen.upstream, told, shared.last_read())
+    else {
+        return Followed::Unknown;
+    };
+    let cluster = &read.cluster;
+    if shared.us.is_beside(&told, cluster) {
         // CloudNativePG has every other instance follow the one that acts.
         let acts = cluster.status.current_primary == told.member.as_str();
-        return acts.then_some(told);
+        return if acts { Followed::Told(told) } else { Followed::Unknown };
     }
-    let site = shared.us.site_of(&told).ok()?;
-    let place = cluster.external(&site)?.place()?;
-    let led = place == connected || shared.us.deputy_of(&cluster).is_some();
-    (role::follows(&cluster, &site) && led).then_some(told)
+    let Ok(site) = shared.us.site_of(&told) else { return Followed::Unknown };
+    if !role::follows(cluster, &site) {
+        let is_ours = shared.us.speaks_for(cluster) && shared.part.want() != Want::Open;
+        return if is_ours { Followed::Otherwise } else { Followed::Unknown };
+    }
+    let place = cluster.external(&site).and_then(External::place);
+    // Another instance of a replica site follows by a name of CloudNativePG's own.
+    let led = place
+        .as_ref()
+        .is_some_and(|place| place == connected || shared.us.deputy_of(cluster).is_some());
+    if led { Followed::Told(told) } else { Followed::Unknown }
 }

@@ -44,6 +44,11 @@ impl Us {
         (cluster.is_replica() && !acting.is_empty() && acting != own).then_some(acting)
     }
 
+    /// Whether it is ours to say what the whole site is.
+    pub(super) fn speaks_for(&self, cluster: &Cluster) -> bool {
+        self.instance.as_ref().is_none_or(|own| *own == cluster.status.current_primary)
+    }
+
     /// The instance that CloudNativePG has act instead of this one: in a replica site, or by its own decision.
     pub(super) fn acting<'a>(&self, cluster: &'a Cluster) -> Option<&'a str> {
         let passed_over =

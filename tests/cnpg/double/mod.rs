@@ -57,6 +57,8 @@
 //!   `demotions::a_demotion_and_a_promotion_with_its_token_lose_nothing`
 //! - a foreign token leaves a Cluster that only a right one helps:
 //!   `promotions::a_foreign_token_leaves_a_cluster_that_only_a_right_one_helps`
+//! - a promotion that fails is tried again in ever longer intervals, or when the Cluster changes:
+//!   `promotions::a_promotion_that_fails_is_tried_again_ever_later_and_when_something_changes`
 //! - an early token waits, a stale one is refused, and who clears one that waits has promoted without:
 //!   `promotions::an_early_token_waits_and_a_stale_one_is_refused`
 //! - a site that was taken over from comes back as a writable primary:

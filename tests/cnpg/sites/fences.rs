@@ -1,9 +1,10 @@
 //! Fences that others lift, and fences of others.
 
+use std::fs;
 use std::time::Duration;
 
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::super::double::cluster::FENCE;
 use super::site::{Site, Two};
@@ -76,35 +77,76 @@ fn a_fence_of_a_person_is_left_in_place() {
     two.assert_sound();
 }
 
+/// As GitOps does it with what a manifest said before the last switchover.
 #[test]
-fn a_role_that_somebody_reverts_is_not_kept() {
+fn a_role_that_somebody_reverts_is_not_taken_and_is_put_right() {
     let mut two = Two::start();
+    let clients = two.clients();
+    clients.until_acknowledges(0);
     done(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
+    clients.until_acknowledges(1);
+    two.a.member.until_follows();
+    // CloudNativePG would promote pg-a as soon as its manager reads this.
+    two.a.patch(json!({ "spec": { "replica": { "primary": "pg-a", "source": "pg-b" } } }));
+    two.a.until_cluster("it is put right", |cluster| {
+        cluster.text("/spec/replica/primary") == "pg-b"
+    });
+    // It goes on as the standby that it is.
+    two.b.member.sql("create table later (n int)").unwrap();
+    until("it has what was written since", || two.a.member.sql("select * from later"));
+    two.a.assert_silent(LONG);
+    assert!(!two.a.member.log().contains("which has no lease: killed"), "{}", two.a.member.log());
     two.b.member.until_leads();
     two.a.member.until_follows();
-    // CloudNativePG promotes pg-a as soon as its manager reads this; the agent can only stop it again.
-    two.a.patch(json!({ "spec": { "replica": { "primary": "pg-a", "source": "pg-b" } } }));
-    let mut wrote: Vec<Instant> = Vec::new();
-    until("it is stopped", || {
-        let writes = two.a.member.is_writable();
-        wrote.extend(writes.then(Instant::now));
-        let stopped = !writes && two.a.member.log().contains("stray_primary");
-        stopped.then_some(()).ok_or_else(|| two.a.member.log())
-    });
-    if let [first, .., last] = wrote.as_slice() {
-        assert!(
-            last.duration_since(*first) < Duration::from_secs(2),
-            "a second primary: {wrote:?}"
-        );
-    }
-    two.a.assert_silent(LONG);
-    until_fenced(&two.a);
-    two.b.member.until_leads();
     let history = done(&two.b.member, &["history", "--json"]);
     let history: Value = serde_json::from_str(&history).unwrap();
     assert_eq!(history["reports"][0]["holder"], "pg-b", "{history}");
     let led = history["reports"].as_array().unwrap().iter().filter(|it| it["holder"] == "pg-a");
     assert_eq!(led.count(), 1, "{history}");
+    clients.assert_one_after_the_other(&[0, 1]);
+    two.assert_sound();
+}
+
+/// An agent that is frozen cannot do anything, and need not.
+#[test]
+fn a_role_that_somebody_reverts_beside_a_frozen_agent_is_not_taken() {
+    let mut two = Two::start();
+    let clients = two.clients();
+    clients.until_acknowledges(0);
+    two.b.member.signal(Signal::STOP);
+    two.b.patch(json!({ "spec": { "replica": { "primary": "pg-b", "source": "pg-a" } } }));
+    until("its manager has tried to promote it", || {
+        let told = two.b.double.told();
+        told.contains("could not create promote signal file").then_some(()).ok_or(told)
+    });
+    two.b.assert_silent(LONG);
+    two.b.member.signal(Signal::CONT);
+    two.b.until_cluster("it is put right", |cluster| {
+        cluster.text("/spec/replica/primary") == "pg-a"
+    });
+    two.b.assert_silent(LONG);
+    two.b.member.until_follows();
+    two.a.member.until_leads();
+    assert_eq!(two.a.member.status()["epoch"], 1);
+    clients.assert_one_after_the_other(&[0]);
+    two.assert_sound();
+}
+
+/// A person who replaces the bar by what it is a bar to.
+#[test]
+fn what_is_promoted_past_the_bar_is_killed_and_fenced() {
+    let mut two = Two::start();
+    let data = two.b.member.data_dir();
+    fs::write(data.join("by-hand"), "").unwrap();
+    fs::rename(data.join("by-hand"), data.join("promote")).unwrap();
+    kill_process(two.b.postmaster().unwrap(), Signal::USR1).unwrap();
+    until("it is killed", || {
+        let log = two.b.member.log();
+        log.contains("which has no lease: killed").then_some(()).ok_or(log)
+    });
+    two.b.assert_silent(LONG);
+    two.a.member.until_leads();
+    assert_eq!(two.a.member.status()["epoch"], 1);
     two.assert_sound();
 }
 

@@ -60,7 +60,7 @@ pub(super) fn settle(two: &mut Two) -> u32 {
             if has_alarm(&said, "rejoin_failed") {
                 assert!(!other.member.is_writable(), "{}", other.member.log());
                 let primary = primary.name;
-                println!("{} is built anew", other.name);
+                println!("{} is built anew\n{}", other.name, self::said(other));
                 other.rebuild(primary, ports);
                 rebuilt += 1;
             }

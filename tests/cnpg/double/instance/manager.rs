@@ -23,6 +23,12 @@ const END: Duration = Duration::from_secs(20);
 /// The longest wait for a server that starts.
 const START: Duration = Duration::from_secs(30);
 
+/// What failed is tried again after this part of a second, then after twice as long each time, for so many times at
+/// most, and at the latest after so many seconds: as every controller built on controller-runtime does.
+const FIRST_RETRY: u32 = 200;
+const RETRIES: u32 = 18;
+const LONGEST_RETRY: u32 = 1000;
+
 /// Why a manager ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -114,13 +120,19 @@ impl Manager {
             self.pod.tell("the API server does not answer");
             sleep(self.times.seconds(1)).await;
         }
+        let mut failures = 0;
         loop {
             let version = self.client.cached_version(&CLUSTERS, &self.cluster);
             let next = match self.pass().await {
-                Ok(next) => next,
+                Ok(next) => {
+                    failures = 0;
+                    next
+                }
                 Err(error) => {
                     self.pod.tell(error);
-                    Next::In(self.times.seconds(1))
+                    let again = self.times.seconds(1) / FIRST_RETRY * 2_u32.pow(failures);
+                    failures = (failures + 1).min(RETRIES);
+                    Next::In(again.min(self.times.seconds(LONGEST_RETRY)))
                 }
             };
             let due = match next {

@@ -60,3 +60,21 @@ async fn an_early_token_waits_and_a_stale_one_is_refused() {
     role(&a, "pg-a", "pg-a", "pg-b", Some(&old)).await;
     a.until("pg-a", |cluster| cluster.text("/status/phase") == UNRECOVERABLE).await;
 }
+
+#[tokio::test]
+async fn a_promotion_that_fails_is_tried_again_ever_later_and_when_something_changes() {
+    let (_a, b) = two().await;
+    let pod = b.pod("pg-b-1");
+    let place = std::path::Path::new(&pod.postgres.data).join("promote");
+    std::os::unix::fs::symlink("nowhere/promote", &place).unwrap();
+    role(&b, "pg-b", "pg-b", "pg-a", None).await;
+    let tries = || b.told().matches("could not create promote signal file").count();
+    super::until(&b, || tries() >= 8).await;
+    sleep(Duration::from_secs(3)).await;
+    // One try each second of theirs would be thirty more.
+    assert!(tries() <= 20, "{}", b.told());
+    assert_eq!(sql(&b, "pg-b-1", "select pg_is_in_recovery()").await, "t");
+    std::fs::remove_file(&place).unwrap();
+    b.patch("pg-b", json!({ "metadata": { "annotations": { "anything": "new" } } })).await.unwrap();
+    b.until_says("pg-b-1", "select pg_is_in_recovery()", "f").await;
+}
