@@ -223,6 +223,8 @@ pub(super) fn settings(site: &str, instance: &str) -> Value {
         "member": instance,
         "site": site,
         "profile": "fast",
+        // Up to four PostgreSQL, agents and watchdogs share a machine.
+        "timing": {"lease_duration": "3s"},
         "database": {"kind": "cnpg", "cnpg": {
             "cluster": site,
             "instance": instance,
