@@ -84,7 +84,7 @@ pub(super) fn due(want: Want, data: Data, cluster: &Cluster, us: &Us) -> Option<
     let fence = Fence::of(cluster, us);
     let is_standby = data.is_standby() && stays_standby(cluster, us) && !cluster.is_switching();
     let annotations = match want {
-        Want::Open => fence.lift().or_else(|| fence.forget()),
+        Want::Open => fence.lift_for_opening().or_else(|| fence.forget()),
         Want::Held | Want::Fenced | Want::Shut | Want::Free if is_standby => {
             fence.lift().or_else(|| fence.forget())
         }

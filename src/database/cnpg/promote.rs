@@ -50,7 +50,7 @@ pub(super) async fn start_primary(shared: &Arc<Shared>, cancel: &CancellationTok
         Data::Running | Data::Primary => {}
     }
     // Before it can come up: CloudNativePG may have meant another instance.
-    appointed(shared, cancel).await?;
+    appointed(shared, |_| true, cancel).await?;
     opened(shared, |cluster| role::opening(cluster, &shared.us), cancel).await?;
     let healthy = |cluster: &Cluster| not_fenced(cluster, &shared.us);
     until_writable(shared, healthy, cancel).await.map(|_| Done::Done)
@@ -127,8 +127,11 @@ pub(super) async fn promote(
         before.get_or_insert_with(|| cluster.clone());
         Ok(patch)
     };
+    // An instance that an agent beside us has fenced must not come up as what it was when that is lifted.
+    let is_fenced = |cluster: &Cluster| Fence::of(cluster, &shared.us).is_of_another;
+    appointed(shared, is_fenced, cancel).await?;
     opened(shared, decide, cancel).await?;
-    appointed(shared, cancel).await?;
+    appointed(shared, |_| true, cancel).await?;
     let began = Instant::now();
     let stale = before.as_ref().and_then(Cluster::unrecoverable).map(str::to_owned);
     let healthy = |cluster: &Cluster| {
@@ -148,14 +151,19 @@ pub(super) async fn promote(
     }
 }
 
-/// Where every instance is a member, CloudNativePG is told which one is to be the primary.
-async fn appointed(shared: &Shared, cancel: &CancellationToken) -> Step<()> {
+/// Where every instance is a member, CloudNativePG is told which one is to be the primary, if that is `due`.
+async fn appointed(
+    shared: &Shared,
+    due: impl Fn(&Cluster) -> bool,
+    cancel: &CancellationToken,
+) -> Step<()> {
     let Some(own) = &shared.us.instance else { return Ok(()) };
     let decide = |cluster: &Cluster| {
         role::may_change(cluster, &shared.us)?;
-        if !shared.us.is_passed_over(cluster) {
+        if cluster.is_replica() || !shared.us.is_passed_over(cluster) || !due(cluster) {
             return Ok(false);
         }
+        not_fenced(cluster, &shared.us)?;
         if !cluster.status.instance_names.contains(own) {
             return Err(Failure::Refused(format!(
                 "CloudNativePG knows no instance {own} (status.instanceNames)"

@@ -14,7 +14,7 @@ use super::super::us::Us;
 use super::site::{Site, cluster, ladder, replica, us};
 use super::{Broken, within};
 use crate::core::event::{Action, Done};
-use crate::database::cnpg::mark::FENCED;
+use crate::database::cnpg::mark::{FENCED, MARK};
 
 /// Three instances, of which this one acts and that one is to.
 fn three(mut cluster: Value, current: &str, target: &str) -> Value {
@@ -150,6 +150,31 @@ async fn whoever_opens_has_cloudnativepg_mean_it_first() {
         assert!(why.text().contains("knows no instance pg-1"), "{why:?}");
         assert_eq!(unknown.api.field("/status/targetPrimary"), "pg-2");
         assert!(!unknown.is_port_free());
+    })
+    .await;
+}
+
+/// The agent beside the one that acted fenced all, to demote the site, and died.
+#[tokio::test]
+async fn who_takes_over_is_meant_before_it_lifts_the_fence_of_who_acted() {
+    within(async {
+        let mut fenced = three(cluster(), "pg-2", "pg-2");
+        fenced["metadata"]["annotations"] =
+            json!({ FENCED: "[\"*\"]", MARK: "{\"member\":\"pg-2\"}" });
+        let site = Site::standby_instance(fenced.clone()).await;
+        let limit = Duration::from_millis(700);
+        assert!(site.act_for(Action::Promote, limit).await.is_err(), "nobody starts it here");
+        let sent = site.api.world().sent.clone();
+        assert_eq!(sent[0]["status"]["targetPrimary"], "pg-1", "{sent:?}");
+        let lifted = json!({ FENCED: null, MARK: null });
+        assert_eq!(sent[1]["metadata"]["annotations"], lifted, "{sent:?}");
+        assert_eq!(sent.len(), 2, "{sent:?}");
+
+        fenced["metadata"]["annotations"].as_object_mut().unwrap().remove(MARK);
+        let theirs = Site::standby_instance(fenced).await;
+        let why = theirs.act_for(Action::Promote, limit).await.unwrap_err();
+        assert!(why.text().contains("somebody else has fenced"), "{why:?}");
+        assert!(theirs.api.world().sent.is_empty(), "nor is it meant");
     })
     .await;
 }

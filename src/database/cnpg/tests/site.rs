@@ -231,8 +231,7 @@ impl Parts<'_> {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
         }
         if rustix::process::geteuid().is_root() {
-            let output =
-                std::process::Command::new("id").args(["-u", "postgres"]).output().unwrap();
+            let output = Command::new("id").args(["-u", "postgres"]).output().unwrap();
             let uid = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
             std::os::unix::fs::chown(root.join("data"), Some(uid), None).unwrap();
         }
