@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +11,8 @@ use super::cluster::Cluster;
 use super::mark::Fence;
 use super::part::{Data, Want, stays_standby};
 use super::us::Us;
-use super::{Shared, audit, deputy, role};
+use super::{Shared, audit, deputy, hindrance, role};
+use crate::database::server::outcome::blocking;
 use crate::supervise::End;
 
 /// How often the port and the data are looked at.
@@ -24,24 +24,31 @@ const READ: Duration = Duration::from_secs(2);
 /// How long one change may be tried.
 const CHANGE: Duration = Duration::from_secs(10);
 
+/// What is looked at less often.
+#[derive(Default)]
+struct Watches {
+    deputy: deputy::Watch,
+    rehearsal: hindrance::Rehearsal,
+}
+
 /// Looks after the Cluster for as long as the agent runs.
 pub(super) async fn serve(shared: Arc<Shared>) -> End {
     let mut said = String::new();
     let mut next_read = Instant::now();
-    let mut deputy = deputy::Watch::default();
+    let mut watches = Watches::default();
     loop {
         let look = Arc::clone(&shared);
-        let looked = spawn_blocking(move || {
+        let looked = blocking(move || {
             let cluster = look.last_read().map(|read| read.cluster);
-            look.part.keep(cluster.as_deref())
+            Ok(look.part.keep(cluster.as_deref()))
         });
         let data = match looked.await {
             Ok(data) => data,
-            Err(error) => return End::Lost(error.to_string()),
+            Err(failure) => return End::Lost(failure.text().to_owned()),
         };
         if Instant::now() >= next_read {
             next_read = Instant::now() + READ;
-            let heard = tend(&shared, data, &mut deputy).await.err().unwrap_or_default();
+            let heard = tend(&shared, data, &mut watches).await.err().unwrap_or_default();
             if heard != said && !heard.is_empty() {
                 tracing::warn!(trouble = heard, "about the Cluster");
             }
@@ -55,13 +62,13 @@ pub(super) async fn serve(shared: Arc<Shared>) -> End {
 }
 
 /// Reads the Cluster, and does what is due.
-async fn tend(shared: &Shared, data: Data, deputy: &mut deputy::Watch) -> Result<(), String> {
-    let cluster = shared.api.read().await.map_err(|trouble| trouble.to_string())?;
-    let cluster = shared.note(cluster);
+async fn tend(shared: &Shared, data: Data, watches: &mut Watches) -> Result<(), String> {
+    let cluster = shared.read().await.map_err(|trouble| trouble.to_string())?;
+    let mut released = Ok(());
     if data == Data::Primary && shared.us.is_passed_over(&cluster) && shared.part.holds() {
         // Its manager ended without giving it back, and the next primary would wait for its end.
         if let Some(own) = &shared.us.instance {
-            shared.api.release_lease(own).await.map_err(|trouble| trouble.to_string())?;
+            released = shared.api.release_lease(own).await.map_err(|trouble| trouble.to_string());
         }
     }
     let refusal = audit::refusal(&cluster, &shared.us);
@@ -75,8 +82,9 @@ async fn tend(shared: &Shared, data: Data, deputy: &mut deputy::Watch) -> Result
         let changed = changed.map_err(|_| format!("not changed in {CHANGE:?}"))?;
         changed.map_err(|failure| failure.text().to_owned())?;
     }
-    deputy.look(shared, &cluster, data).await?;
-    refusal.map_or(Ok(()), Err)
+    watches.deputy.look(shared, &cluster, data).await?;
+    watches.rehearsal.look(shared, &cluster, data).await?;
+    released.and(refusal.map_or(Ok(()), Err))
 }
 
 /// What has to be changed in the Cluster, if anything.

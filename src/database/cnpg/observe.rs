@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::hindrance;
 use super::mark;
 use super::part::Want;
 use super::role;
@@ -57,6 +58,7 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
             if is_standby { shared.us.deputy_of(cluster) } else { shared.us.acting(cluster) };
         acting.map(str::to_owned)
     });
+    seen.hindered = hindrance::of(shared);
     if shared.us.instance.is_some() { shared.pending.instead(seen) } else { seen }
 }
 
@@ -106,10 +108,8 @@ async fn is_restarting(shared: &Arc<Shared>) -> bool {
 
 /// CloudNativePG has another instance act, as it says now.
 async fn has_another(shared: &Shared) -> bool {
-    if shared.last_read().is_none_or(|read| read.at.elapsed() > REREAD)
-        && let Ok(Ok(cluster)) = tokio::time::timeout(REREAD, shared.api.read()).await
-    {
-        shared.note(cluster);
+    if shared.last_read().is_none_or(|read| read.at.elapsed() > REREAD) {
+        let _silent = tokio::time::timeout(REREAD, shared.read()).await;
     }
     shared.last_read().is_some_and(|read| shared.us.is_passed_over(&read.cluster))
 }

@@ -4,9 +4,11 @@
 
 mod api;
 mod audits;
+mod beside;
 mod fences;
 mod gates;
 mod guards;
+mod hindrances;
 mod instances;
 mod roles;
 mod site;

@@ -190,6 +190,13 @@ impl Site {
 /// Another program by the name of PostgreSQL's; it ends when it is dropped.
 pub(super) struct Postmaster(Child);
 
+impl Postmaster {
+    /// Somebody has killed it.
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
 impl Drop for Postmaster {
     fn drop(&mut self) {
         self.0.kill().unwrap();
