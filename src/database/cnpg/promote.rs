@@ -104,13 +104,8 @@ pub(super) async fn promote(
             return Err(Failure::Refused("cancelled before the promotion".to_owned()));
         }
     };
-    let was_up = seen.as_ref().is_some_and(|seen| !seen.in_recovery);
-    if let (Some(token), Some(seen), false) = (token, &seen, was_up) {
-        role::fits(token, seen.system, seen.timeline)?;
-    } else if token.is_some() && !was_up {
-        return Err(Failure::Refused(
-            "the standby does not answer: its data is not known".to_owned(),
-        ));
+    if let Some(token) = token {
+        may_be_sent(token, seen.as_ref())?;
     }
     let mut before = None;
     let decide = |cluster: &Cluster| {
@@ -148,6 +143,17 @@ pub(super) async fn promote(
             Err(Failure::Refused(why))
         }
         Err(failure) => Err(failure),
+    }
+}
+
+/// A token goes with the data that are here; where they are open already it does no harm.
+pub(super) fn may_be_sent(token: &Token, seen: Option<&Seen>) -> Step<()> {
+    match seen {
+        Some(seen) if seen.in_recovery => role::fits(token, seen.system, seen.timeline),
+        Some(_) => Ok(()),
+        None => {
+            Err(Failure::Refused("the standby does not answer: its data is not known".to_owned()))
+        }
     }
 }
 
@@ -231,8 +237,8 @@ async fn until_writable(
 pub(super) async fn watched(shared: &Shared, healthy: impl Fn(&Cluster) -> Step<()>) -> Failure {
     loop {
         sleep(LOOK).await;
-        let Ok(cluster) = shared.api.read().await else { continue };
-        if let Err(failure) = healthy(&shared.note(cluster)) {
+        let Ok(cluster) = shared.read().await else { continue };
+        if let Err(failure) = healthy(&cluster) {
             return failure;
         }
     }

@@ -6,6 +6,7 @@ mod api;
 mod audits;
 mod beside;
 mod fences;
+mod following;
 mod gates;
 mod guards;
 mod hindrances;
