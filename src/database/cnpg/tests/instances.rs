@@ -11,9 +11,9 @@ use super::super::deputy::{may_be_replaced, place};
 use super::super::gate::held_back;
 use super::super::part::{Comes, Data, Want, comes_up};
 use super::super::us::Us;
-use super::site::{Site, cluster, ladder, replica, us};
+use super::site::{Site, cluster, ladder, replica, upstream, us};
 use super::{Broken, within};
-use crate::core::event::{Action, Done};
+use crate::core::event::{Action, Done, Upstream};
 use crate::database::cnpg::mark::{FENCED, MARK};
 
 /// Three instances, of which this one acts and that one is to.
@@ -175,6 +175,22 @@ async fn who_takes_over_is_meant_before_it_lifts_the_fence_of_who_acted() {
         let why = theirs.act_for(Action::Promote, limit).await.unwrap_err();
         assert!(why.text().contains("somebody else has fenced"), "{why:?}");
         assert!(theirs.api.world().sent.is_empty(), "nor is it meant");
+    })
+    .await;
+}
+
+/// It is the whole Cluster that `*` would stop, with the primary.
+#[tokio::test]
+async fn a_standby_that_stays_down_is_started_again_without_stopping_anybody_else() {
+    within(async {
+        let site = Site::standby_instance(three(cluster(), "pg-2", "pg-2")).await;
+        site.read().await;
+        let beside = Upstream { site: Some("pg-a".parse().unwrap()), ..upstream() };
+        let follow = Action::Follow { upstream: Some(beside) };
+        let _cancelled = site.act_for(follow, Duration::from_secs(13)).await;
+        let sent = site.api.world().sent.clone();
+        assert_eq!(sent.len(), 1, "{sent:?}");
+        assert_eq!(sent[0]["metadata"]["annotations"][FENCED], r#"["pg-1"]"#, "{sent:?}");
     })
     .await;
 }
