@@ -68,7 +68,9 @@ pub(super) struct Api {
     namespace: String,
     cluster: String,
     limit: Duration,
-    /// One change at a time, so that none of ours undoes another one.
+    /// Held from the read to the answer of one change of the Cluster's own part: two of ours at once would decide on
+    /// the same version, and one of them would only meet the other's conflict. It protects from nobody else: that
+    /// the version does.
     changing: Mutex<()>,
 }
 

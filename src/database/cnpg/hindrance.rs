@@ -13,7 +13,7 @@ use super::role;
 use super::trouble::Trouble;
 
 /// How often a standby rehearses a promotion.
-const REHEARSE: Duration = Duration::from_secs(30);
+const REHEARSE: Duration = Duration::from_secs(15);
 
 /// What the API server has against it.
 #[derive(Debug, Default)]

@@ -154,6 +154,7 @@ async fn rejoin_beside(
 ) -> Step<Done> {
     shared.part.wants(Want::Shut);
     *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
+    let mut named = false;
     loop {
         // It needs its port as soon as it is a standby's.
         if signalled(shared).await? && kept(shared).await?.is_standby() {
@@ -167,9 +168,12 @@ async fn rejoin_beside(
                 && shared.part.holds()
             {
                 // Its manager ended without giving it back, and the next primary would wait for its end.
-                let released = shared.api.release_lease(own).await;
-                released
-                    .unwrap_or_else(|trouble| tracing::debug!(%trouble, "CloudNativePG's lease"));
+                if let Err(trouble) = shared.api.release_lease(own).await
+                    && !named
+                {
+                    named = true;
+                    tracing::warn!(%trouble, "CloudNativePG's lease is not given back: it is waited for");
+                }
             }
         }
         pause(SIGNAL, cancel).await?;

@@ -95,7 +95,9 @@ mod tests {
         assert_eq!(watched(HANGS, ready(7), hangs).await, 7);
         assert_eq!(said.get(), 0);
         let until_said = poll_fn(|_| if said.get() > 0 { Poll::Ready(8) } else { Poll::Pending });
-        assert_eq!(watched(Duration::from_millis(1), until_said, hangs).await, 8);
+        let waited = watched(Duration::from_millis(1), until_said, hangs);
+        let waited = tokio::time::timeout(Duration::from_secs(20), waited).await;
+        assert_eq!(waited, Ok(8), "it is not said");
         assert_eq!(said.get(), 1);
     }
 }
