@@ -87,21 +87,6 @@ pub(super) fn named(bench: &Bench) -> BTreeSet<MemberId> {
     bench.store.lease().synchronous
 }
 
-/// A standby `a` beside a lease of `b` that names these members.
-fn watching(policy: Policy, names: &[&str]) -> Bench {
-    Bench::watching_with(policy, |store| {
-        store.put_lease(&identity("b", 1), |lease| lease.synchronous = members(names));
-    })
-}
-
-pub(super) fn released(bench: &mut Bench, names: &[&str]) {
-    bench.store.put_lease(&identity("b", 1), |lease| {
-        lease.synchronous = members(names);
-        lease.released = Some(release());
-    });
-    bench.read();
-}
-
 pub(super) fn release() -> Release {
     Release {
         to: None,

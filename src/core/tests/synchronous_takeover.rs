@@ -3,12 +3,27 @@
 use std::collections::BTreeSet;
 
 use super::bench::*;
-use super::synchronous::{asked, healthy, in_effect, members, mode, named, release, renew};
+use super::synchronous::{asked, in_effect, members, mode, named, release, renew};
 use crate::core::event::{Action, ActionOutcome, Event, Observation, Process, State};
 use crate::core::ids::Lsn;
 use crate::core::policy::Policy;
-use crate::core::records::{Key, Release};
+use crate::core::records::Key;
 use crate::core::synchronous::{Requirement, SynchronousMode};
+
+/// A standby `a` beside a lease of `b` that names these members.
+fn watching(policy: Policy, names: &[&str]) -> Bench {
+    Bench::watching_with(policy, |store| {
+        store.put_lease(&identity("b", 1), |lease| lease.synchronous = members(names));
+    })
+}
+
+pub(super) fn released(bench: &mut Bench, names: &[&str]) {
+    bench.store.put_lease(&identity("b", 1), |lease| {
+        lease.synchronous = members(names);
+        lease.released = Some(release());
+    });
+    bench.read();
+}
 
 #[test]
 fn only_who_is_named_takes_over() {
