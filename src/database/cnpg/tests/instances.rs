@@ -148,6 +148,13 @@ async fn whoever_opens_has_cloudnativepg_mean_it_first() {
         unknown.api.change(|it| it["status"]["instanceNames"] = json!(["pg-2"]));
         let why = unknown.act_for(Action::StartPrimary, limit).await.unwrap_err();
         assert!(why.text().contains("knows no instance pg-1"), "{why:?}");
+        // Nor is one meant that a person has fenced: its manager would never let go of CloudNativePG's lease.
+        unknown.api.change(|it| {
+            it["status"]["instanceNames"] = json!(["pg-1", "pg-2"]);
+            it["metadata"]["annotations"][FENCED] = json!(r#"["pg-1"]"#);
+        });
+        let why = unknown.act_for(Action::StartPrimary, limit).await.unwrap_err();
+        assert!(why.text().contains("somebody else has fenced"), "{why:?}");
         assert_eq!(unknown.api.field("/status/targetPrimary"), "pg-2");
         assert!(!unknown.is_port_free());
     })
