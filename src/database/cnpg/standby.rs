@@ -162,19 +162,15 @@ async fn rejoin_beside(
         }
         if shared.last_read().is_none_or(|read| read.at.elapsed() >= LOOK)
             && let Ok(cluster) = shared.read().await
+            && let Some(own) = &shared.us.instance
+            && shared.us.is_passed_over(&cluster)
+            && shared.part.holds()
+            // Its manager ended without giving it back, and the next primary would wait for its end.
+            && let Err(trouble) = shared.api.release_lease(own).await
+            && !named
         {
-            if let Some(own) = &shared.us.instance
-                && shared.us.is_passed_over(&cluster)
-                && shared.part.holds()
-            {
-                // Its manager ended without giving it back, and the next primary would wait for its end.
-                if let Err(trouble) = shared.api.release_lease(own).await
-                    && !named
-                {
-                    named = true;
-                    tracing::warn!(%trouble, "CloudNativePG's lease is not given back: it is waited for");
-                }
-            }
+            named = true;
+            tracing::warn!(%trouble, "CloudNativePG's lease is not given back: it is waited for");
         }
         pause(SIGNAL, cancel).await?;
     }
