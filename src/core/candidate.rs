@@ -30,6 +30,8 @@ pub enum WhyNot {
     NotStandby(Process),
     /// Another instance of its site stands for that.
     Deputy(String),
+    /// A promotion of it would fail, as its adapter knows.
+    Hindered(String),
     /// Its database does not answer well.
     Unwell(Condition),
     /// It is on an older timeline.
@@ -87,6 +89,7 @@ impl fmt::Display for WhyNot {
             Self::Deputy(acting) => {
                 write!(f, "{acting} stands for its site; it takes over if anybody there does")
             }
+            Self::Hindered(why) => write!(f, "it could not be promoted: {why}"),
             Self::Unwell(condition) => write!(f, "database unwell: {condition:?}"),
             Self::TimelineBehind { own, cluster } => {
                 write!(f, "on timeline {own}, the cluster is on {cluster}")
@@ -225,6 +228,9 @@ fn sound(database: &Observation) -> Result<(), WhyNot> {
     }
     if let Some(acting) = &database.deputy_of {
         return Err(WhyNot::Deputy(acting.clone()));
+    }
+    if let Some(why) = &database.hindered {
+        return Err(WhyNot::Hindered(why.clone()));
     }
     match &database.condition {
         Condition::Ok | Condition::Slow => Ok(()),

@@ -113,6 +113,7 @@ fn database(process: Process) -> Observation {
         upstream: None,
         required: false,
         deputy_of: None,
+        hindered: None,
         standbys: Vec::new(),
     }
 }

@@ -36,6 +36,10 @@ pub struct Observation {
     /// take over from another site; a primary that has to hand over does so to that one if it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deputy_of: Option<String>,
+    /// What a promotion would fail at, known before it is tried: the adapter's words. A standby does not take over
+    /// meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hindered: Option<String>,
     /// Primary: standbys attached, by `application_name` (the member name), with the flushed position.
     pub standbys: Vec<(String, Lsn)>,
 }

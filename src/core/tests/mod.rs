@@ -26,6 +26,7 @@ mod settings;
 mod shutdown;
 mod store;
 mod synchronous;
+mod synchronous_takeover;
 mod tokens;
 mod watching;
 mod yielding;

@@ -410,6 +410,20 @@ fn the_reason_why_not_is_said_in_the_heartbeat() {
 }
 
 #[test]
+fn who_could_not_be_promoted_says_so_and_takes_over_from_nobody() {
+    for hindered in [None, Some("not allowed".to_owned())] {
+        let mut bench = Bench::watching();
+        let is_free = hindered.is_none();
+        bench.step(Event::Observed(Observation { hindered, ..seen(Process::RunningStandby) }));
+        bench.advance_ms(1_000);
+        let (_, write) = bench.writing(&Key::Heartbeat(member("a"))).unwrap();
+        let crate::core::records::Record::Heartbeat(beat) = write.record else { panic!() };
+        let why = WhyNot::Hindered("not allowed".to_owned()).to_string();
+        assert_eq!(beat.ineligible, (!is_free).then_some(why));
+    }
+}
+
+#[test]
 fn a_primary_that_should_be_a_standby_is_killed() {
     for failed in [false, true] {
         let mut bench = Bench::watching();

@@ -36,9 +36,7 @@ pub const CALLS_OF_INSTANCES: [(&str, &str, bool); 2] = [
 
 const GET: Call = Call { verb: "get", resource: "clusters.postgresql.cnpg.io" };
 const PATCH: Call = Call { verb: "patch", resource: "clusters.postgresql.cnpg.io" };
-const PATCH_STATUS: Call = Call { verb: "patch", resource: "clusters.postgresql.cnpg.io/status" };
-const PATCH_LEASE: Call = Call { verb: "patch", resource: "leases.coordination.k8s.io" };
-const GET_LEASE: Call = Call { verb: "get", resource: "leases.coordination.k8s.io" };
+pub(super) const GET_LEASE: Call = Call { verb: "get", resource: "leases.coordination.k8s.io" };
 const GET_POD: Call = Call { verb: "get", resource: "pods" };
 
 /// Where a pod finds its service account.
@@ -70,7 +68,9 @@ pub(super) struct Api {
     namespace: String,
     cluster: String,
     limit: Duration,
-    /// One change at a time, so that none of ours undoes another one.
+    /// Held from the read to the answer of one change of the Cluster's own part: two of ours at once would decide on
+    /// the same version, and one of them would only meet the other's conflict. It protects from nobody else: that
+    /// the version does.
     changing: Mutex<()>,
 }
 
@@ -136,75 +136,10 @@ impl Api {
         }
     }
 
-    /// Gives the instances' lease back for `instance`, if that holds it: its manager ended without doing so.
-    ///
-    /// Only for an instance whose PostgreSQL is proven down and kept so.
-    pub(super) async fn release_lease(&self, instance: &str) -> Result<(), Trouble> {
-        let path = self.lease();
-        let bytes = match self.call(GET_LEASE, Method::GET, &path, None, None).await {
-            Ok(bytes) => bytes,
-            Err(Trouble::Absent(_)) => return Ok(()),
-            Err(trouble) => return Err(trouble),
-        };
-        let lease: Value = decode(&bytes)?;
-        if lease["spec"]["holderIdentity"] != instance {
-            return Ok(());
-        }
-        // As CloudNativePG's own managers do it when they end.
-        let body = json!({
-            "metadata": { "resourceVersion": lease["metadata"]["resourceVersion"] },
-            "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 },
-        });
-        self.call(PATCH_LEASE, Method::PATCH, &path, Some(&body), None).await.map(|_| ())
-    }
-
-    /// Has CloudNativePG make another instance the primary, as its own command does: `decide` says whether
-    /// that is still wanted of the Cluster as it is.
-    pub(super) async fn appoint(
-        &self,
-        instance: &str,
-        mut decide: impl FnMut(&Cluster) -> Step<bool>,
-        cancel: &CancellationToken,
-    ) -> Step<Cluster> {
-        let path = format!("{}/status", self.path());
-        let mut tries = 0;
-        loop {
-            let sent = match self.read().await {
-                Ok(cluster) if !decide(&cluster)? => return Ok(cluster),
-                Ok(cluster) => {
-                    let body = json!({
-                        "metadata": { "resourceVersion": cluster.metadata.resource_version },
-                        "status": {
-                            "targetPrimary": instance,
-                            "targetPrimaryTimestamp": jiff::Timestamp::now().to_string(),
-                            "phase": "Switchover in progress",
-                            "phaseReason": format!("Switching over to {instance}"),
-                        },
-                    });
-                    self.call(PATCH_STATUS, Method::PATCH, &path, Some(&body), None).await
-                }
-                Err(trouble) => Err(trouble),
-            };
-            let trouble = match sent {
-                Ok(bytes) => match decode(&bytes) {
-                    Ok(cluster) => return Ok(cluster),
-                    Err(trouble) => trouble,
-                },
-                Err(trouble) => trouble,
-            };
-            let Some(wait) = trouble.pause(tries) else {
-                return Err(Failure::Unknown(trouble.to_string()));
-            };
-            tries += 1;
-            if pause(wait, cancel).await.is_err() {
-                return Err(Failure::Unknown(format!("given up: {trouble}")));
-            }
-        }
-    }
-
     /// A pod is there, and ready.
     pub(super) async fn is_ready(&self, pod: &str) -> Result<bool, Trouble> {
-        let pod: Pod = match self.call(GET_POD, Method::GET, &self.pod(pod), None, None).await {
+        let path = self.pod(pod)?;
+        let pod: Pod = match self.call(GET_POD, Method::GET, &path, None, None).await {
             Ok(bytes) => decode(&bytes)?,
             Err(Trouble::Absent(_)) => return Ok(false),
             Err(trouble) => return Err(trouble),
@@ -214,7 +149,7 @@ impl Api {
 
     /// Version of the operator that made a pod, when the pod says so.
     pub(super) async fn version(&self, pod: &str) -> Result<Option<Version>, Trouble> {
-        let bytes = self.call(GET_POD, Method::GET, &self.pod(pod), None, None).await?;
+        let bytes = self.call(GET_POD, Method::GET, &self.pod(pod)?, None, None).await?;
         let pod: Pod = decode(&bytes)?;
         let said = pod.metadata.annotations.get("cnpg.io/operatorVersion");
         Ok(said.and_then(|text| text.parse().ok()))
@@ -247,10 +182,7 @@ impl Api {
                 Err(trouble) => trouble,
             };
             may_have_landed |= trouble.may_have_landed();
-            let ended = |why: String| match may_have_landed {
-                true => Failure::Unknown(why),
-                false => Failure::Refused(why),
-            };
+            let ended = |why: String| not_changed(may_have_landed, why);
             let Some(wait) = trouble.pause(tries) else { return Err(ended(trouble.to_string())) };
             tracing::debug!(%trouble, tries, "the Cluster was not changed; trying again");
             tries += 1;
@@ -277,25 +209,29 @@ impl Api {
         Ok(sent.and_then(|bytes| decode(&bytes)))
     }
 
-    fn lease(&self) -> String {
+    pub(super) fn lease(&self) -> String {
         format!(
             "/apis/coordination.k8s.io/v1/namespaces/{}/leases/{}",
             self.namespace, self.cluster
         )
     }
 
-    fn pod(&self, name: &str) -> String {
-        format!("/api/v1/namespaces/{}/pods/{name}", self.namespace)
+    fn pod(&self, name: &str) -> Result<String, Trouble> {
+        if !is_name(name) {
+            let shown: String = name.chars().take(64).collect();
+            return Err(Trouble::Malformed(format!("{shown:?} is no name of a pod")));
+        }
+        Ok(format!("/api/v1/namespaces/{}/pods/{name}", self.namespace))
     }
 
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         format!(
             "/apis/postgresql.cnpg.io/v1/namespaces/{}/clusters/{}",
             self.namespace, self.cluster
         )
     }
 
-    async fn call(
+    pub(super) async fn call(
         &self,
         call: Call,
         method: Method,
@@ -339,8 +275,25 @@ impl Api {
     }
 }
 
+/// How a change that was not made, or nobody knows of, ends.
+pub(super) fn not_changed(may_have_landed: bool, why: String) -> Failure {
+    if may_have_landed { Failure::Unknown(why) } else { Failure::Refused(why) }
+}
+
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Trouble> {
     serde_json::from_slice(bytes).map_err(|error| Trouble::Malformed(unquoted(&error.to_string())))
+}
+
+/// A name as Kubernetes has it (DNS-1123): with anything else in it a path would lead elsewhere.
+pub(super) fn is_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let is_inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        !label.is_empty()
+            && label.bytes().all(is_inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 /// Without the texts it repeats: one may be a token in the wrong place.

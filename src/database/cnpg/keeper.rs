@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +11,8 @@ use super::cluster::Cluster;
 use super::mark::Fence;
 use super::part::{Data, Want, stays_standby};
 use super::us::Us;
-use super::{Shared, audit, deputy, role};
+use super::{Shared, audit, deputy, hindrance, role};
+use crate::database::server::outcome::blocking;
 use crate::supervise::End;
 
 /// How often the port and the data are looked at.
@@ -24,24 +24,31 @@ const READ: Duration = Duration::from_secs(2);
 /// How long one change may be tried.
 const CHANGE: Duration = Duration::from_secs(10);
 
+/// What is looked at less often.
+#[derive(Default)]
+pub(super) struct Watches {
+    deputy: deputy::Watch,
+    rehearsal: hindrance::Rehearsal,
+}
+
 /// Looks after the Cluster for as long as the agent runs.
 pub(super) async fn serve(shared: Arc<Shared>) -> End {
     let mut said = String::new();
     let mut next_read = Instant::now();
-    let mut deputy = deputy::Watch::default();
+    let mut watches = Watches::default();
     loop {
         let look = Arc::clone(&shared);
-        let looked = spawn_blocking(move || {
+        let looked = blocking(move || {
             let cluster = look.last_read().map(|read| read.cluster);
-            look.part.keep(cluster.as_deref())
+            Ok(look.part.keep(cluster.as_deref()))
         });
         let data = match looked.await {
             Ok(data) => data,
-            Err(error) => return End::Lost(error.to_string()),
+            Err(failure) => return End::Lost(failure.text().to_owned()),
         };
         if Instant::now() >= next_read {
             next_read = Instant::now() + READ;
-            let heard = tend(&shared, data, &mut deputy).await.err().unwrap_or_default();
+            let heard = tend(&shared, data, &mut watches).await.err().unwrap_or_default();
             if heard != said && !heard.is_empty() {
                 tracing::warn!(trouble = heard, "about the Cluster");
             }
@@ -55,13 +62,9 @@ pub(super) async fn serve(shared: Arc<Shared>) -> End {
 }
 
 /// Reads the Cluster, and does what is due.
-pub(super) async fn tend(
-    shared: &Shared,
-    data: Data,
-    deputy: &mut deputy::Watch,
-) -> Result<(), String> {
-    let cluster = shared.api.read().await.map_err(|trouble| trouble.to_string())?;
-    let cluster = shared.note(cluster);
+pub(super) async fn tend(shared: &Shared, data: Data, watches: &mut Watches) -> Result<(), String> {
+    let cluster = shared.read().await.map_err(|trouble| trouble.to_string())?;
+    let mut released = Ok(());
     // Its manager ended without giving it back, or was to promote it, and could not.
     let is_idle = match data {
         Data::Primary => shared.part.holds(),
@@ -71,7 +74,7 @@ pub(super) async fn tend(
     if is_idle && shared.us.is_passed_over(&cluster) {
         // The next primary would wait for its end.
         if let Some(own) = &shared.us.instance {
-            shared.api.release_lease(own).await.map_err(|trouble| trouble.to_string())?;
+            released = shared.api.release_lease(own).await.map_err(|trouble| trouble.to_string());
         }
     }
     let refusal = audit::refusal(&cluster, &shared.us);
@@ -85,8 +88,9 @@ pub(super) async fn tend(
         let changed = changed.map_err(|_| format!("not changed in {CHANGE:?}"))?;
         changed.map_err(|failure| failure.text().to_owned())?;
     }
-    deputy.look(shared, &cluster, data).await?;
-    refusal.map_or(Ok(()), Err)
+    watches.deputy.look(shared, &cluster, data).await?;
+    watches.rehearsal.look(shared, &cluster, data).await?;
+    released.and(refusal.map_or(Ok(()), Err))
 }
 
 /// Another instance is to act than the one that does.
@@ -99,7 +103,7 @@ pub(super) fn due(want: Want, data: Data, cluster: &Cluster, us: &Us) -> Option<
     let fence = Fence::of(cluster, us);
     let is_standby = data.is_standby() && stays_standby(cluster, us) && !cluster.is_switching();
     let annotations = match want {
-        Want::Open => fence.lift().or_else(|| fence.forget()),
+        Want::Open => fence.lift_for_opening().or_else(|| fence.forget()),
         Want::Held | Want::Fenced | Want::Shut | Want::Free if is_standby => {
             fence.lift().or_else(|| fence.forget())
         }

@@ -23,12 +23,14 @@
 mod api;
 mod audit;
 mod bar;
+mod beside;
 mod cluster;
 #[doc(hidden)]
 pub mod decoders;
 mod deputy;
 mod fence;
 mod gate;
+mod hindrance;
 mod keeper;
 mod mark;
 mod observe;
@@ -68,6 +70,7 @@ use api::Api;
 pub use api::{Access, CALLS, CALLS_OF_INSTANCES};
 use audit::Finding;
 use cluster::Cluster;
+use hindrance::Hindrance;
 use part::Part;
 use trouble::Trouble;
 use us::Us;
@@ -123,6 +126,7 @@ struct Shared {
     /// The Cluster as last read, and when.
     read: Mutex<Option<Read>>,
     probe: Mutex<Probe>,
+    hindrance: Hindrance,
     /// Whom we were told to follow, and where the core knows that member.
     followed: Mutex<Option<Upstream>>,
     /// Since when a primary that ended cleanly may be on its way up again.
@@ -171,8 +175,8 @@ impl Cnpg {
 
     async fn look(&self) -> Result<(), SetupError> {
         let shared = &self.shared;
-        let cluster = match shared.api.read().await {
-            Ok(cluster) => shared.note(cluster),
+        let cluster = match shared.read().await {
+            Ok(cluster) => cluster,
             Err(
                 trouble @ (Trouble::Absent(_) | Trouble::Denied { .. } | Trouble::Malformed(_)),
             ) => {
@@ -185,6 +189,14 @@ impl Cnpg {
         };
         if let Err(trouble @ Trouble::Denied { .. }) = shared.api.rehearse(&cluster).await {
             return Err(SetupError::Cluster(trouble.to_string()));
+        }
+        if shared.us.instance.is_some() {
+            if let Err(trouble @ Trouble::Denied { .. }) = shared.rehearse(&cluster).await {
+                tracing::warn!(%trouble, "this instance could not be promoted");
+            }
+            if let Err(trouble @ Trouble::Denied { .. }) = shared.api.rehearse_release().await {
+                tracing::warn!(%trouble, "whoever takes over from this instance would wait for CloudNativePG's lease");
+            }
         }
         shared.probe(&cluster).await;
         let probe = shared.probe.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -228,10 +240,31 @@ impl Shared {
             part,
             read: Mutex::new(None),
             probe: Mutex::default(),
+            hindrance: Hindrance::default(),
             followed: Mutex::new(None),
             restarting: Mutex::new(None),
             nudge: Notify::new(),
         })
+    }
+
+    /// Reads the Cluster, and keeps it. One that is not there any more says nothing about what may run.
+    async fn read(&self) -> Result<Arc<Cluster>, Trouble> {
+        let read = self.api.read().await;
+        self.hindrance.heard(&read);
+        if matches!(read, Err(Trouble::Absent(_))) {
+            *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        read.map(|cluster| self.note(cluster))
+    }
+
+    /// Tries without effect what a promotion needs, and keeps what stands against it.
+    async fn rehearse(&self, cluster: &Cluster) -> Result<(), Trouble> {
+        let mut tried = self.api.rehearse(cluster).await;
+        if tried.is_ok() && self.us.instance.is_some() {
+            tried = self.api.rehearse_appointment(cluster).await;
+        }
+        self.hindrance.rehearsed(&tried);
+        tried
     }
 
     /// Keeps what was read for whoever asks next.

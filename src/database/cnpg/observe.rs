@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::cluster::External;
+use super::hindrance;
 use super::mark;
 use super::part::Want;
 use super::role;
@@ -62,6 +63,7 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
             if is_standby { shared.us.deputy_of(cluster) } else { shared.us.acting(cluster) };
         acting.map(str::to_owned)
     });
+    seen.hindered = hindrance::of(shared);
     seen
 }
 
@@ -111,10 +113,8 @@ async fn is_restarting(shared: &Arc<Shared>) -> bool {
 
 /// CloudNativePG has another instance act, as it says now.
 async fn has_another(shared: &Shared) -> bool {
-    if shared.last_read().is_none_or(|read| read.at.elapsed() > REREAD)
-        && let Ok(Ok(cluster)) = tokio::time::timeout(REREAD, shared.api.read()).await
-    {
-        shared.note(cluster);
+    if shared.last_read().is_none_or(|read| read.at.elapsed() > REREAD) {
+        let _silent = tokio::time::timeout(REREAD, shared.read()).await;
     }
     shared.last_read().is_some_and(|read| shared.us.is_passed_over(&read.cluster))
 }

@@ -50,7 +50,7 @@ pub(super) async fn start_primary(shared: &Arc<Shared>, cancel: &CancellationTok
         Data::Running | Data::Primary => {}
     }
     // Before it can come up: CloudNativePG may have meant another instance.
-    appointed(shared, cancel).await?;
+    appointed(shared, |_| true, cancel).await?;
     opened(shared, |cluster| role::opening(cluster, &shared.us), cancel).await?;
     let healthy = |cluster: &Cluster| not_fenced(cluster, &shared.us);
     until_writable(shared, healthy, cancel).await.map(|_| Done::Done)
@@ -98,14 +98,10 @@ pub(super) async fn promote(
             return Err(Failure::Refused("cancelled before the promotion".to_owned()));
         }
     };
-    let was_up = seen.as_ref().is_some_and(|seen| !seen.in_recovery);
-    if let (Some(token), Some(seen), false) = (token, &seen, was_up) {
-        role::fits(token, seen.system, seen.timeline)?;
-    } else if token.is_some() && !was_up {
-        return Err(Failure::Refused(
-            "the standby does not answer: its data is not known".to_owned(),
-        ));
+    if let Some(token) = token {
+        may_be_sent(token, seen.as_ref())?;
     }
+    let was_up = seen.as_ref().is_some_and(|seen| !seen.in_recovery);
     let mut before = None;
     let decide = |cluster: &Cluster| {
         // Whoever is to act next counts as well: the patch would promote that one.
@@ -119,10 +115,14 @@ pub(super) async fn promote(
         }
         let patch = role::promotion(cluster, &shared.us, token)?;
         before.get_or_insert_with(|| cluster.clone());
-        Ok(patch.or_else(|| (!was_up && !us.is_passed_over(cluster)).then(|| role::knock(cluster))))
+        let is_told = !was_up && !us.is_passed_over(cluster);
+        Ok(patch.or_else(|| is_told.then(|| role::knock(cluster))))
     };
+    // An instance that an agent beside us has fenced must not come up as what it was when that is lifted.
+    let is_fenced = |cluster: &Cluster| Fence::of(cluster, &shared.us).is_of_another;
+    appointed(shared, is_fenced, cancel).await?;
     opened(shared, decide, cancel).await?;
-    appointed(shared, cancel).await?;
+    appointed(shared, |_| true, cancel).await?;
     let began = Instant::now();
     let stale = before.as_ref().and_then(Cluster::unrecoverable).map(str::to_owned);
     let healthy = |cluster: &Cluster| {
@@ -142,14 +142,30 @@ pub(super) async fn promote(
     }
 }
 
-/// Where every instance is a member, CloudNativePG is told which one is to be the primary.
-async fn appointed(shared: &Shared, cancel: &CancellationToken) -> Step<()> {
+/// A token goes with the data that are here; where they are open already it does no harm.
+pub(super) fn may_be_sent(token: &Token, seen: Option<&Seen>) -> Step<()> {
+    match seen {
+        Some(seen) if seen.in_recovery => role::fits(token, seen.system, seen.timeline),
+        Some(_) => Ok(()),
+        None => {
+            Err(Failure::Refused("the standby does not answer: its data is not known".to_owned()))
+        }
+    }
+}
+
+/// Where every instance is a member, CloudNativePG is told which one is to be the primary, if that is `due`.
+async fn appointed(
+    shared: &Shared,
+    due: impl Fn(&Cluster) -> bool,
+    cancel: &CancellationToken,
+) -> Step<()> {
     let Some(own) = &shared.us.instance else { return Ok(()) };
     let decide = |cluster: &Cluster| {
         role::may_change(cluster, &shared.us)?;
-        if !shared.us.is_passed_over(cluster) {
+        if cluster.is_replica() || !shared.us.is_passed_over(cluster) || !due(cluster) {
             return Ok(false);
         }
+        not_fenced(cluster, &shared.us)?;
         if !cluster.status.instance_names.contains(own) {
             return Err(Failure::Refused(format!(
                 "CloudNativePG knows no instance {own} (status.instanceNames)"
@@ -217,8 +233,8 @@ async fn until_writable(
 pub(super) async fn watched(shared: &Shared, healthy: impl Fn(&Cluster) -> Step<()>) -> Failure {
     loop {
         sleep(LOOK).await;
-        let Ok(cluster) = shared.api.read().await else { continue };
-        if let Err(failure) = healthy(&shared.note(cluster)) {
+        let Ok(cluster) = shared.read().await else { continue };
+        if let Err(failure) = healthy(&cluster) {
             return failure;
         }
     }

@@ -46,7 +46,7 @@ pub(super) async fn revived(shared: &Arc<Shared>) -> Failure {
         tracing::warn!("the standby may run and does not: having it started again");
         let set = |cluster: &Cluster| {
             let standby = us.is_standby(cluster) && !cluster.is_switching();
-            let annotations = Fence::of(cluster, us).set(us).filter(|_| standby);
+            let annotations = Fence::of(cluster, us).set_own(us).filter(|_| standby);
             Ok(annotations.map(|annotations| json!({ "metadata": { "annotations": annotations } })))
         };
         // The keeper lifts what is ours of a standby when it reads the Cluster next: not at once, or the

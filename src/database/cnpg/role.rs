@@ -138,7 +138,7 @@ fn unfenced(cluster: &Cluster, us: &Us, replica: Option<Value>) -> Patch {
     if let Some(replica) = replica {
         patch["spec"]["replica"] = replica;
     }
-    if let Some(annotations) = fence.lift().or_else(|| fence.forget()) {
+    if let Some(annotations) = fence.lift_for_opening().or_else(|| fence.forget()) {
         patch["metadata"]["annotations"] = annotations;
     }
     Ok(patch.as_object().is_some_and(|patch| !patch.is_empty()).then_some(patch))

@@ -13,10 +13,12 @@ use super::promote::{asked, data, watched};
 use super::revive::revived;
 use super::role::Demotion;
 use super::streams::until_it_streams;
+use super::us::Us;
 use super::{Shared, fence, role};
 use crate::core::event::{Done, Upstream};
 use crate::core::token::Token;
 use crate::database::server::control::{ClusterState, Control};
+use crate::database::server::look::Seen;
 use crate::database::server::outcome::{Failure, Step, blocking};
 use crate::database::server::wait::pause;
 
@@ -76,8 +78,8 @@ async fn pointed(
     cancel: &CancellationToken,
 ) -> Step<()> {
     if shared.us.instance.is_some() {
-        let read = shared.api.read().await;
-        let cluster = shared.note(read.map_err(|trouble| Failure::Refused(trouble.to_string()))?);
+        let read = shared.read().await;
+        let cluster = read.map_err(|trouble| Failure::Refused(trouble.to_string()))?;
         if shared.us.is_beside(upstream, &cluster) || shared.us.deputy_of(&cluster).is_some() {
             return Ok(());
         }
@@ -130,8 +132,8 @@ async fn is_beside(shared: &Shared, upstream: &Upstream) -> Step<bool> {
     if shared.us.instance.is_none() {
         return Ok(false);
     }
-    let read = shared.api.read().await;
-    let cluster = shared.note(read.map_err(|trouble| Failure::Refused(trouble.to_string()))?);
+    let read = shared.read().await;
+    let cluster = read.map_err(|trouble| Failure::Refused(trouble.to_string()))?;
     Ok(shared.us.is_beside(upstream, &cluster))
 }
 
@@ -148,24 +150,23 @@ async fn rejoin_beside(
 ) -> Step<Done> {
     shared.part.wants(Want::Shut);
     *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
+    let mut named = false;
     loop {
         // It needs its port as soon as it is a standby's.
         if signalled(shared).await? && kept(shared).await?.is_standby() {
             break;
         }
         if shared.last_read().is_none_or(|read| read.at.elapsed() >= LOOK)
-            && let Ok(cluster) = shared.api.read().await
+            && let Ok(cluster) = shared.read().await
+            && let Some(own) = &shared.us.instance
+            && shared.us.is_passed_over(&cluster)
+            && shared.part.holds()
+            // Its manager ended without giving it back, and the next primary would wait for its end.
+            && let Err(trouble) = shared.api.release_lease(own).await
+            && !named
         {
-            let cluster = shared.note(cluster);
-            if let Some(own) = &shared.us.instance
-                && shared.us.is_passed_over(&cluster)
-                && shared.part.holds()
-            {
-                // Its manager ended without giving it back, and the next primary would wait for its end.
-                let released = shared.api.release_lease(own).await;
-                released
-                    .unwrap_or_else(|trouble| tracing::debug!(%trouble, "CloudNativePG's lease"));
-            }
+            named = true;
+            tracing::warn!(%trouble, "CloudNativePG's lease is not given back: it is waited for");
         }
         pause(SIGNAL, cancel).await?;
     }
@@ -176,7 +177,7 @@ async fn rejoin_beside(
 
 /// The site that this one would follow, by its manifest.
 async fn source(shared: &Shared) -> Step<String> {
-    let read = shared.api.read().await;
+    let read = shared.read().await;
     let cluster = read.map_err(|trouble| Failure::Refused(trouble.to_string()))?;
     let source = cluster.spec.replica.as_ref().map(|replica| replica.source.as_str());
     source.map(str::to_owned).filter(|source| *source != cluster.site()).ok_or_else(|| {
@@ -213,8 +214,7 @@ async fn become_standby(
             continue;
         }
         looked = Some(Instant::now());
-        let Ok(cluster) = shared.api.read().await else { continue };
-        let cluster = shared.note(cluster);
+        let Ok(cluster) = shared.read().await else { continue };
         match role::demoted(&cluster, to, standby, &end)? {
             Demotion::Underway(what) => tracing::debug!(what, "demotion"),
             Demotion::Proven(token) => return Ok(Some(*token)),
@@ -287,18 +287,12 @@ async fn until_it_follows(
     let follows = async {
         loop {
             let cluster = shared.last_read().map(|read| read.cluster);
-            match asked(shared).await {
-                Some(seen) if !seen.in_recovery => {
-                    let why = "it runs as a primary: fence it first";
-                    return Err(Failure::Refused(why.to_owned()));
-                }
-                Some(seen)
-                    if leads_to(shared, cluster.as_deref(), upstream, seen.upstream.as_ref()) =>
-                {
-                    return Ok(());
-                }
-                Some(_) | None => sleep(POLL).await,
+            if let Some(seen) = asked(shared).await
+                && has_followed(&shared.us, cluster.as_deref(), upstream, &seen)?
+            {
+                return Ok(());
             }
+            sleep(POLL).await;
         }
     };
     let healthy = |cluster: &Cluster| {
@@ -318,22 +312,34 @@ async fn until_it_follows(
     }
 }
 
+/// What a standby that answers has come to: it follows, not yet, or it is none.
+pub(super) fn has_followed(
+    us: &Us,
+    cluster: Option<&Cluster>,
+    upstream: Option<&Upstream>,
+    seen: &Seen,
+) -> Step<bool> {
+    if !seen.in_recovery {
+        return Err(Failure::Refused("it runs as a primary: fence it first".to_owned()));
+    }
+    Ok(leads_to(us, cluster, upstream, seen.upstream.as_ref()))
+}
+
 /// The connection the standby has is that of the entry for `upstream`, as far as that says.
 fn leads_to(
-    shared: &Shared,
+    us: &Us,
     cluster: Option<&Cluster>,
     upstream: Option<&Upstream>,
     connected: Option<&(String, u16)>,
 ) -> bool {
     let Some(upstream) = upstream else { return true };
-    let inside = |cluster: &Cluster| {
-        shared.us.is_beside(upstream, cluster) || shared.us.deputy_of(cluster).is_some()
-    };
+    let inside =
+        |cluster: &Cluster| us.is_beside(upstream, cluster) || us.deputy_of(cluster).is_some();
     if cluster.is_some_and(inside) {
         // By a name of CloudNativePG's own.
         return connected.is_some();
     }
-    let site = shared.us.site_of(upstream).ok();
+    let site = us.site_of(upstream).ok();
     let entry = cluster.zip(site).and_then(|(cluster, site)| cluster.external(&site));
     let place = entry.and_then(External::place);
     place.is_none_or(|place| connected == Some(&place))

@@ -67,6 +67,12 @@ impl Us {
         cluster.is_replica() || self.is_passed_over(cluster)
     }
 
+    /// The agent of `member` looks after this Cluster: ours, or one beside it.
+    pub(super) fn is_agent(&self, cluster: &Cluster, member: &str) -> bool {
+        let is_beside = || cluster.status.instance_names.iter().any(|name| name == member);
+        member == self.member.as_str() || self.instance.is_some() && is_beside()
+    }
+
     /// What was fenced by `names` is down, as far as it concerns us.
     pub(super) fn is_named(&self, cluster: &Cluster, names: &[String]) -> bool {
         if names.iter().any(|name| name == ALL) {

@@ -109,6 +109,7 @@ fn blank(process: Process, condition: Condition) -> Observation {
         upstream: None,
         required: false,
         deputy_of: None,
+        hindered: None,
         standbys: Vec::new(),
     }
 }

@@ -19,7 +19,8 @@ use crate::live::cluster::{Member, Place, until};
 use crate::live::orders::ask;
 
 /// What instances may do besides.
-const MORE: &str = include_str!("../../../deploy/kubernetes/components/instances/role.yaml");
+pub(super) const MORE: &str =
+    include_str!("../../../deploy/kubernetes/components/instances/role.yaml");
 
 /// For so long it has to stay as it is to be at rest: twice as long as the operator lets a Cluster alone.
 const STEADY: Duration = Duration::from_secs(1);

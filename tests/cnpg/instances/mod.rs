@@ -5,5 +5,6 @@ mod cluster;
 mod failover;
 mod instance;
 mod operator;
+mod permissions;
 mod sites;
 mod switchover;

@@ -7,9 +7,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::super::double::{Double, cluster::Cluster};
-use super::site::{Two, wait};
+use super::settle::{settle, told};
+use super::site::{Site, Two, wait};
 use crate::live::checks::LONG;
 use crate::live::cluster::until;
+use crate::live::orders::ask;
 
 const UNCHECKED: &str = "cnpg.io/validation";
 
@@ -78,7 +80,7 @@ fn applies(double: &Double, cluster: &str, replica: &Value, end: &AtomicBool, co
             let done = wait(double.patch(cluster, patch)).is_ok();
             count.fetch_add(u32::from(done), Ordering::Relaxed);
         }
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 
@@ -102,4 +104,33 @@ fn a_promotion_that_is_reverted_again_and_again_comes_when_that_ends() {
     assert_eq!(two.b.cluster()["spec"]["replica"]["primary"], "pg-b");
     clients.assert_one_after_the_other(&[0, 1]);
     two.assert_sound_b();
+}
+
+/// The manifests of both sites are applied again and again while one hands over to the other.
+#[test]
+fn a_hand_over_that_is_reverted_on_both_sides_leaves_one_that_writes() {
+    let mut two = Two::start();
+    let clients = two.clients();
+    clients.until_acknowledges(0);
+    let given = |site: &Site| {
+        let mut replica = site.cluster()["spec"]["replica"].clone();
+        replica["promotionToken"] = Value::Null;
+        replica
+    };
+    let (of_a, of_b) = (given(&two.a), given(&two.b));
+    let (end, reverted) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        let _ends = Ends(&end);
+        scope.spawn(|| applies(&two.a.double, "pg-a", &of_a, &end, &reverted));
+        scope.spawn(|| applies(&two.b.double, "pg-b", &of_b, &end, &reverted));
+        let _whatever = ask(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
+        until("it was reverted more than once", || {
+            (reverted.load(Ordering::Relaxed) >= 2).then_some(()).ok_or_else(|| told(&two))
+        });
+        std::thread::sleep(LONG);
+    });
+    let rebuilt = settle(&mut two);
+    println!("{} reverts, {rebuilt} built anew", reverted.load(Ordering::Relaxed));
+    clients.assert_never_at_once();
+    two.assert_sound();
 }

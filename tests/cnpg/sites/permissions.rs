@@ -1,6 +1,8 @@
 //! Permissions that are taken away from an agent, at its start and while it runs: what runs goes on, what is
 //! missing is named, and with it back everything works again.
 
+use serde_json::json;
+
 use super::super::double::api::access::{Rule, rules};
 use super::super::manifest::manifest;
 use super::kills::leads;
@@ -97,6 +99,31 @@ fn a_primary_whose_cluster_cannot_be_changed_any_more_goes_on_and_is_not_demoted
     assert_eq!(two.a.fence(), None);
     allow_all(&two.a);
     assert_works(two, clients);
+}
+
+/// Before anything is stopped for it.
+#[test]
+fn who_may_not_read_or_change_its_cluster_is_not_handed_over_to_and_says_why() {
+    for verb in ["get", "patch"] {
+        let two = Two::start();
+        let clients = two.clients();
+        clients.until_acknowledges(0);
+        let server = two.a.postmaster();
+        allow(&two.b, verb, "clusters");
+        let why = format!("not allowed to {verb} clusters.postgresql.cnpg.io");
+        two.a.member.until("pg-b says why, and is out of the line", |status| {
+            let said = status.to_string();
+            said.contains(&format!("it could not be promoted: {why}"))
+                && status["line"] == json!([])
+        });
+        let asked = ask(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
+        let complaint = String::from_utf8_lossy(&asked.stderr);
+        assert!(!asked.status.success() && complaint.contains(&why), "{complaint}");
+        assert_eq!(two.a.postmaster(), server, "it was stopped\n{}", two.a.member.log());
+        clients.until_acknowledges(0);
+        allow_all(&two.b);
+        assert_works(two, clients);
+    }
 }
 
 #[test]

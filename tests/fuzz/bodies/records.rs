@@ -193,6 +193,7 @@ fn standby() -> Observation {
         upstream: None,
         required: false,
         deputy_of: None,
+        hindered: None,
         standbys: Vec::new(),
     }
 }

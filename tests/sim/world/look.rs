@@ -24,6 +24,7 @@ fn blank(process: Process, condition: Condition) -> Observation {
         upstream: None,
         required: false,
         deputy_of: None,
+        hindered: None,
         standbys: Vec::new(),
     }
 }
@@ -125,6 +126,7 @@ impl World {
             streaming: standby && db.streaming.is_some(),
             upstream: data.upstream.filter(|_| standby).map(|up| (self.name(up), 5432)),
             deputy_of: None,
+            hindered: None,
             standbys: if standby { Vec::new() } else { self.attached(m) },
             ..blank(process, condition)
         }

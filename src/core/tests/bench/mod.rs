@@ -89,6 +89,7 @@ pub(super) fn seen(process: Process) -> Observation {
         upstream: (process == Process::RunningStandby).then(|| ("b".to_owned(), 5432)),
         required: false,
         deputy_of: None,
+        hindered: None,
         standbys: match process {
             Process::RunningPrimary => ["b", "c"].map(|it| (it.to_owned(), Lsn(5_000))).into(),
             _ => Vec::new(),

@@ -47,6 +47,8 @@ pub(super) struct World {
     pub(super) sent: Vec<Value>,
     /// Every call: verb and resource.
     pub(super) calls: Vec<(String, String)>,
+    /// The same: verb, path and query.
+    pub(super) asked: Vec<String>,
 }
 
 /// The server.
@@ -106,6 +108,7 @@ async fn answer(
     let said = {
         let mut world = world.lock().unwrap();
         world.calls.push((verb.to_owned(), resource.clone()));
+        world.asked.push(format!("{verb} {uri}"));
         let patch = serde_json::from_slice::<Value>(&body).ok();
         world.sent.extend(patch.clone());
         let next = if verb == "get" { world.gets.pop_front() } else { world.patches.pop_front() };
@@ -141,9 +144,12 @@ async fn answer(
 fn plain(world: &mut World, verb: &str, resource: &str, patch: Option<&Value>, dry: bool) -> Say {
     let found = match resource {
         "clusters" => Some(world.cluster.clone()),
-        "leases" => world.lease.then(
-            || json!({ "metadata": { "name": "pg" }, "spec": { "holderIdentity": world.holder } }),
-        ),
+        "leases" => world.lease.then(|| {
+            json!({
+                "metadata": { "name": "pg", "resourceVersion": "7" },
+                "spec": { "holderIdentity": world.holder },
+            })
+        }),
         "pods" => world.operator.as_ref().map(|version| {
             let annotations = json!({ "cnpg.io/operatorVersion": version });
             let ready = if world.ready { "True" } else { "False" };
@@ -156,6 +162,9 @@ fn plain(world: &mut World, verb: &str, resource: &str, patch: Option<&Value>, d
     };
     let Some(found) = found else { return Say::code(404, "not found") };
     let (Some(patch), "patch") = (patch, verb) else { return Say::Text(found.to_string()) };
+    if resource == "leases" && dry {
+        return Say::Text(found.to_string());
+    }
     if resource == "leases" {
         patch["spec"]["holderIdentity"].as_str().unwrap_or("?").clone_into(&mut world.holder);
         return Say::Text(found.to_string());

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::bar;
 use super::super::part::{Data, Want};
 use super::super::role::KNOCK;
-use super::super::{deputy, keeper, unasked};
+use super::super::{keeper, unasked};
 use super::instances::three;
 use super::site::{Postmaster, Site, cluster, replica};
 use super::{until, within};
@@ -105,7 +105,7 @@ async fn what_is_promoted_past_the_bar_is_killed_and_stays_down() {
                 while promote(&site).is_err() {
                     // The bar was back before the file.
                 }
-                until(how, || postmaster.is_killed()).await;
+                until(how, || postmaster.has_ended()).await;
                 let want = if several { Want::Shut } else { Want::Fenced };
                 until(how, || site.shared.part.want() == want).await;
             }
@@ -128,7 +128,7 @@ async fn what_is_to_be_the_primary_is_promoted_in_peace() {
         fs::remove_file(site.file(bar::PROMOTE)).unwrap();
         fs::remove_file(site.file("standby.signal")).unwrap();
         tokio::time::sleep(Duration::from_millis(700)).await;
-        assert!(!postmaster.is_killed());
+        assert!(!postmaster.has_ended());
         assert!(!site.shared.part.shut());
         assert_eq!(site.shared.part.want(), Want::Open);
     })
@@ -191,7 +191,7 @@ async fn a_standby_that_is_not_to_act_any_more_gives_the_lease_of_managers_back(
             site.keep();
             "pg-1".clone_into(&mut site.api.world().holder);
             let data = site.shared.part.data();
-            keeper::tend(&site.shared, data, &mut deputy::Watch::default()).await.unwrap();
+            keeper::tend(&site.shared, data, &mut keeper::Watches::default()).await.unwrap();
             assert_eq!(site.api.world().holder, left, "{current} acts, {target} is to");
         }
         let open = Site::standby_instance(three(cluster(), "pg-3", "pg-2")).await;
@@ -199,7 +199,7 @@ async fn a_standby_that_is_not_to_act_any_more_gives_the_lease_of_managers_back(
         open.shared.part.open();
         "pg-1".clone_into(&mut open.api.world().holder);
         let data = open.shared.part.data();
-        keeper::tend(&open.shared, data, &mut deputy::Watch::default()).await.unwrap();
+        keeper::tend(&open.shared, data, &mut keeper::Watches::default()).await.unwrap();
         assert_eq!(open.api.world().holder, "pg-1", "it may be promoted at any time");
     })
     .await;

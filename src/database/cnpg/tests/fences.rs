@@ -8,6 +8,7 @@ use serde_json::json;
 use super::super::keeper::due;
 use super::super::mark::{FENCED, Fence, MARK};
 use super::super::part::{Data, Want};
+use super::super::us::Us;
 use super::super::{cluster::Cluster, fence};
 use super::api::Say;
 use super::site::{Site, cluster, ladder, replica, us};
@@ -212,6 +213,84 @@ fn our_fence_goes_from_what_can_be_nothing_but_a_standby_and_theirs_does_not() {
         let theirs: Cluster = serde_json::from_str(&text).unwrap();
         assert_eq!(due(Want::Held, Data::Standby, &theirs, us), None, "{mark}");
     }
+}
+
+/// A Cluster of three whose `*` the agent of pg-1 has set.
+fn of_another(mut cluster: serde_json::Value) -> serde_json::Value {
+    cluster["metadata"]["annotations"] =
+        json!({ FENCED: "[\"*\"]", MARK: "{\"member\":\"pg-1\"}" });
+    cluster["status"]["instanceNames"] = json!(["pg-1", "pg-2", "pg-3"]);
+    (cluster["status"]["currentPrimary"], cluster["status"]["targetPrimary"]) =
+        (json!("pg-1"), json!("pg-1"));
+    cluster
+}
+
+fn beside() -> Us {
+    Us { member: "pg-2".parse().unwrap(), instance: Some("pg-2".to_owned()), site: None }
+}
+
+#[test]
+fn what_an_agent_beside_us_fenced_is_lifted_by_who_opens_and_by_nobody_else() {
+    let us = beside();
+    let lifted = json!({ FENCED: null, MARK: null });
+    for cluster in [cluster(), replica()] {
+        let fenced = read(&of_another(cluster));
+        let fence = Fence::of(&fenced, &us);
+        assert!(fence.covers && !fence.is_foreign && !fence.is_shared());
+        let opened = due(Want::Open, Data::Running, &fenced, &us).unwrap();
+        assert_eq!(opened["metadata"]["annotations"], lifted);
+        // It may be what holds the acting instance down until it is demoted.
+        for want in [Want::Held, Want::Shut, Want::Free] {
+            for data in [Data::Standby, Data::RunningStandby, Data::Primary] {
+                assert_eq!(due(want, data, &fenced, &us), None, "{want:?} {data:?}");
+            }
+        }
+    }
+    // Whoever demotes next makes it its own, and the former owner keeps its hands off.
+    let fenced = read(&of_another(cluster()));
+    let ours = Fence::of(&fenced, &us).set(&us).unwrap();
+    assert_eq!(ours, json!({ FENCED: "[\"*\"]", MARK: "{\"member\":\"pg-2\"}" }));
+    // A member of another Cluster, or one that is gone, is not beside us; and a site of one has nobody beside it.
+    let mut strange = of_another(cluster());
+    strange["status"]["instanceNames"] = json!(["pg-2", "pg-3"]);
+    for (cluster, us) in [(strange, us), (of_another(cluster()), self::us())] {
+        let fence = Fence::of(&read(&cluster), &us);
+        assert!(fence.is_foreign && fence.lift_for_opening().is_none(), "{us:?}");
+    }
+}
+
+#[test]
+fn a_name_beside_the_fence_of_another_stays_fenced() {
+    let mut fenced = of_another(cluster());
+    fenced["metadata"]["annotations"][FENCED] = json!(r#"["*","pg-3"]"#);
+    let fence = Fence::of(&read(&fenced), &beside());
+    assert_eq!(fence.lift_for_opening().unwrap()[FENCED], r#"["pg-3"]"#);
+    fenced["metadata"]["annotations"][FENCED] = json!(r#"["*","pg-2"]"#);
+    assert!(Fence::of(&read(&fenced), &beside()).is_foreign);
+}
+
+/// CloudNativePG starts it again when that is lifted, and all others run on.
+#[test]
+fn a_standby_that_is_to_be_started_again_fences_itself_alone() {
+    let mut three = of_another(cluster());
+    three["metadata"]["annotations"] = json!({ FENCED: r#"["pg-3"]"# });
+    let us = beside();
+    let set = Fence::of(&read(&three), &us).set_own(&us).unwrap();
+    assert_eq!(set[FENCED], r#"["pg-3","pg-2"]"#);
+    three["metadata"]["annotations"] = set;
+    let fenced = read(&three);
+    let lifted = due(Want::Held, Data::Standby, &fenced, &us).unwrap();
+    assert_eq!(lifted["metadata"]["annotations"], json!({ FENCED: r#"["pg-3"]"#, MARK: null }));
+    // Whoever acts is not fenced by it, takes nobody's mark away, and can fence all for its demotion.
+    let acting = Us { member: "pg-1".parse().unwrap(), instance: Some("pg-1".to_owned()), ..us };
+    assert_eq!(due(Want::Open, Data::Running, &fenced, &acting), None);
+    let fence = Fence::of(&fenced, &acting);
+    assert!(!fence.covers && !fence.is_foreign);
+    assert_eq!(fence.set(&acting).unwrap()[MARK], r#"{"before":["pg-3"],"member":"pg-1"}"#);
+    // The one mark there is, is not taken from who needs it.
+    three["metadata"]["annotations"][FENCED] = json!(r#"["pg-2"]"#);
+    let third = Us { member: "pg-3".parse().unwrap(), instance: Some("pg-3".to_owned()), ..acting };
+    assert_eq!(Fence::of(&read(&three), &third).set_own(&third), None);
 }
 
 #[test]

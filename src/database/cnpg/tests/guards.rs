@@ -1,5 +1,6 @@
 //! What only matters when something else goes wrong at the same time.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -293,4 +294,27 @@ async fn a_demotion_is_done_when_everything_says_so() {
     }
     done["status"]["demotionToken"] = Value::Null;
     assert!(matches!(of(&done, true), Ok(Demotion::Unproven)));
+}
+
+/// Its manager restarted what was killed before the port was ours.
+#[tokio::test]
+async fn what_came_up_while_the_port_was_not_held_is_killed() {
+    within(async {
+        let site = Site::primary(cluster()).await;
+        site.shared.part.give_back();
+        let somebody = TcpListener::bind(("0.0.0.0", site.port)).unwrap();
+        site.api.world().always = vec![("patch", Say::code(500, "failed calling webhook"))];
+        let fencing = site.act(ladder());
+        let brings_up = async {
+            // The ladder is over when the annotation and the port are all that is missing.
+            until("it was asked for", || !site.api.world().sent.is_empty()).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let mut postmaster = site.start_postmaster();
+            until("what came up is killed", || postmaster.has_ended()).await;
+            drop(somebody);
+        };
+        let (fenced, ()) = tokio::join!(fencing, brings_up);
+        assert!(matches!(fenced, Ok(Done::Fenced(_))), "{fenced:?}");
+    })
+    .await;
 }

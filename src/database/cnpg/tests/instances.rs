@@ -11,10 +11,10 @@ use super::super::deputy::{may_be_replaced, place};
 use super::super::gate::held_back;
 use super::super::part::{Comes, Data, comes_up};
 use super::super::us::Us;
-use super::site::{Site, cluster, ladder, replica, us};
+use super::site::{Site, cluster, ladder, replica, upstream, us};
 use super::{Broken, within};
-use crate::core::event::{Action, Done};
-use crate::database::cnpg::mark::FENCED;
+use crate::core::event::{Action, Done, Upstream};
+use crate::database::cnpg::mark::{FENCED, MARK};
 
 /// Three instances, of which this one acts and that one is to.
 pub(super) fn three(mut cluster: Value, current: &str, target: &str) -> Value {
@@ -148,8 +148,56 @@ async fn whoever_opens_has_cloudnativepg_mean_it_first() {
         unknown.api.change(|it| it["status"]["instanceNames"] = json!(["pg-2"]));
         let why = unknown.act_for(Action::StartPrimary, limit).await.unwrap_err();
         assert!(why.text().contains("knows no instance pg-1"), "{why:?}");
+        // Nor is one meant that a person has fenced: its manager would never let go of CloudNativePG's lease.
+        unknown.api.change(|it| {
+            it["status"]["instanceNames"] = json!(["pg-1", "pg-2"]);
+            it["metadata"]["annotations"][FENCED] = json!(r#"["pg-1"]"#);
+        });
+        let why = unknown.act_for(Action::StartPrimary, limit).await.unwrap_err();
+        assert!(why.text().contains("somebody else has fenced"), "{why:?}");
         assert_eq!(unknown.api.field("/status/targetPrimary"), "pg-2");
         assert!(!unknown.is_port_free());
+    })
+    .await;
+}
+
+/// The agent beside the one that acted fenced all, to demote the site, and died.
+#[tokio::test]
+async fn who_takes_over_is_meant_before_it_lifts_the_fence_of_who_acted() {
+    within(async {
+        let mut fenced = three(cluster(), "pg-2", "pg-2");
+        fenced["metadata"]["annotations"] =
+            json!({ FENCED: "[\"*\"]", MARK: "{\"member\":\"pg-2\"}" });
+        let site = Site::standby_instance(fenced.clone()).await;
+        let limit = Duration::from_millis(700);
+        assert!(site.act_for(Action::Promote, limit).await.is_err(), "nobody starts it here");
+        let sent = site.api.world().sent.clone();
+        assert_eq!(sent[0]["status"]["targetPrimary"], "pg-1", "{sent:?}");
+        let lifted = json!({ FENCED: null, MARK: null });
+        assert_eq!(sent[1]["metadata"]["annotations"], lifted, "{sent:?}");
+        assert_eq!(sent.len(), 2, "{sent:?}");
+
+        fenced["metadata"]["annotations"].as_object_mut().unwrap().remove(MARK);
+        let theirs = Site::standby_instance(fenced).await;
+        let why = theirs.act_for(Action::Promote, limit).await.unwrap_err();
+        assert!(why.text().contains("somebody else has fenced"), "{why:?}");
+        assert!(theirs.api.world().sent.is_empty(), "nor is it meant");
+    })
+    .await;
+}
+
+/// It is the whole Cluster that `*` would stop, with the primary.
+#[tokio::test]
+async fn a_standby_that_stays_down_is_started_again_without_stopping_anybody_else() {
+    within(async {
+        let site = Site::standby_instance(three(cluster(), "pg-2", "pg-2")).await;
+        site.read().await;
+        let beside = Upstream { site: Some("pg-a".parse().unwrap()), ..upstream() };
+        let follow = Action::Follow { upstream: Some(beside) };
+        let _cancelled = site.act_for(follow, Duration::from_secs(13)).await;
+        let sent = site.api.world().sent.clone();
+        assert_eq!(sent.len(), 1, "{sent:?}");
+        assert_eq!(sent[0]["metadata"]["annotations"][FENCED], r#"["pg-1"]"#, "{sent:?}");
     })
     .await;
 }

@@ -5,9 +5,12 @@
 mod api;
 mod audits;
 mod bars;
+mod beside;
 mod fences;
+mod following;
 mod gates;
 mod guards;
+mod hindrances;
 mod instances;
 mod roles;
 mod site;

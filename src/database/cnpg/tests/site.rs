@@ -192,8 +192,8 @@ impl Site {
 pub(super) struct Postmaster(Child);
 
 impl Postmaster {
-    /// It was ended by a signal.
-    pub(super) fn is_killed(&mut self) -> bool {
+    /// Somebody has killed it.
+    pub(super) fn has_ended(&mut self) -> bool {
         self.0.try_wait().unwrap().is_some()
     }
 }

@@ -3,6 +3,7 @@
 mod api;
 mod demotions;
 mod failovers;
+mod faults;
 mod fences;
 mod guards;
 mod hibernation;
@@ -44,10 +45,11 @@ fn every_test_that_the_documentation_names_is_there() {
 }
 
 /// The files of these tests.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 12] = [
     ("api", include_str!("api.rs")),
     ("demotions", include_str!("demotions.rs")),
     ("failovers", include_str!("failovers.rs")),
+    ("faults", include_str!("faults.rs")),
     ("fences", include_str!("fences.rs")),
     ("guards", include_str!("guards.rs")),
     ("hibernation", include_str!("hibernation.rs")),
