@@ -13,6 +13,7 @@ use super::cluster::Cluster;
 use super::mark::{self, Fence};
 use super::part::Data;
 use super::promote::data;
+use super::us::Us;
 use crate::database::server::outcome::Failure;
 
 /// How often it is looked at.
@@ -35,7 +36,7 @@ pub(super) async fn revived(shared: &Arc<Shared>) -> Failure {
         let is_down = matches!(data(shared).await, Ok(Data::Standby));
         let is_free = shared.last_read().is_some_and(|read| {
             let cluster = &read.cluster;
-            us.is_standby(cluster) && !cluster.is_switching() && !mark::covers(cluster, us)
+            may_be_revived(cluster, us) && !mark::covers(cluster, us)
         });
         if !is_down || !is_free {
             down_since = Instant::now();
@@ -45,8 +46,8 @@ pub(super) async fn revived(shared: &Arc<Shared>) -> Failure {
         }
         tracing::warn!("the standby may run and does not: having it started again");
         let set = |cluster: &Cluster| {
-            let standby = us.is_standby(cluster) && !cluster.is_switching();
-            let annotations = Fence::of(cluster, us).set(us).filter(|_| standby);
+            let annotations =
+                Fence::of(cluster, us).set(us).filter(|_| may_be_revived(cluster, us));
             Ok(annotations.map(|annotations| json!({ "metadata": { "annotations": annotations } })))
         };
         // The keeper lifts what is ours of a standby when it reads the Cluster next: not at once, or the
@@ -61,4 +62,9 @@ pub(super) async fn revived(shared: &Arc<Shared>) -> Failure {
         }
         (down_since, patience) = (Instant::now(), (patience * 2).min(LONGEST));
     }
+}
+
+/// The fence is for all instances: for one that does not act it would stop the one that does.
+pub(super) fn may_be_revived(cluster: &Cluster, us: &Us) -> bool {
+    cluster.is_replica() && us.deputy_of(cluster).is_none() && !cluster.is_switching()
 }

@@ -330,14 +330,17 @@ fn leads_to(
     connected: Option<&(String, u16)>,
 ) -> bool {
     let Some(upstream) = upstream else { return true };
-    let inside = |cluster: &Cluster| {
-        shared.us.is_beside(upstream, cluster) || shared.us.deputy_of(cluster).is_some()
-    };
-    if cluster.is_some_and(inside) {
-        // By a name of CloudNativePG's own.
-        return connected.is_some();
-    }
     let site = shared.us.site_of(upstream).ok();
+    if let Some(cluster) = cluster {
+        // By a name of CloudNativePG's own, which leads to whoever acts for the site.
+        if shared.us.is_beside(upstream, cluster) {
+            let acts = cluster.status.current_primary == upstream.member.as_str();
+            return acts && connected.is_some();
+        }
+        if shared.us.deputy_of(cluster).is_some() {
+            return site.is_some_and(|site| role::follows(cluster, &site)) && connected.is_some();
+        }
+    }
     let entry = cluster.zip(site).and_then(|(cluster, site)| cluster.external(&site));
     let place = entry.and_then(External::place);
     place.is_none_or(|place| connected == Some(&place))

@@ -57,11 +57,6 @@ impl Us {
         self.instance.as_deref().is_some_and(|own| !target.is_empty() && target != own)
     }
 
-    /// CloudNativePG has no other role for us than that of a standby.
-    pub(super) fn is_standby(&self, cluster: &Cluster) -> bool {
-        cluster.is_replica() || self.is_passed_over(cluster)
-    }
-
     /// What was fenced by `names` is down, as far as it concerns us.
     pub(super) fn is_named(&self, cluster: &Cluster, names: &[String]) -> bool {
         if names.iter().any(|name| name == ALL) {

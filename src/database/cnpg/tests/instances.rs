@@ -10,6 +10,7 @@ use super::super::cluster::Cluster;
 use super::super::deputy::{may_be_replaced, place};
 use super::super::gate::held_back;
 use super::super::part::{Comes, Data, Want, comes_up};
+use super::super::revive::may_be_revived;
 use super::super::us::Us;
 use super::site::{Site, cluster, ladder, replica, us};
 use super::{Broken, within};
@@ -65,6 +66,18 @@ fn only_who_stands_for_a_replica_site_that_rests_is_replaced() {
     assert!(!replaced(|_| (), "pg-9"), "CloudNativePG does not know it");
     let of = |own| place(&read(at_rest.clone()), own, "pg-2");
     assert_eq!((of("pg-1"), of("pg-3")), (0, 1), "one at a time");
+}
+
+#[test]
+fn only_who_stands_for_a_replica_site_is_started_again_by_a_fence_of_all() {
+    let revived = |value| may_be_revived(&read(value), &instance("pg-1"));
+    assert!(revived(three(replica(), "pg-1", "pg-1")));
+    assert!(!revived(three(replica(), "pg-2", "pg-2")), "it would stop the one that stands for it");
+    assert!(!revived(three(cluster(), "pg-2", "pg-2")), "it would stop the primary");
+    assert!(!revived(three(cluster(), "pg-1", "pg-1")));
+    let mut switching = three(replica(), "pg-1", "pg-1");
+    switching["status"]["switchReplicaClusterStatus"] = json!({ "inProgress": true });
+    assert!(!revived(switching));
 }
 
 #[test]
