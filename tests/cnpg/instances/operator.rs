@@ -1,8 +1,11 @@
 //! Somebody has CloudNativePG change who acts, without the agents: the agent beside the one that is promoted
 //! stops it halfway until the lease is there.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::super::sites::site::wait;
 use super::cluster::{Field, Site};
@@ -95,6 +98,27 @@ fn a_promotion_beside_an_agent_that_is_frozen_waits_for_the_end_of_its_lease() {
 }
 
 #[test]
+fn a_promotion_whose_lease_does_not_come_is_ended_and_one_leads_when_the_store_is_back() {
+    let field = patient(None);
+    let clients = field.clients();
+    clients.until_acknowledges(0);
+    let store = field.locked_store();
+    promote(&field.sites[0], "pg-a-2");
+    until_stopped(field.at("pg-a-2"));
+    field.at("pg-a-2").member.until_says("the lease did not come");
+    until("its port is held", || {
+        let log = field.at("pg-a-2").member.log();
+        let held = log.contains("holding the port of PostgreSQL");
+        held.then_some(()).ok_or(log)
+    });
+    field.at("pg-a-2").assert_silent(Duration::from_secs(2));
+    assert_eq!(clients.count(1) + clients.count(2), 0, "nobody has the lease\n{}", field.logs());
+    drop(store);
+    let leader = until_one_leads(&field, 0);
+    assert_nothing_lost(field, clients, &[0, leader]);
+}
+
+#[test]
 fn a_promotion_is_ended_when_the_lease_goes_to_another_one() {
     let field = patient(Some("pg-a-2"));
     let clients = field.clients();
@@ -109,4 +133,26 @@ fn a_promotion_is_ended_when_the_lease_goes_to_another_one() {
     field.at("pg-a-1").member.signal(Signal::CONT);
     assert_eq!(until_one_leads(&field, 0), 2, "{}", field.logs());
     assert_nothing_lost(field, clients, &[0, 2]);
+}
+
+#[test]
+fn a_promotion_stays_stopped_while_its_agent_is_gone_and_the_next_agent_looks_after_it() {
+    let mut field = patient(None);
+    let clients = field.clients();
+    clients.until_acknowledges(0);
+    field.at("pg-a-1").member.signal(Signal::STOP);
+    promote(&field.sites[0], "pg-a-2");
+    until_stopped(field.at("pg-a-2"));
+    field.at_mut("pg-a-2").member.kill();
+    // By then nobody has the lease.
+    let end = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < end {
+        assert_eq!(clients.count(1) + clients.count(2), 0, "{}", field.logs());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    field.at_mut("pg-a-2").member.start();
+    let leader = until_one_leads(&field, 1);
+    field.at("pg-a-1").member.signal(Signal::CONT);
+    assert_eq!(until_one_leads(&field, 0), leader, "{}", field.logs());
+    assert_nothing_lost(field, clients, &[0, leader]);
 }
