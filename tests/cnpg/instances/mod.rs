@@ -5,5 +5,7 @@ mod cluster;
 mod failover;
 mod instance;
 mod operator;
+mod rounds;
+mod settle;
 mod sites;
 mod switchover;
