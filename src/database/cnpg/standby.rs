@@ -30,6 +30,9 @@ const SIGNAL: Duration = Duration::from_millis(5);
 /// How often the Cluster is asked.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// For so long whoever is told to follow another instance waits for CloudNativePG to say that that one acts.
+const PACE: Duration = Duration::from_secs(1);
+
 /// How long a token may come after everything else.
 const TOKEN: Duration = Duration::from_secs(10);
 
@@ -69,7 +72,30 @@ pub(super) async fn follow(
         *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
         shared.nudge.notify_one();
     }
-    until_it_follows(shared, upstream, cancel).await.map(|()| Done::Done)
+    until_it_follows(shared, upstream, cancel).await?;
+    if let Some(upstream) = upstream {
+        paced(shared, upstream).await;
+    }
+    Ok(Done::Done)
+}
+
+/// Waits a little until CloudNativePG says that `upstream` acts: before that nobody believes that we follow it,
+/// and we would be told to at once again.
+async fn paced(shared: &Shared, upstream: &Upstream) {
+    let end = Instant::now() + PACE;
+    while Instant::now() < end {
+        let waits = shared.last_read().is_some_and(|read| {
+            let acting = read.cluster.status.current_primary.as_str();
+            shared.us.is_beside(upstream, &read.cluster) && acting != upstream.member.as_str()
+        });
+        if !waits {
+            return;
+        }
+        sleep(POLL).await;
+        if let Ok(Ok(cluster)) = tokio::time::timeout_at(end, shared.api.read()).await {
+            shared.note(cluster);
+        }
+    }
 }
 
 /// Has the site follow the one of `upstream`. Within a site CloudNativePG does that, and for another
@@ -330,17 +356,14 @@ fn leads_to(
     connected: Option<&(String, u16)>,
 ) -> bool {
     let Some(upstream) = upstream else { return true };
-    let site = shared.us.site_of(upstream).ok();
-    if let Some(cluster) = cluster {
-        // By a name of CloudNativePG's own, which leads to whoever acts for the site.
-        if shared.us.is_beside(upstream, cluster) {
-            let acts = cluster.status.current_primary == upstream.member.as_str();
-            return acts && connected.is_some();
-        }
-        if shared.us.deputy_of(cluster).is_some() {
-            return site.is_some_and(|site| role::follows(cluster, &site)) && connected.is_some();
-        }
+    let inside = |cluster: &Cluster| {
+        shared.us.is_beside(upstream, cluster) || shared.us.deputy_of(cluster).is_some()
+    };
+    if cluster.is_some_and(inside) {
+        // By a name of CloudNativePG's own.
+        return connected.is_some();
     }
+    let site = shared.us.site_of(upstream).ok();
     let entry = cluster.zip(site).and_then(|(cluster, site)| cluster.external(&site));
     let place = entry.and_then(External::place);
     place.is_none_or(|place| connected == Some(&place))

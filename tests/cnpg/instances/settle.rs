@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::super::manifest::manifest;
@@ -46,7 +47,12 @@ pub(super) fn settle(field: &mut Field) -> u32 {
             if follow.count() == said.len() - 1 {
                 return rebuilt;
             }
-            let now = said.iter().find(|(_, said)| has_alarm(said, "rejoin_failed"));
+            let is_broken = |name: &String, said: &Value| {
+                name != leader
+                    && said["database"]["streaming"] != true
+                    && has_alarm(said, "rejoin_failed")
+            };
+            let now = said.iter().find(|(name, said)| is_broken(name, said));
             broken = match (now, broken.take()) {
                 (Some((name, _)), Some((before, since))) if *name == before => {
                     Some((before, since))
