@@ -32,6 +32,9 @@ const SIGNAL: Duration = Duration::from_millis(5);
 /// How often the Cluster is asked.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// For so long whoever is told to follow another instance waits for CloudNativePG to say that that one acts.
+const PACE: Duration = Duration::from_secs(1);
+
 /// How long a token may come after everything else.
 const TOKEN: Duration = Duration::from_secs(10);
 
@@ -67,7 +70,30 @@ pub(super) async fn follow(
         *shared.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream.clone());
         shared.nudge.notify_one();
     }
-    until_it_follows(shared, upstream, cancel).await.map(|()| Done::Done)
+    until_it_follows(shared, upstream, cancel).await?;
+    if let Some(upstream) = upstream {
+        paced(shared, upstream).await;
+    }
+    Ok(Done::Done)
+}
+
+/// Waits a little until CloudNativePG says that `upstream` acts: before that nobody believes that we follow it,
+/// and we would be told to at once again.
+async fn paced(shared: &Shared, upstream: &Upstream) {
+    let end = Instant::now() + PACE;
+    while Instant::now() < end {
+        let waits = shared.last_read().is_some_and(|read| {
+            let acting = read.cluster.status.current_primary.as_str();
+            shared.us.is_beside(upstream, &read.cluster) && acting != upstream.member.as_str()
+        });
+        if !waits {
+            return;
+        }
+        sleep(POLL).await;
+        if let Ok(Ok(cluster)) = tokio::time::timeout_at(end, shared.api.read()).await {
+            shared.note(cluster);
+        }
+    }
 }
 
 /// Has the site follow the one of `upstream`. Within a site CloudNativePG does that, and for another

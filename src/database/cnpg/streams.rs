@@ -23,6 +23,9 @@ const POLL: Duration = Duration::from_millis(200);
 /// For so long it may stream nothing and replay nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Length of the name of a file of WAL.
+const SEGMENT: usize = 24;
+
 /// Waits until it streams. What left the upstream's history, or gets nothing for a while, is no standby
 /// of it.
 pub(super) async fn until_it_streams(
@@ -61,13 +64,20 @@ pub(super) async fn until_it_streams(
     }
 }
 
-/// The timeline that the upstream told of, and where it left ours, if we replayed further than that.
+/// The timeline that the upstream told of, and where it left ours, if we replayed further than that. Between its
+/// checkpoints a standby that is not streaming does not say which timeline it replays: one that has got something
+/// of the upstream's is on it.
 fn left(wal: &Path, seen: &Seen) -> Option<(TimelineId, Lsn)> {
-    let told = fs::read_dir(wal).ok()?.flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        timeline(name.strip_suffix(".history")?)
-    });
+    let names = fs::read_dir(wal).ok()?.flatten();
+    let names: Vec<String> =
+        names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let told = names.iter().filter_map(|name| timeline(name.strip_suffix(".history")?));
     let newest = told.max().map(TimelineId).filter(|newest| *newest > seen.timeline)?;
+    let is_of_newest =
+        |name: &String| name.len() == SEGMENT && name.get(..8).and_then(timeline) == Some(newest.0);
+    if names.iter().any(is_of_newest) {
+        return None;
+    }
     let text = fs::read_to_string(wal.join(format!("{:08X}.history", newest.0))).ok()?;
     let (_, left) = history(&text).into_iter().find(|(timeline, _)| *timeline == seen.timeline)?;
     (seen.replayed > left).then_some((newest, left))
@@ -103,6 +113,16 @@ mod tests {
         fs::write(wal.path().join("00000003.history"), text).unwrap();
         assert_eq!(left(wal.path(), &seen(1, 5)), None);
         assert_eq!(left(wal.path(), &seen(2, 9)), Some((TimelineId(3), Lsn(8))));
+        fs::write(wal.path().join("000000020000000000000001"), "").unwrap();
+        assert_eq!(left(wal.path(), &seen(1, 9)), Some((TimelineId(3), Lsn(5))), "not of that one");
+        let got = wal.path().join("000000030000000000000001");
+        fs::write(&got, "").unwrap();
+        assert_eq!(
+            left(wal.path(), &seen(1, 9)),
+            None,
+            "it has gone over, and does not say so yet"
+        );
+        fs::remove_file(got).unwrap();
         fs::write(wal.path().join("0000000G.history"), "rubbish").unwrap();
         fs::write(wal.path().join("00000004.history"), "rubbish").unwrap();
         assert_eq!(left(wal.path(), &seen(2, 9)), None, "what cannot be read proves nothing");

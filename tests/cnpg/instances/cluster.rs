@@ -1,10 +1,12 @@
 //! Clusters of several instances, each with an agent beside it: alone, or two sites of them.
 
-use serde_json::{Value, json};
-
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use rusqlite::Connection;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::super::double::api::access::rules;
@@ -15,7 +17,7 @@ use super::super::manifest::{NAMES, manifest};
 use super::super::sites::site::{AGENT, ROLE, TOKEN, wait};
 use super::instance::Instance;
 use crate::live::client::Pinned;
-use crate::live::cluster::{Member, Place, until};
+use crate::live::cluster::{Member, PATIENCE, Place, until};
 use crate::live::orders::ask;
 
 /// What instances may do besides.
@@ -41,13 +43,19 @@ pub(super) struct Site {
 pub(super) struct Field {
     pub(super) sites: Vec<Site>,
     /// Goes last.
-    _place: Place,
+    place: Place,
 }
 
 impl Field {
     /// Three instances in one site: pg-a-1 acts, the others follow and could take over.
     pub(super) fn one() -> Self {
-        let field = Self::new(1, 3);
+        Self::one_with(|_| ())
+    }
+
+    /// The same with settings of the agents of one's own.
+    pub(super) fn one_with(adjust: impl Fn(&mut Value)) -> Self {
+        let mut field = Self::new(1, 3);
+        field.sites[0].instances.iter_mut().for_each(|it| adjust(&mut it.member.settings));
         let mut object = manifest("pg-a", "pg-a", [0, 0]);
         let spec = object["spec"].as_object_mut().unwrap();
         // It knows no other site.
@@ -60,7 +68,7 @@ impl Field {
     /// Two sites of two: pg-a-1 acts, pg-b-1 stands for its site.
     pub(super) fn two() -> Self {
         let field = Self::new(2, 2);
-        let ports = [field.sites[0].service.port, field.sites[1].service.port];
+        let ports = field.ports();
         let objects = NAMES.map(|name| manifest(name, NAMES[0], ports));
         field.founded(objects.into())
     }
@@ -69,13 +77,12 @@ impl Field {
         let place = Place::new();
         place.give_away(&place.path().join("store"));
         let sites = NAMES[..sites].iter().map(|name| Site::new(&place, name, instances)).collect();
-        Self { sites, _place: place }
+        Self { sites, place }
     }
 
     fn founded(mut self, objects: Vec<Value>) -> Self {
-        for (site, mut object) in self.sites.iter_mut().zip(objects) {
-            object["spec"]["instances"] = site.instances.len().into();
-            object["spec"]["failoverDelay"] = NEVER.into();
+        for (site, object) in self.sites.iter_mut().zip(objects) {
+            let object = founding(object, site.instances.len());
             wait(site.double.create(object)).unwrap();
             for index in 0..site.instances.len() {
                 site.until_gated(index);
@@ -90,11 +97,30 @@ impl Field {
             }
         }
         // Of another site only the one that stands for it.
-        let others = self.sites[0].instances.len() - 1 + self.sites.len() - 1;
+        let may = |it: &&Instance| it.member.settings["failover"]["priority"] != 0;
+        let beside = self.sites[0].instances[1..].iter().filter(may).count();
+        let others = beside + self.sites.len() - 1;
         self.sites[0].instances[0].member.until("all could take over that should", |status| {
             status["line"].as_array().is_some_and(|line| line.len() == others)
         });
         self
+    }
+
+    /// Where others find whoever acts in the first site, and in the last one.
+    pub(super) fn ports(&self) -> [u16; 2] {
+        [&self.sites[0], &self.sites[self.sites.len() - 1]].map(|site| site.service.port)
+    }
+
+    /// The site of each member.
+    pub(super) fn homes(&self) -> BTreeMap<String, &'static str> {
+        let all = self.sites.iter();
+        let homes = all.flat_map(|site| site.instances.iter().map(|it| (&it.pod.name, site.name)));
+        homes.map(|(name, site)| (name.clone(), site)).collect()
+    }
+
+    /// The SQLite store.
+    pub(super) fn store(&self) -> PathBuf {
+        self.place.store()
     }
 
     /// An instance by its name.
@@ -116,6 +142,14 @@ impl Field {
         Pinned::start(&members)
     }
 
+    /// Keeps everybody from writing to the store, until it is dropped.
+    pub(super) fn locked_store(&self) -> Connection {
+        let store = Connection::open(self.place.store()).unwrap();
+        store.busy_timeout(PATIENCE).unwrap();
+        store.execute_batch("begin exclusive").unwrap();
+        store
+    }
+
     /// No agent of these broke.
     pub(super) fn assert_sound(&mut self) {
         let instances = self.sites.iter_mut().flat_map(|site| &mut site.instances);
@@ -126,9 +160,14 @@ impl Field {
     /// Waits until `leader` leads, all others follow, and CloudNativePG has nothing left to do: after the promotion
     /// of a site it restarts PostgreSQL once more.
     pub(super) fn until_rests(&self, leader: &str) {
+        self.until_rests_without(leader, "");
+    }
+
+    /// The same while the machine of one is `away`.
+    pub(super) fn until_rests_without(&self, leader: &str, away: &str) {
         let mut since = Instant::now();
         until(&format!("{leader} leads, and all is at rest"), || {
-            let unrest = self.sites.iter().find_map(|site| site.unrest(leader));
+            let unrest = self.sites.iter().find_map(|site| site.unrest(leader, away));
             if unrest.is_some() {
                 since = Instant::now();
             }
@@ -173,7 +212,8 @@ impl Site {
         Self { name, instances, double, service }
     }
 
-    fn until_gated(&self, index: usize) {
+    /// Waits until there are data, and only the agent is missing.
+    pub(super) fn until_gated(&self, index: usize) {
         until("the pod waits for its sidecar", || {
             let state = self.instances[index].pod.state().clone();
             let gated = state.waiting.contains("startup probe");
@@ -182,13 +222,17 @@ impl Site {
     }
 
     /// What is not as it should be while `leader` leads.
-    fn unrest(&self, leader: &str) -> Option<String> {
+    fn unrest(&self, leader: &str, away: &str) -> Option<String> {
         let cluster = self.cluster();
         let status = &cluster["status"];
-        if status["phase"] != HEALTHY || status["readyInstances"] != self.instances.len() {
+        let is_there = |instance: &&Instance| instance.pod.name != away;
+        let there = self.instances.iter().filter(is_there);
+        // Whose machine is away is missed.
+        let is_healthy = status["phase"] == HEALTHY || there.clone().count() < self.instances.len();
+        if !is_healthy || status["readyInstances"] != there.clone().count() {
             return Some(format!("{cluster:#}\n{}", self.double.told()));
         }
-        self.instances.iter().find_map(|instance| {
+        there.into_iter().find_map(|instance| {
             let said = instance.member.status();
             let is_right = match instance.pod.name == leader {
                 true => said["state"] == "primary_healthy" && said["writable"] == true,
@@ -215,6 +259,13 @@ impl Site {
                 .ok_or_else(|| format!("{cluster:#}\n{}\n{}", self.double.told(), logs()))
         });
     }
+}
+
+/// The manifest with so many instances, none of which CloudNativePG fails over to by itself.
+pub(super) fn founding(mut manifest: Value, instances: usize) -> Value {
+    manifest["spec"]["instances"] = instances.into();
+    manifest["spec"]["failoverDelay"] = NEVER.into();
+    manifest
 }
 
 /// The settings of an agent beside an instance.

@@ -6,5 +6,7 @@ mod failover;
 mod instance;
 mod operator;
 mod permissions;
+mod rounds;
+mod settle;
 mod sites;
 mod switchover;

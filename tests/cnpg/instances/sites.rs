@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::double::cluster::{Cluster, FENCE};
 use super::cluster::Field;
 use crate::live::checks::{assert_fails, count};
 use crate::live::cluster::until;
@@ -80,5 +81,38 @@ fn when_who_stands_for_a_site_is_gone_another_one_does_and_takes_over_when_the_a
         field.at(silent).assert_silent(Duration::from_secs(2));
     }
     clients.assert_one_after_the_other(&[0, 3]);
+    field.assert_sound();
+}
+
+#[test]
+fn a_former_primary_that_comes_back_to_a_site_that_gave_the_lead_away_disturbs_nobody() {
+    let mut field = Field::two();
+    let clients = field.clients();
+    clients.until_acknowledges(0);
+    field.at_mut("pg-a-1").node_dies();
+    clients.until_acknowledges(1);
+    field.at("pg-b-1").member.until_follows();
+    field.at("pg-a-2").member.until("pg-b-1 could take over", |status| {
+        status["line"].as_array().is_some_and(|line| line.contains(&"pg-b-1".into()))
+    });
+    field.done("pg-a-2", &["switchover", "--to", "pg-b-1", "--yes"]);
+    clients.until_acknowledges(2);
+    field.at("pg-a-2").member.until_follows();
+    // CloudNativePG restarts what it promoted once more, and then nobody is streamed to for a moment.
+    field.until_rests_without("pg-b-1", "pg-a-1");
+    // As long as it streams, it is the same process that does.
+    let stream = "select pid from pg_stat_wal_receiver where status = 'streaming'";
+    let before = field.at("pg-a-2").member.sql(stream).unwrap();
+    assert!(!before.is_empty(), "{}", field.logs());
+    let versions = field.sites[0].double.changes("pg-a").len();
+    field.at_mut("pg-a-1").node_comes_back();
+    field.at("pg-a-1").member.until_follows();
+    field.until_rests("pg-b-1");
+    let changes = field.sites[0].double.changes("pg-a").split_off(versions);
+    let fenced = changes.iter().find(|it| Cluster(&it.object).annotation(FENCE).is_some());
+    assert!(fenced.is_none(), "{fenced:#?}\n{}", field.logs());
+    let after = field.at("pg-a-2").member.sql(stream).unwrap();
+    assert_eq!(after, before, "its stream was broken\n{}", field.logs());
+    clients.assert_one_after_the_other(&[0, 1, 2]);
     field.assert_sound();
 }

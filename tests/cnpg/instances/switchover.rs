@@ -15,6 +15,9 @@ fn an_instance_hands_over_to_another_one_and_gets_it_back() {
         field.at(follower).member.until_follows();
     }
     field.sites[0].until_acts("pg-a-2");
+    // Until CloudNativePG has it follow the new one, it is waited for, and not asked for again and again.
+    let log = field.at("pg-a-3").member.log();
+    assert!(log.matches("action begins").count() < 10, "{log}");
     field.at("pg-a-2").member.until("both are attached", |status| {
         status["database"]["standbys"].as_array().is_some_and(|it| it.len() == 2)
     });

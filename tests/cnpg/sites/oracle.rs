@@ -1,4 +1,4 @@
-//! What has to be true of a pair whatever befell it, by what no agent can embellish: every version of the
+//! What has to be true of sites whatever befell them, by what no agent can embellish: every version of the
 //! lease in the store, every version of both Clusters with who wrote it, and what clients were told.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,9 @@ use rusqlite::Connection;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::super::double::Double;
 use super::super::double::cluster::Cluster;
+use super::super::manifest::NAMES;
 use super::site::{AGENT, Two};
 use crate::live::client::{Pinned, store_clock};
 
@@ -20,32 +22,34 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// A version of the lease, and when it was written, by the store's clock.
 #[derive(Clone, Debug)]
-pub(super) struct Lease {
-    pub(super) at: Duration,
-    pub(super) record: Value,
+pub(in crate::cnpg) struct Lease {
+    pub(in crate::cnpg) at: Duration,
+    pub(in crate::cnpg) record: Value,
 }
 
 /// A version of a Cluster.
 #[derive(Clone, Debug)]
-pub(super) struct Version {
-    pub(super) at: Duration,
-    pub(super) by: String,
-    pub(super) object: Value,
+pub(in crate::cnpg) struct Version {
+    pub(in crate::cnpg) at: Duration,
+    pub(in crate::cnpg) by: String,
+    pub(in crate::cnpg) object: Value,
 }
 
-/// All that was seen of a pair.
+/// All that was seen of some sites.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Story {
+pub(in crate::cnpg) struct Story {
     /// In the order they were written.
-    pub(super) leases: Vec<Lease>,
+    pub(in crate::cnpg) leases: Vec<Lease>,
     /// By site; one that was built anew is another one from then on.
-    pub(super) clusters: Vec<(&'static str, Vec<Version>)>,
-    /// When what was acknowledged was sent, and by which site it was.
-    pub(super) acknowledged: Vec<(Duration, &'static str)>,
+    pub(in crate::cnpg) clusters: Vec<(&'static str, Vec<Version>)>,
+    /// When what was acknowledged was sent, and by which member it was.
+    pub(in crate::cnpg) acknowledged: Vec<(Duration, String)>,
+    /// The sites of members that are instances; any other member is a site.
+    pub(in crate::cnpg) homes: BTreeMap<String, &'static str>,
 }
 
 impl Lease {
-    fn holder(&self) -> &str {
+    pub(super) fn holder(&self) -> &str {
         self.record["holder"].as_str().unwrap_or_default()
     }
 }
@@ -58,11 +62,18 @@ impl Version {
 
 impl Story {
     /// Nothing that must not have happened did.
-    pub(super) fn judge(&self) -> Result<(), String> {
+    pub(in crate::cnpg) fn judge(&self) -> Result<(), String> {
         self.who_writes_holds_the_lease()?;
         self.takeovers_are_of_what_is_fenced_or_expired()?;
         self.roles_are_asked_for_by_the_holder()?;
+        self.instances_are_appointed_by_the_holder()?;
+        self.all_are_fenced_by_who_acts()?;
         self.tokens_are_used_once()
+    }
+
+    /// The site of a member.
+    fn home<'a>(&self, member: &'a str) -> &'a str {
+        self.homes.get(member).copied().unwrap_or(member)
     }
 
     fn lease_at(&self, at: Duration) -> Option<&Lease> {
@@ -71,10 +82,12 @@ impl Story {
 
     /// An epoch has one holder: whoever acknowledges in it is that one.
     fn who_writes_holds_the_lease(&self) -> Result<(), String> {
-        for (at, site) in &self.acknowledged {
+        for (at, member) in &self.acknowledged {
             let Some(lease) = self.lease_at(*at) else { continue };
-            if lease.holder() != *site {
-                return Err(format!("{site} acknowledged at {at:?} what was sent under {lease:?}"));
+            if lease.holder() != member {
+                return Err(format!(
+                    "{member} acknowledged at {at:?} what was sent under {lease:?}"
+                ));
             }
         }
         Ok(())
@@ -118,12 +131,50 @@ impl Story {
             if !promoted && !opened {
                 continue;
             }
-            let holds =
-                |lease: &Lease| lease.holder() == site && lease.record["released"].is_null();
+            let holds = |lease: &Lease| {
+                self.home(lease.holder()) == site && lease.record["released"].is_null()
+            };
             if !self.lease_at(new.at).is_some_and(holds) {
                 let lease = self.lease_at(new.at);
                 let what = if promoted { "promoted" } else { "unfenced" };
                 return Err(format!("{site} was {what} at {:?} under {lease:?}", new.at));
+            }
+        }
+        Ok(())
+    }
+
+    /// An agent has CloudNativePG make another instance the primary only while that one holds the lease. In a
+    /// replica site nobody becomes writable by that.
+    fn instances_are_appointed_by_the_holder(&self) -> Result<(), String> {
+        for (site, old, new) in self.versions().filter(|(_, _, new)| new.by == AGENT) {
+            let (was, is) = (old.cluster(), new.cluster());
+            if was.target() == is.target() || is.is_replica() {
+                continue;
+            }
+            let holds =
+                |lease: &Lease| lease.holder() == is.target() && lease.record["released"].is_null();
+            if !self.lease_at(new.at).is_some_and(holds) {
+                let lease = self.lease_at(new.at);
+                let (who, at) = (is.target(), new.at);
+                return Err(format!("{who} was appointed in {site} at {at:?} under {lease:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A fence of a site with several instances is for all of them: the agent beside another one than the one
+    /// that acts would stop that one.
+    fn all_are_fenced_by_who_acts(&self) -> Result<(), String> {
+        for (site, old, new) in self.versions().filter(|(_, _, new)| new.by == AGENT) {
+            let (was, is) = (old.cluster(), new.cluster());
+            if was.is_fenced("*") || !is.is_fenced("*") {
+                continue;
+            }
+            let mark = is.annotation("harmony-agent.io/fence").unwrap_or_default();
+            let mark: Value = serde_json::from_str(mark).unwrap_or_default();
+            let member = mark["member"].as_str().unwrap_or_default();
+            if self.homes.contains_key(member) && member != is.current() {
+                return Err(format!("{member} fenced {site} at {:?}: {:#}", new.at, new.object));
             }
         }
         Ok(())
@@ -170,7 +221,7 @@ impl Story {
 }
 
 /// Follows the lease while a test goes on.
-pub(super) struct Witness {
+pub(in crate::cnpg) struct Witness {
     leases: Arc<Mutex<BTreeMap<i64, Lease>>>,
     end: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -178,7 +229,7 @@ pub(super) struct Witness {
 
 impl Witness {
     /// Of what is in this store from now on.
-    pub(super) fn start(store: PathBuf) -> Self {
+    pub(in crate::cnpg) fn start(store: PathBuf) -> Self {
         let (leases, end) = (Arc::<Mutex<BTreeMap<_, _>>>::default(), Arc::<AtomicBool>::default());
         let (noted, told) = (Arc::clone(&leases), Arc::clone(&end));
         let thread = std::thread::spawn(move || {
@@ -206,16 +257,29 @@ impl Witness {
 
     /// Nothing that must not have happened did.
     pub(super) fn judge(self, two: &Two, clients: &Pinned) {
-        let (leases, sites) = (self.ended(), [&two.a, &two.b]);
-        assert!(!leases.is_empty(), "nobody held a lease");
-        let acknowledged = clients.sent();
-        let story = Story {
-            leases,
-            clusters: sites.iter().flat_map(|site| lives(site)).collect(),
-            acknowledged: acknowledged.into_iter().map(|(at, by)| (at, sites[by].name)).collect(),
-        };
-        if let Err(why) = story.judge() {
+        let sites = [&two.a, &two.b].map(|site| (site.name, &site.double));
+        let members = NAMES.map(str::to_owned);
+        if let Err(why) = self.story(&sites, &members, BTreeMap::new(), clients).judge() {
             panic!("{why}\n{}", super::settle::told(two));
+        }
+    }
+
+    /// All that was seen of `sites`; `members` in the order of the clients.
+    pub(in crate::cnpg) fn story(
+        self,
+        sites: &[(&'static str, &Double)],
+        members: &[String],
+        homes: BTreeMap<String, &'static str>,
+        clients: &Pinned,
+    ) -> Story {
+        let leases = self.ended();
+        assert!(!leases.is_empty(), "nobody held a lease");
+        let acknowledged = clients.sent().into_iter();
+        Story {
+            leases,
+            clusters: sites.iter().flat_map(|(name, double)| lives(name, double)).collect(),
+            acknowledged: acknowledged.map(|(at, by)| (at, members[by].clone())).collect(),
+            homes,
         }
     }
 }
@@ -238,12 +302,12 @@ fn note(store: &Connection, noted: &Mutex<BTreeMap<i64, Lease>>) {
 }
 
 /// The versions of a site's Clusters, one after the other.
-fn lives(site: &super::site::Site) -> Vec<(&'static str, Vec<Version>)> {
+fn lives(name: &'static str, double: &Double) -> Vec<(&'static str, Vec<Version>)> {
     let (now, clock) = (Instant::now(), store_clock());
-    let mut lives = vec![(site.name, Vec::new())];
-    for change in site.double.changes(site.name) {
+    let mut lives = vec![(name, Vec::new())];
+    for change in double.changes(name) {
         if change.kind == "DELETED" {
-            lives.push((site.name, Vec::new()));
+            lives.push((name, Vec::new()));
             continue;
         }
         let at = clock.saturating_sub(now.saturating_duration_since(change.at));

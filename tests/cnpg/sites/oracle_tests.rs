@@ -1,5 +1,6 @@
 //! The oracle sees what must not happen, when it happens.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -60,13 +61,64 @@ fn sound() -> Story {
                 ],
             ),
         ],
-        acknowledged: vec![(at(50), "pg-a"), (at(130), "pg-b")],
+        acknowledged: vec![(at(50), "pg-a".to_owned()), (at(130), "pg-b".to_owned())],
+        homes: BTreeMap::new(),
     }
+}
+
+/// The same from pg-a-1 to pg-b-1, after one inside of pg-a, from pg-a-2 to pg-a-1.
+fn sound_of_instances() -> Story {
+    let mut story = sound();
+    let named = |lease: &mut Lease| {
+        lease.record["holder"] = json!(format!("{}-1", lease.holder()));
+    };
+    story.leases.iter_mut().for_each(named);
+    story.leases[0].at = at(10);
+    story.leases[0].record["epoch"] = json!(1);
+    let before = [
+        lease(0, "pg-a-2", 0, Value::Null),
+        lease(8, "pg-a-2", 0, json!({ "fence": { "rung": "fast" } })),
+    ];
+    story.leases.splice(0..0, before);
+    let acts = |current: &'static str, target: &'static str| {
+        move |object: &mut Value| {
+            object["status"]["currentPrimary"] = json!(current);
+            object["status"]["targetPrimary"] = json!(target);
+        }
+    };
+    let fenced = move |object: &mut Value| {
+        acts("pg-a-1", "pg-a-1")(object);
+        object["metadata"]["annotations"] = json!({
+            "cnpg.io/fencedInstances": "[\"*\"]",
+            "harmony-agent.io/fence": "{\"member\":\"pg-a-1\"}",
+        });
+    };
+    story.clusters[0].1 = vec![
+        version(0, "pg-a", acts("pg-a-2", "pg-a-2")),
+        version(12, "pg-a", acts("pg-a-2", "pg-a-1")),
+        version(70, "pg-a", acts("pg-a-1", "pg-a-1")),
+        version(75, "pg-a", fenced),
+        version(80, "pg-a", |object| {
+            acts("pg-a-1", "pg-a-1")(object);
+            given(object);
+        }),
+    ];
+    for (_, member) in &mut story.acknowledged {
+        member.push_str("-1");
+    }
+    story.acknowledged.insert(0, (at(5), "pg-a-2".to_owned()));
+    let homes = [("pg-a-1", "pg-a"), ("pg-a-2", "pg-a"), ("pg-b-1", "pg-b"), ("pg-b-2", "pg-b")];
+    story.homes = homes.map(|(member, site)| (member.to_owned(), site)).into();
+    story
 }
 
 #[track_caller]
 fn assert_seen(words: &str, change: impl Fn(&mut Story)) {
-    let mut story = sound();
+    assert_seen_in(sound(), words, change);
+}
+
+#[track_caller]
+fn assert_seen_in(mut story: Story, words: &str, change: impl Fn(&mut Story)) {
     change(&mut story);
     let said = story.judge().unwrap_err();
     assert!(said.contains(words), "{words:?} is not in {said}");
@@ -88,8 +140,8 @@ fn a_sound_switchover_is_nothing_to_be_said_about() {
 
 #[test]
 fn what_must_not_happen_is_seen() {
-    assert_seen("pg-a acknowledged", |story| story.acknowledged.push((at(101), "pg-a")));
-    assert_seen("pg-b acknowledged", |story| story.acknowledged.push((at(99), "pg-b")));
+    assert_seen("pg-a acknowledged", |story| story.acknowledged.push((at(101), "pg-a".to_owned())));
+    assert_seen("pg-b acknowledged", |story| story.acknowledged.push((at(99), "pg-b".to_owned())));
     assert_seen("two hold one epoch", |story| story.leases[2].record["epoch"] = json!(1));
     assert_seen("goes back", |story| story.leases[2].record["epoch"] = json!(0));
     assert_seen("neither fenced nor expired", |story| {
@@ -122,4 +174,37 @@ fn what_must_not_happen_is_seen() {
         story.leases.push(lease(300, "pg-a", 3, Value::Null));
         story.clusters[0].1.push(version(310, "pg-a", back));
     });
+}
+
+#[test]
+fn what_must_not_happen_between_instances_is_seen() {
+    sound_of_instances().judge().unwrap();
+    let assert_seen = |words: &str, change: &dyn Fn(&mut Story)| {
+        assert_seen_in(sound_of_instances(), words, change);
+    };
+    // Beside another one of the same site.
+    assert_seen("pg-a-2 acknowledged", &|story| {
+        story.acknowledged.push((at(20), "pg-a-2".to_owned()));
+    });
+    assert_seen("pg-b was promoted", &|story| story.clusters[1].1[1].at = at(95));
+    // Too early, and somebody else.
+    assert_seen("pg-a-1 was appointed in pg-a", &|story| story.clusters[0].1[1].at = at(9));
+    assert_seen("pg-a-1 was appointed in pg-a", &|story| {
+        story.leases[2].record["released"] = json!({ "to": "pg-b-1" });
+    });
+    assert_seen("pg-a-2 fenced pg-a", &|story| {
+        story.clusters[0].1[3].object["metadata"]["annotations"]["harmony-agent.io/fence"] =
+            json!("{\"member\":\"pg-a-2\"}");
+    });
+    // In a replica site it makes nobody writable.
+    let mut story = sound_of_instances();
+    let mut other = story.clusters[0].1[4].clone();
+    (other.at, other.object["status"]["targetPrimary"]) = (at(150), json!("pg-a-2"));
+    story.clusters[0].1.push(other);
+    story.judge().unwrap();
+    // What a person does is nobody's fault here.
+    let mut story = sound_of_instances();
+    story.clusters[0].1[1].at = at(9);
+    story.clusters[0].1[1].by = "admin".to_owned();
+    story.judge().unwrap();
 }

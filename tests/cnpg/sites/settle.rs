@@ -12,23 +12,23 @@ use crate::live::cluster::has_alarm;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Numbers from a seed.
-pub(super) struct Dice(u64);
+pub(in crate::cnpg) struct Dice(u64);
 
 impl Dice {
     /// From `CNPG_SEED`; without it always the same.
-    pub(super) fn of_environment() -> Self {
+    pub(in crate::cnpg) fn of_environment() -> Self {
         let seed = std::env::var("CNPG_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
         Self::of(seed)
     }
 
     /// From this seed.
-    pub(super) fn of(seed: u64) -> Self {
+    pub(in crate::cnpg) fn of(seed: u64) -> Self {
         println!("CNPG_SEED={seed}");
         Self(seed)
     }
 
     /// Less than `limit`.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(in crate::cnpg) fn below(&mut self, limit: u64) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::super::double::cluster::Cluster;
 use super::site::{Site, Two};
 use crate::live::checks::count;
-use crate::live::cluster::{PATIENCE, until};
+use crate::live::cluster::{Member, PATIENCE, until};
 use crate::live::orders::done;
 
 /// How a token begins that the double gives out: base64 of `{"databaseSystemId`.
@@ -20,10 +20,15 @@ const TOKEN: &str = "eyJkYXRhYmFzZVN5c3RlbUlk";
 
 /// The agent's program, asked for a switchover beside `site`; it goes on by itself.
 pub(super) fn begin(site: &Site, to: &str) -> Child {
+    begin_beside(&site.member, to)
+}
+
+/// The same beside a member.
+pub(in crate::cnpg) fn begin_beside(member: &Member, to: &str) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_harmony-agent"));
-    command.args(["switchover", "--to", to, "--yes", "--config"]).arg(site.member.write_settings());
+    command.args(["switchover", "--to", to, "--yes", "--config"]).arg(member.write_settings());
     command.env("USER", "somebody").stdin(Stdio::null()).stdout(Stdio::null());
-    command.stderr(fs::File::create(site.member.dir.join("order.log")).unwrap());
+    command.stderr(fs::File::create(member.dir.join("order.log")).unwrap());
     command.spawn().unwrap()
 }
 

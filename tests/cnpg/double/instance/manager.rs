@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +14,7 @@ use super::super::times::Times;
 use super::super::world::{Version, World};
 use super::lease::Lease;
 use super::pod::Pod;
+use super::postmaster::Postmaster;
 
 /// How often a manager looks whether its cache has something new.
 const TICK: Duration = Duration::from_millis(20);
@@ -63,7 +63,7 @@ pub(crate) struct Manager {
     pub(super) times: Times,
     pub(super) version: Version,
     pub(super) lease: Lease,
-    pub(super) child: Option<Child>,
+    pub(super) child: Option<Postmaster>,
     pub(super) initialized: bool,
     pub(super) started: bool,
     pub(super) pause: Option<Instant>,
@@ -154,8 +154,8 @@ impl Manager {
             if std::mem::take(&mut self.pod.state().isolated) {
                 return Some(Exit::Isolated);
             }
-            if let Some(child) = &mut self.child
-                && let Ok(Some(status)) = child.try_wait()
+            if let Some(child) = &self.child
+                && let Some(status) = child.ended()
             {
                 self.pod.tell(format!("PostgreSQL ended: {status}"));
                 self.child = None;
@@ -177,9 +177,9 @@ impl Manager {
 
     /// Starts PostgreSQL and does not wait for it.
     pub(super) fn start(&mut self) -> Result<(), String> {
-        let child = self.pod.postgres.start()?;
+        let child = Postmaster::new(self.pod.postgres.start()?);
         let mut state = self.pod.state();
-        state.pid = child.id();
+        state.pid = child.pid;
         state.session = true;
         drop(state);
         self.child = Some(child);
@@ -192,8 +192,8 @@ impl Manager {
         let due = Instant::now() + START;
         loop {
             let Err(error) = self.pod.postgres.sql("select 1").await else { return Ok(()) };
-            let ended = match &mut self.child {
-                Some(child) => child.try_wait().ok().flatten(),
+            let ended = match &self.child {
+                Some(child) => child.ended(),
                 None => return Err("PostgreSQL does not run".to_owned()),
             };
             if let Some(status) = ended {
@@ -250,7 +250,7 @@ impl Manager {
         if smart > 0 && stop > smart {
             let _ = self.pod.postgres.stop("smart", self.times.whole(smart)).await;
         }
-        if self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None))) {
+        if self.child.as_ref().is_some_and(|child| child.ended().is_none()) {
             let _ = self.pod.postgres.stop("fast", self.times.whole(stop).min(END.as_secs())).await;
         }
         self.reap().await;
@@ -261,14 +261,14 @@ impl Manager {
         if let Some(child) = &mut self.child
             && timeout(END, child.wait()).await.is_err()
         {
-            let _ = child.kill().await;
+            child.kill().await;
         }
         self.ended();
     }
 
     async fn kill(&mut self) {
         if let Some(child) = &mut self.child {
-            let _ = child.kill().await;
+            child.kill().await;
         }
         self.ended();
     }

@@ -8,4 +8,5 @@ mod manager;
 pub(crate) mod pass;
 pub(crate) mod pod;
 pub(crate) mod postgres;
+mod postmaster;
 mod probes;
