@@ -15,6 +15,7 @@ use super::cluster::Field;
 use super::operator::promote;
 use super::settle::{leads, settle};
 use crate::live::checks::count;
+use crate::live::cluster::until;
 
 /// What may happen to an instance, or to its site; most of it ends with the round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +145,14 @@ impl Trouble {
     }
 }
 
+/// Who leads; CloudNativePG may only just be restarting what it promoted.
+fn leader_of(field: &Field, places: &[Place]) -> Place {
+    until("one leads", || {
+        let leads = places.iter().find(|(site, index)| leads(field, *site, *index));
+        leads.copied().ok_or_else(|| format!("{}\n{}", field.told(), field.logs()))
+    })
+}
+
 fn rounds(mut field: Field, number: u32, dice: &mut Dice) {
     let (clients, witness) = (field.clients(), Witness::start(field.store()));
     let places: Vec<Place> = (0..field.sites.len())
@@ -159,7 +168,7 @@ fn rounds(mut field: Field, number: u32, dice: &mut Dice) {
                 (trouble, dice.below(2) > 0, else_at, dice.below(1500))
             })
             .collect();
-        let leader = *places.iter().find(|(site, index)| leads(&field, *site, *index)).unwrap();
+        let leader = leader_of(&field, &places);
         println!(
             "round {round}: {leader:?} leads; (what, there, else at, then so many ms) {troubles:?}"
         );
@@ -184,7 +193,7 @@ fn rounds(mut field: Field, number: u32, dice: &mut Dice) {
         rebuilt += settle(&mut field);
     }
     println!("{rebuilt} times something was built anew");
-    let (site, index) = *places.iter().find(|(site, index)| leads(&field, *site, *index)).unwrap();
+    let (site, index) = leader_of(&field, &places);
     assert!(count(&field.sites[site].instances[index].member) > 0);
     let sites: Vec<_> = field.sites.iter().map(|site| (site.name, &site.double)).collect();
     let homes: BTreeMap<String, &'static str> = field.homes();
