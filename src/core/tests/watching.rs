@@ -1,7 +1,7 @@
 use super::bench::*;
 use crate::core::candidate::WhyNot;
 use crate::core::event::{
-    Action, Effect, Event, Observation, Process, Reason, State, WriteOutcome,
+    Action, ActionOutcome, Alarm, Effect, Event, Observation, Process, Reason, State, WriteOutcome,
 };
 use crate::core::ids::{Epoch, Lsn, Revision, TimelineId};
 use crate::core::policy::Policy;
@@ -459,4 +459,29 @@ fn only_a_primary_that_renews_is_rejoined() {
         }
         assert_eq!(rejoins, wanted, "renews: {renews}");
     }
+}
+
+/// By itself, or by a person who built it anew.
+#[test]
+fn what_could_not_rejoin_and_follows_after_all_is_nothing_to_be_said_about() {
+    let mut bench = Bench::watching();
+    let alarmed = |bench: &Bench| bench.agent.status().alarms.contains(&Alarm::RejoinFailed);
+    for _ in 0..60 {
+        bench.store.put_lease(&identity("b", 1), |_| {});
+        let alone = Observation { streaming: false, ..seen(Process::RunningStandby) };
+        bench.step(Event::Observed(alone));
+        bench.quiet_seconds(1);
+        if bench.open.iter().any(|it| matches!(it, Effect::Act(_, Action::Rejoin { .. }, ..))) {
+            bench.acted(ActionOutcome::Refused("its data goes on".to_owned()));
+            break;
+        }
+    }
+    assert!(alarmed(&bench));
+    for _ in 0..5 {
+        bench.store.put_lease(&identity("b", 1), |_| {});
+        bench.observe(Process::RunningStandby);
+        bench.quiet_seconds(1);
+    }
+    assert_eq!(bench.agent.state(), State::ReplicaWatching);
+    assert!(!alarmed(&bench));
 }

@@ -47,12 +47,10 @@ pub(super) fn settle(field: &mut Field) -> u32 {
             if follow.count() == said.len() - 1 {
                 return rebuilt;
             }
-            let is_broken = |name: &String, said: &Value| {
-                name != leader
-                    && said["database"]["streaming"] != true
-                    && has_alarm(said, "rejoin_failed")
+            let is_broken = |said: &Value| {
+                said["database"]["streaming"] != true && has_alarm(said, "rejoin_failed")
             };
-            let now = said.iter().find(|(name, said)| is_broken(name, said));
+            let now = said.iter().find(|(_, said)| is_broken(said));
             broken = match (now, broken.take()) {
                 (Some((name, _)), Some((before, since))) if *name == before => {
                     Some((before, since))

@@ -7,7 +7,8 @@ use serde_json::json;
 use super::site::Two;
 use super::switchover::until_served;
 use crate::live::checks::count;
-use crate::live::orders::done;
+use crate::live::cluster::until;
+use crate::live::orders::{ask, done};
 use crate::support::nats::Cluster;
 
 /// Two sites on these servers, of which the first acts.
@@ -36,6 +37,11 @@ fn a_switchover_over_nats_and_back_with_a_server_less_loses_nothing() {
 
     servers.servers[0].kill();
     clients.until_acknowledges(1);
+    // By the promises of the others, at first.
+    until("the servers that are left have a leader", || {
+        let answer = ask(&two.b.member, &["history"]);
+        answer.status.success().then_some(()).ok_or_else(|| two.b.member.log())
+    });
     done(&two.b.member, &["switchover", "--to", "pg-a", "--yes"]);
     clients.until_acknowledges(0);
     until_served(&two.b, &two.a);
