@@ -39,6 +39,7 @@ pub(in crate::core) struct Healthy {
 impl Healthy {
     pub(in crate::core) fn new(cx: &mut Shared, held: Held) -> Self {
         cx.guard(&held);
+        cx.clear(Alarm::RejoinFailed);
         let since = cx.now;
         Self {
             held,

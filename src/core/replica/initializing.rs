@@ -130,7 +130,6 @@ impl Initializing {
                 Next::stay(Workflow::Replica(Replica::Initializing(self)))
             }
             Plan::Ready => {
-                cx.clear(Alarm::RejoinFailed);
                 cx.heartbeat_now();
                 Next::to(Workflow::Replica(Replica::Watching(Watching::new(cx))), Reason::Following)
             }

@@ -160,6 +160,7 @@ impl Watching {
         }
         if seen.streaming {
             self.detached_since = None;
+            cx.clear(Alarm::RejoinFailed);
             return;
         }
         // Who has not renewed lately may be dead, and we the one to take over. Who is being demoted has
