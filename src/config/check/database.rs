@@ -219,7 +219,7 @@ fn cnpg_problems(config: &Config, cnpg: &cnpg::Settings) -> Vec<String> {
         && !["https://", "http://"].iter().any(|scheme| url.starts_with(scheme))
     {
         broken.push(format!(
-            "database.cnpg.api is {url:?}, expected a URL as in https://10.0.0.1:6443"
+            "database.cnpg.api is {url:?}, expected a URL as in https://kubernetes.example:6443"
         ));
     }
     let [least, most] = API_TIMEOUT;

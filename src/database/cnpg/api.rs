@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::beside::{PATCH_LEASE, PATCH_STATUS};
 use super::cluster::{Cluster, Pod};
 use super::trouble::{Call, Trouble};
 use super::version::Version;
@@ -21,18 +22,15 @@ use crate::database::server::wait::pause;
 
 /// Every call the adapter makes: verb, resource, and whether only the Cluster's own name is meant. The
 /// role in `deploy/` allows these and nothing more.
-pub const CALLS: [(&str, &str, bool); 4] = [
-    ("get", "clusters.postgresql.cnpg.io", true),
-    ("patch", "clusters.postgresql.cnpg.io", true),
-    ("get", "leases.coordination.k8s.io", true),
-    ("get", "pods", false),
-];
+pub const CALLS: [(&str, &str, bool); 4] =
+    [named(GET), named(PATCH), named(GET_LEASE), (GET_POD.verb, GET_POD.resource, false)];
 
 /// What it calls besides where every instance is a member; allowed by a component in `deploy/`.
-pub const CALLS_OF_INSTANCES: [(&str, &str, bool); 2] = [
-    ("patch", "clusters.postgresql.cnpg.io/status", true),
-    ("patch", "leases.coordination.k8s.io", true),
-];
+pub const CALLS_OF_INSTANCES: [(&str, &str, bool); 2] = [named(PATCH_STATUS), named(PATCH_LEASE)];
+
+const fn named(call: Call) -> (&'static str, &'static str, bool) {
+    (call.verb, call.resource, true)
+}
 
 const GET: Call = Call { verb: "get", resource: "clusters.postgresql.cnpg.io" };
 const PATCH: Call = Call { verb: "patch", resource: "clusters.postgresql.cnpg.io" };
@@ -90,7 +88,7 @@ impl Api {
         };
         let uri: Uri = url.parse().map_err(|error| format!("api {url:?} is no URL: {error}"))?;
         if uri.scheme().is_none() || uri.host().is_none() {
-            return Err(format!("api {url:?} is no URL as in https://10.0.0.1:6443"));
+            return Err(format!("api {url:?} is no URL as in https://kubernetes.example:6443"));
         }
         let default = |name: &str| in_pod.then(|| PathBuf::from(ACCOUNT).join(name));
         let namespace = match &access.namespace {
@@ -171,15 +169,19 @@ impl Api {
         cancel: &CancellationToken,
     ) -> Step<Cluster> {
         let _alone = tokio::select! {
-            alone = self.changing.lock() => alone,
+            biased;
             () = cancel.cancelled() => return Err(Failure::Cancelled),
+            alone = self.changing.lock() => alone,
         };
         let mut may_have_landed = false;
         let mut tries = 0;
         loop {
-            let trouble = match self.try_change(&mut decide).await? {
-                Ok(cluster) => return Ok(cluster),
-                Err(trouble) => trouble,
+            let trouble = match self.try_change(&mut decide, cancel).await {
+                Ok(Ok(cluster)) => return Ok(cluster),
+                Ok(Err(trouble)) => trouble,
+                // What was sent before may have been made all the same.
+                Err(Failure::Refused(why)) => return Err(not_changed(may_have_landed, why)),
+                Err(failure) => return Err(failure),
             };
             may_have_landed |= trouble.may_have_landed();
             let ended = |why: String| not_changed(may_have_landed, why);
@@ -195,11 +197,15 @@ impl Api {
     async fn try_change(
         &self,
         decide: &mut impl FnMut(&Cluster) -> Step<Option<Value>>,
+        cancel: &CancellationToken,
     ) -> Step<Result<Cluster, Trouble>> {
         let cluster = match self.read().await {
             Ok(cluster) => cluster,
             Err(trouble) => return Ok(Err(trouble)),
         };
+        if cancel.is_cancelled() {
+            return Err(Failure::Refused("cancelled before the Cluster was changed".to_owned()));
+        }
         let Some(mut patch) = decide(&cluster)? else { return Ok(Ok(cluster)) };
         // Without it, whoever wrote since would be written over.
         patch["metadata"]["resourceVersion"] = json!(cluster.metadata.resource_version);

@@ -10,39 +10,21 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-
 /// The file that has PostgreSQL promote itself (`PROMOTE_SIGNAL_FILE`).
 pub(super) const PROMOTE: &str = "promote";
 
 /// Where the bar leads: nowhere, and it says whose it is.
 const NOWHERE: &str = "harmony-agent.no-lease/promote";
 
-/// Its name before it is put, so that whoever watches the directory can tell it from the file: this one is moved
-/// there, that one is made there.
-const ASIDE: &str = "promote.harmony-agent";
-
 /// Puts the bar, unless something is there already; whether it was put.
 ///
 /// # Errors
-/// The data directory cannot be written, or its file system cannot move a link without replacing another one.
+/// The data directory cannot be written.
 pub(super) fn put(data_dir: &Path) -> io::Result<bool> {
-    let place = data_dir.join(PROMOTE);
-    if fs::symlink_metadata(&place).is_ok() {
-        return Ok(false);
-    }
-    let aside = data_dir.join(ASIDE);
-    match symlink(NOWHERE, &aside) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        // An agent before us ended halfway.
-        Ok(()) | Err(_) => {}
-    }
-    match renameat_with(CWD, &aside, CWD, &place, RenameFlags::NOREPLACE) {
+    match symlink(NOWHERE, data_dir.join(PROMOTE)) {
         Ok(()) => Ok(true),
-        Err(error) => {
-            fs::remove_file(&aside)?;
-            if error == rustix::io::Errno::EXIST { Ok(false) } else { Err(error.into()) }
-        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -84,17 +66,13 @@ mod tests {
     }
 
     #[test]
-    fn a_promotion_that_is_under_way_is_not_hidden_and_what_an_agent_left_is_used() {
+    fn a_promotion_that_is_under_way_is_not_hidden() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join(PROMOTE);
         fs::write(&place, "").unwrap();
         assert!(!put(dir.path()).unwrap());
         assert!(!lift(dir.path()).unwrap());
         assert!(place.is_file());
-        fs::remove_file(&place).unwrap();
-        symlink(NOWHERE, dir.path().join(ASIDE)).unwrap();
-        assert!(put(dir.path()).unwrap());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

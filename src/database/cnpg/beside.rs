@@ -11,8 +11,9 @@ use super::trouble::{Call, Trouble};
 use crate::database::server::outcome::Step;
 use crate::database::server::wait::pause;
 
-const PATCH_STATUS: Call = Call { verb: "patch", resource: "clusters.postgresql.cnpg.io/status" };
-const PATCH_LEASE: Call = Call { verb: "patch", resource: "leases.coordination.k8s.io" };
+pub(super) const PATCH_STATUS: Call =
+    Call { verb: "patch", resource: "clusters.postgresql.cnpg.io/status" };
+pub(super) const PATCH_LEASE: Call = Call { verb: "patch", resource: "leases.coordination.k8s.io" };
 
 impl Api {
     /// Has CloudNativePG make another instance the primary, as its own command does: `decide` says whether
@@ -27,6 +28,9 @@ impl Api {
         let mut tries = 0;
         loop {
             let sent = match self.read().await {
+                Ok(_) if cancel.is_cancelled() => {
+                    return Err(not_changed(may_have_landed, "cancelled".to_owned()));
+                }
                 Ok(cluster) if !decide(&cluster)? => return Ok(cluster),
                 Ok(cluster) => {
                     let sent = self.try_appoint(instance, &cluster).await;
@@ -75,7 +79,8 @@ impl Api {
 
     /// Gives the instances' lease back for `instance`, if that holds it: its manager ended without doing so.
     ///
-    /// Only for an instance whose PostgreSQL is proven down and kept so.
+    /// Only for an instance that cannot become the primary: its PostgreSQL is proven down and kept so, or it is a
+    /// standby that is barred from promotion.
     pub(super) async fn release_lease(&self, instance: &str) -> Result<(), Trouble> {
         let path = self.lease();
         let bytes = match self.call(GET_LEASE, Method::GET, &path, None, None).await {

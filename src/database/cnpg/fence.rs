@@ -39,7 +39,7 @@ pub(super) async fn fence(
     // The annotation on one instance of several would keep CloudNativePG from ever making another one the
     // primary: a fenced manager goes on renewing its lease (ADR 25).
     let annotates = shared.us.instance.is_none();
-    shared.part.wants(if annotates { Want::Fenced } else { Want::Shut });
+    shared.part.fence(if annotates { Want::Fenced } else { Want::Shut });
     shared.restarts(None);
     shared.part.learn();
     if annotates {

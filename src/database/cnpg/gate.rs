@@ -12,7 +12,7 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Why PostgreSQL must not be started now, if so. Asked by a probe every second: reads files.
 pub(super) fn held_back(shared: &Shared) -> Option<String> {
     let part = &shared.part;
-    if matches!(part.want(), Want::Open | Want::Free) {
+    if matches!(part.want(), Want::Open | Want::Free | Want::Standby) {
         return None;
     }
     let read = shared.last_read().filter(|read| read.at.elapsed() <= FRESH);

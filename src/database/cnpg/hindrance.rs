@@ -27,12 +27,12 @@ pub(super) struct Hindrance {
 impl Hindrance {
     /// The Cluster was read, or not.
     pub(super) fn heard(&self, read: &Result<Cluster, Trouble>) {
-        *lock(&self.read) = read.as_ref().err().and_then(lasting);
+        heard(&self.read, read.as_ref().err());
     }
 
     /// A change was rehearsed.
     pub(super) fn rehearsed(&self, change: &Result<(), Trouble>) {
-        *lock(&self.change) = change.as_ref().err().and_then(lasting);
+        heard(&self.change, change.as_ref().err());
     }
 }
 
@@ -82,16 +82,24 @@ pub(super) fn of(shared: &Shared) -> Option<String> {
 /// What no next try changes: it is there until somebody mends it.
 fn lasting(trouble: &Trouble) -> Option<String> {
     match trouble {
-        Trouble::Absent(_) | Trouble::Denied { .. } | Trouble::Malformed(_) => {
-            Some(trouble.to_string())
-        }
+        Trouble::Absent(_)
+        | Trouble::Denied { .. }
+        | Trouble::Malformed(_)
+        | Trouble::Invalid(_) => Some(trouble.to_string()),
         Trouble::Conflict
         | Trouble::Busy(_)
         | Trouble::Gone
         | Trouble::Webhook(_)
         | Trouble::Failed(_)
-        | Trouble::Invalid(_)
         | Trouble::Silent(_) => None,
+    }
+}
+
+/// What was known is known until somebody says otherwise: silence and overload do not.
+fn heard(known: &Mutex<Option<String>>, trouble: Option<&Trouble>) {
+    let why = trouble.map(lasting);
+    if !matches!(why, Some(None)) {
+        *lock(known) = why.flatten();
     }
 }
 

@@ -104,12 +104,12 @@ pub(super) fn due(want: Want, data: Data, cluster: &Cluster, us: &Us) -> Option<
     let is_standby = data.is_standby() && stays_standby(cluster, us) && !cluster.is_switching();
     let annotations = match want {
         Want::Open => fence.lift_for_opening().or_else(|| fence.forget()),
-        Want::Held | Want::Fenced | Want::Shut | Want::Free if is_standby => {
+        Want::Held | Want::Fenced | Want::Shut | Want::Standby | Want::Free if is_standby => {
             fence.lift().or_else(|| fence.forget())
         }
         // Also when it runs: somebody brought up what we stopped.
         Want::Fenced => fence.set(us),
-        Want::Held | Want::Shut | Want::Free => fence.forget(),
+        Want::Held | Want::Shut | Want::Standby | Want::Free => fence.forget(),
     };
     let mut patch =
         annotations.map(|annotations| json!({ "metadata": { "annotations": annotations } }));

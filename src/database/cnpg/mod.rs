@@ -163,7 +163,7 @@ impl Cnpg {
     ///
     /// # Errors
     /// The site cannot be led as it is, or the agent may not do what it has to. Without an answer
-    /// nothing is refused: then the same is looked at before each change of role.
+    /// nothing is refused: what an action needs is looked at again before it, the version and the settings are not.
     pub async fn check(&self) -> Result<(), SetupError> {
         // A primary may be running beside us, whose lease wants to be renewed soon.
         let limit = self.shared.api.limit() * 2;

@@ -1,6 +1,6 @@
 //! Our part in keeping PostgreSQL down: what we want of it, what its data is, and its port.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -21,6 +21,8 @@ pub(super) enum Want {
     Fenced,
     /// The same without the annotation: it is one of several instances.
     Shut,
+    /// Up, as the standby that it is, though CloudNativePG would promote it: it is barred as soon as it runs.
+    Standby,
     /// Not said, but it was seen to run as a primary: it is not held back, and nothing of it is changed.
     Free,
     /// Up, as the primary.
@@ -80,6 +82,8 @@ pub(super) struct Part {
     server: Arc<Server>,
     us: Us,
     want: watch::Sender<Want>,
+    /// How many fences there have been; changed while `want` is.
+    fences: AtomicU64,
     /// Where the server last listened.
     listening: Mutex<Option<Listening>>,
     hold: Mutex<Option<Hold>>,
@@ -88,6 +92,10 @@ pub(super) struct Part {
     /// Why the bar could not be put or lifted.
     bar_trouble: Mutex<String>,
 }
+
+/// Between two fences: what an action began in, and may open in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn(u64);
 
 /// Whether the port is kept from others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +112,7 @@ impl Part {
             server,
             us,
             want: watch::Sender::new(Want::Held),
+            fences: AtomicU64::new(0),
             listening: Mutex::new(None),
             hold: Mutex::new(None),
             was_standby: AtomicBool::new(false),
@@ -122,8 +131,26 @@ impl Part {
         self.want.send_replace(want);
     }
 
+    /// From now on it is to stay down, whatever began before to open it.
+    pub(super) fn fence(&self, want: Want) {
+        self.want.send_modify(|now| {
+            self.fences.fetch_add(1, Ordering::Relaxed);
+            *now = want;
+        });
+    }
+
+    /// What begins now may open it, for as long as nobody fences.
+    pub(super) fn turn(&self) -> Turn {
+        Turn(self.fences.load(Ordering::Relaxed))
+    }
+
+    /// Nobody has fenced since.
+    pub(super) fn is_still(&self, turn: Turn) -> bool {
+        self.turn() == turn
+    }
+
     /// Changes what we want, unless somebody wants something else meanwhile.
-    fn wants_instead(&self, of: Want, want: Want) {
+    pub(super) fn wants_instead(&self, of: Want, want: Want) {
         self.want.send_if_modified(|now| {
             let is_meant = *now == of;
             if is_meant {
@@ -156,7 +183,7 @@ impl Part {
     /// What runs as a primary here was a standby, and is not to be open.
     pub(super) fn is_stray(&self) -> bool {
         self.was_standby.load(Ordering::Relaxed)
-            && matches!(self.want(), Want::Held | Want::Fenced | Want::Shut)
+            && matches!(self.want(), Want::Held | Want::Fenced | Want::Shut | Want::Standby)
     }
 
     /// Has it stay down until it is a standby again, unless it is to be open by now; whether it has to stay down.
@@ -190,12 +217,17 @@ impl Part {
     /// block.
     pub(super) fn keep(&self, cluster: Option<&Cluster>) -> Data {
         let data = self.data();
+        let mut hold = self.lock();
         // What is to be open becomes a primary by our own wish, and is stopped as one.
-        let is_ours = data.is_standby() && self.want() != Want::Open;
-        if is_ours || data == Data::Primary {
+        let is_open = self.want() == Want::Open;
+        let is_ours = data.is_standby() && !is_open;
+        if is_ours || is_open || data == Data::Primary {
             self.was_standby.store(is_ours, Ordering::Relaxed);
         }
-        let mut hold = self.lock();
+        if data.is_standby() {
+            // It was a primary once, and what has to be said of it is open again.
+            self.wants_instead(Want::Free, Want::Held);
+        }
         // While we hold its port nothing runs: what lives starts in vain, and ends.
         let there = if hold.is_some() { data.when_down() } else { data };
         match there {
@@ -205,7 +237,10 @@ impl Part {
                     self.wants_instead(Want::Held, Want::Free);
                 }
             }
-            Data::RunningStandby => self.learn(),
+            Data::RunningStandby => {
+                self.learn();
+                self.wants_instead(Want::Standby, Want::Held);
+            }
             Data::None | Data::Standby | Data::Primary => {}
         }
         let comes = comes_up(there, cluster, &self.us);
@@ -223,7 +258,7 @@ impl Part {
         }
         match self.want() {
             Want::Open => self.bar(false),
-            Want::Held | Want::Fenced | Want::Shut | Want::Free => {
+            Want::Held | Want::Fenced | Want::Shut | Want::Standby | Want::Free => {
                 if data == Data::RunningStandby {
                     self.bar(true);
                 }
@@ -237,15 +272,29 @@ impl Part {
         self.take(&mut self.lock())
     }
 
-    /// It is to be the primary: it gets its port, and may be promoted.
-    pub(super) fn open(&self) {
-        self.wants(Want::Open);
-        // A look that began before that is over then.
-        self.give_back();
-        self.bar(false);
+    /// It is to be the primary: it gets its port, and may be promoted. Not when somebody has fenced since `turn`;
+    /// whether it is.
+    pub(super) fn open(&self, turn: Turn) -> bool {
+        let mut opens = false;
+        self.want.send_if_modified(|now| {
+            opens = self.is_still(turn);
+            if opens {
+                *now = Want::Open;
+            }
+            opens
+        });
+        // A look that began before that is over then, and so may be a fence.
+        let mut hold = self.lock();
+        if self.want() == Want::Open {
+            self.was_standby.store(false, Ordering::Relaxed);
+            self.drop(&mut hold);
+            self.bar(false);
+        }
+        opens
     }
 
     /// Lets PostgreSQL have its port.
+    #[cfg(test)]
     pub(super) fn give_back(&self) {
         self.drop(&mut self.lock());
     }
@@ -324,7 +373,9 @@ pub(super) fn stays_standby(cluster: &Cluster, us: &Us) -> bool {
 /// is in place changes nothing: the instance manager may be about to start it, and read of it later.
 pub(super) fn is_to_be_held(want: Want, comes: Comes) -> bool {
     match (want, comes) {
-        (Want::Open | Want::Free, _) | (_, Comes::Nothing | Comes::Standby) => false,
+        (Want::Open | Want::Free | Want::Standby, _) | (_, Comes::Nothing | Comes::Standby) => {
+            false
+        }
         (Want::Held | Want::Fenced | Want::Shut, Comes::Primary | Comes::Unknown) => true,
     }
 }

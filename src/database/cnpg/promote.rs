@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::Cluster;
 use super::mark::Fence;
-use super::part::{Data, Want};
+use super::part::{Data, Turn, Want};
 use super::us::Us;
 use super::{Shared, role};
 use crate::core::event::Done;
@@ -36,9 +36,9 @@ const TAKE_BACK: Duration = Duration::from_secs(5);
 
 /// Opens the site as the primary its data was. One that runs is left as it is, whoever answers.
 pub(super) async fn start_primary(shared: &Arc<Shared>, cancel: &CancellationToken) -> Step<Done> {
+    let turn = begun(shared, cancel)?;
     if asked(shared).await.is_some_and(|seen| !seen.in_recovery) {
-        shared.part.wants(Want::Open);
-        return Ok(Done::Done);
+        return if shared.part.open(turn) { Ok(Done::Done) } else { Err(fenced_meanwhile()) };
     }
     match data(shared).await? {
         Data::None => {
@@ -50,16 +50,31 @@ pub(super) async fn start_primary(shared: &Arc<Shared>, cancel: &CancellationTok
         Data::Running | Data::Primary => {}
     }
     // Before it can come up: CloudNativePG may have meant another instance.
-    appointed(shared, |_| true, cancel).await?;
-    opened(shared, |cluster| role::opening(cluster, &shared.us), cancel).await?;
+    appointed(shared, turn, |_| true, cancel).await?;
+    opened(shared, turn, |cluster| role::opening(cluster, &shared.us), cancel).await?;
     let healthy = |cluster: &Cluster| not_fenced(cluster, &shared.us);
     until_writable(shared, healthy, cancel).await.map(|_| Done::Done)
+}
+
+/// What opens begins now, and opens nothing once somebody has fenced.
+fn begun(shared: &Shared, cancel: &CancellationToken) -> Step<Turn> {
+    let turn = shared.part.turn();
+    // Whoever fences cancels first: one of the two is seen, in this order.
+    if cancel.is_cancelled() {
+        return Err(Failure::Refused("cancelled before it began".to_owned()));
+    }
+    Ok(turn)
+}
+
+fn fenced_meanwhile() -> Failure {
+    Failure::Refused("it was fenced meanwhile".to_owned())
 }
 
 /// Changes the Cluster so that PostgreSQL comes up writable. When that is refused, nothing is opened
 /// here either.
 async fn opened(
     shared: &Arc<Shared>,
+    turn: Turn,
     mut decide: impl FnMut(&Cluster) -> role::Patch,
     cancel: &CancellationToken,
 ) -> Step<()> {
@@ -67,8 +82,7 @@ async fn opened(
     let decide = |cluster: &Cluster| {
         let patch = decide(cluster)?;
         // Before the patch: it may come up as soon as that is there, and finds its port.
-        shared.part.open();
-        Ok(patch)
+        if shared.part.open(turn) { Ok(patch) } else { Err(fenced_meanwhile()) }
     };
     match shared.change(decide, cancel).await {
         Ok(_) => {
@@ -76,7 +90,7 @@ async fn opened(
             Ok(())
         }
         Err(Failure::Refused(why)) => {
-            shared.part.wants(wanted);
+            shared.part.wants_instead(Want::Open, wanted);
             let part = Arc::clone(shared);
             let cluster = shared.last_read().map(|read| read.cluster);
             blocking(move || Ok(part.part.keep(cluster.as_deref()))).await?;
@@ -92,6 +106,7 @@ pub(super) async fn promote(
     token: Option<&Token>,
     cancel: &CancellationToken,
 ) -> Step<Done> {
+    let turn = begun(shared, cancel)?;
     let seen = tokio::select! {
         seen = asked(shared) => seen,
         () = cancel.cancelled() => {
@@ -120,9 +135,9 @@ pub(super) async fn promote(
     };
     // An instance that an agent beside us has fenced must not come up as what it was when that is lifted.
     let is_fenced = |cluster: &Cluster| Fence::of(cluster, &shared.us).is_of_another;
-    appointed(shared, is_fenced, cancel).await?;
-    opened(shared, decide, cancel).await?;
-    appointed(shared, |_| true, cancel).await?;
+    appointed(shared, turn, is_fenced, cancel).await?;
+    opened(shared, turn, decide, cancel).await?;
+    appointed(shared, turn, |_| true, cancel).await?;
     let began = Instant::now();
     let stale = before.as_ref().and_then(Cluster::unrecoverable).map(str::to_owned);
     let healthy = |cluster: &Cluster| {
@@ -156,11 +171,15 @@ pub(super) fn may_be_sent(token: &Token, seen: Option<&Seen>) -> Step<()> {
 /// Where every instance is a member, CloudNativePG is told which one is to be the primary, if that is `due`.
 async fn appointed(
     shared: &Shared,
+    turn: Turn,
     due: impl Fn(&Cluster) -> bool,
     cancel: &CancellationToken,
 ) -> Step<()> {
     let Some(own) = &shared.us.instance else { return Ok(()) };
     let decide = |cluster: &Cluster| {
+        if !shared.part.is_still(turn) {
+            return Err(fenced_meanwhile());
+        }
         role::may_change(cluster, &shared.us)?;
         if cluster.is_replica() || !shared.us.is_passed_over(cluster) || !due(cluster) {
             return Ok(false);
@@ -184,7 +203,7 @@ async fn take_back(shared: &Shared, before: Option<&Cluster>) {
     let primary = replica.and_then(|replica| replica.primary.clone());
     let own = before.map_or("", Cluster::site);
     let Some(primary) = primary.filter(|primary| *primary != own) else { return };
-    shared.part.wants(Want::Held);
+    shared.part.wants_instead(Want::Open, Want::Held);
     let cancel = CancellationToken::new();
     let decide = |cluster: &Cluster| role::repointing(cluster, &shared.us, &primary);
     let taken = tokio::time::timeout(TAKE_BACK, shared.change(decide, &cancel)).await;

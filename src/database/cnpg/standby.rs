@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Cluster, External};
 use super::mark::Fence;
-use super::part::{Data, Want};
+use super::part::{Data, Want, stays_standby};
 use super::promote::{asked, data, watched};
 use super::revive::revived;
 use super::role::Demotion;
@@ -63,7 +63,12 @@ pub(super) async fn follow(
                 "it is a primary's data: rejoin, do not follow".to_owned(),
             ));
         }
-        Data::Standby | Data::RunningStandby => {}
+        Data::Standby | Data::RunningStandby => {
+            shared.part.wants_instead(Want::Open, Want::Held);
+            if upstream.is_none() {
+                left_alone(shared, cancel).await?;
+            }
+        }
     }
     if let Some(upstream) = upstream {
         pointed(shared, upstream, cancel).await?;
@@ -94,6 +99,33 @@ async fn paced(shared: &Shared, upstream: &Upstream) {
             shared.note(cluster);
         }
     }
+}
+
+/// Nobody leads that it could follow, and it is to come up as the standby that it is: also where CloudNativePG was
+/// told to promote it, and did not in time.
+async fn left_alone(shared: &Arc<Shared>, cancel: &CancellationToken) -> Step<()> {
+    let read = shared.read().await;
+    let cluster = read.map_err(|trouble| Failure::Refused(trouble.to_string()))?;
+    if stays_standby(&cluster, &shared.us) {
+        return Ok(());
+    }
+    match other_site(&cluster) {
+        Some(to) => {
+            let decide = |cluster: &Cluster| role::repointing(cluster, &shared.us, &to);
+            shared.change(decide, cancel).await.map(|_| ())
+        }
+        None => {
+            shared.part.wants_instead(Want::Held, Want::Standby);
+            shared.part.wants_instead(Want::Shut, Want::Standby);
+            Ok(())
+        }
+    }
+}
+
+/// The site that this one would follow, by its manifest.
+fn other_site(cluster: &Cluster) -> Option<String> {
+    let source = cluster.spec.replica.as_ref().map(|replica| replica.source.clone());
+    source.filter(|source| !source.is_empty() && *source != cluster.site())
 }
 
 /// Has the site follow the one of `upstream`. Within a site CloudNativePG does that, and for another
@@ -201,12 +233,10 @@ async fn rejoin_beside(
     Ok(Done::Rejoined { by: "rewind" })
 }
 
-/// The site that this one would follow, by its manifest.
 async fn source(shared: &Shared) -> Step<String> {
     let read = shared.read().await;
     let cluster = read.map_err(|trouble| Failure::Refused(trouble.to_string()))?;
-    let source = cluster.spec.replica.as_ref().map(|replica| replica.source.as_str());
-    source.map(str::to_owned).filter(|source| *source != cluster.site()).ok_or_else(|| {
+    other_site(&cluster).ok_or_else(|| {
         Failure::Refused("spec.replica.source names no other site: nobody to follow".to_owned())
     })
 }

@@ -126,3 +126,25 @@ fn a_site_that_ended_with_more_than_the_new_primary_has_is_said_to_be_built_anew
     two.a.member.until_follows();
     two.assert_sound();
 }
+
+/// Its instance manager looks at nothing for longer than a promotion may take.
+#[test]
+fn who_is_left_alone_and_is_not_promoted_in_time_is_promoted_when_it_can_be() {
+    let mut two = Two::start();
+    let clients = two.clients();
+    clients.until_acknowledges(0);
+    two.b.pod.knobs().manager_hangs = true;
+    two.a.node_dies();
+    until("the promotion was given up", || {
+        let log = two.b.member.log();
+        let failed = log
+            .lines()
+            .any(|line| line.contains("action failed") && line.contains("\"action\":\"promote\""));
+        failed.then_some(()).ok_or(log)
+    });
+    two.b.pod.knobs().manager_hangs = false;
+    clients.until_acknowledges(1);
+    two.b.member.until_leads();
+    clients.assert_one_after_the_other(&[0, 1]);
+    two.assert_sound_b();
+}

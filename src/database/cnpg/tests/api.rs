@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -20,6 +21,8 @@ pub(super) enum Say {
     MadeAndNothing,
     /// This text, with status 200.
     Text(String),
+    /// What is so, after this time.
+    Late(Duration),
 }
 
 impl Say {
@@ -105,6 +108,7 @@ async fn answer(
     let verb = if method == Method::GET { "get" } else { "patch" };
     let object = uri.path().trim_end_matches("/status");
     let resource = object.rsplit('/').nth(1).unwrap_or_default().to_owned();
+    let mut wait = Duration::ZERO;
     let said = {
         let mut world = world.lock().unwrap();
         world.calls.push((verb.to_owned(), resource.clone()));
@@ -118,6 +122,10 @@ async fn answer(
                 let _ = plain(&mut world, verb, &resource, patch.as_ref(), false);
                 Say::Nothing
             }
+            Some(Say::Late(time)) => {
+                wait = time;
+                plain(&mut world, verb, &resource, patch.as_ref(), false)
+            }
             Some(say) => say,
             None => {
                 let dry = uri.query().is_some_and(|query| query.contains("dryRun=All"));
@@ -125,8 +133,9 @@ async fn answer(
             }
         }
     };
+    tokio::time::sleep(wait).await;
     match said {
-        Say::Nothing | Say::MadeAndNothing => std::future::pending().await,
+        Say::Nothing | Say::MadeAndNothing | Say::Late(_) => std::future::pending().await,
         Say::Text(text) => Response::new(Body::from(text)),
         Say::Code(code, message, after) => {
             let status = json!({ "kind": "Status", "message": message, "code": code });

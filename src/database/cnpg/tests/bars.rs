@@ -2,18 +2,21 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::super::bar;
 use super::super::part::{Data, Want};
 use super::super::role::KNOCK;
-use super::super::{keeper, unasked};
+use super::super::{keeper, perform, unasked};
+use super::api::Say;
 use super::instances::three;
 use super::site::{Postmaster, Site, cluster, replica};
 use super::{until, within};
 use crate::core::event::Action;
+use crate::database::server::outcome::Failure;
 
 /// A running standby.
 async fn running(site: &Site) -> Postmaster {
@@ -35,7 +38,7 @@ async fn a_running_standby_is_barred_until_it_is_to_be_the_primary() {
             site.keep();
             assert!(site.shared.part.is_barred(), "{want:?}");
         }
-        site.shared.part.open();
+        assert!(site.shared.part.open(site.shared.part.turn()));
         assert!(!site.shared.part.is_barred());
         site.keep();
         assert!(!site.shared.part.is_barred());
@@ -68,10 +71,13 @@ async fn a_bar_that_is_removed_is_put_back_at_once() {
         let _watch = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(unasked::serve(
             Arc::clone(&site.shared),
         )));
-        for _ in 0..3 {
+        let began = Instant::now();
+        for _ in 0..20 {
             until("it is put", || site.shared.part.is_barred()).await;
             fs::remove_file(site.file(bar::PROMOTE)).unwrap();
         }
+        // Every half second it is looked at anyway.
+        assert!(began.elapsed() < Duration::from_secs(5), "nobody told of it");
     })
     .await;
 }
@@ -123,8 +129,12 @@ async fn what_is_to_be_the_primary_is_promoted_in_peace() {
         let _watch = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(unasked::serve(
             Arc::clone(&site.shared),
         )));
-        site.shared.part.open();
+        // It watches.
+        fs::remove_file(site.file(bar::PROMOTE)).unwrap();
+        until("it is put", || site.shared.part.is_barred()).await;
+        assert!(site.shared.part.open(site.shared.part.turn()));
         fs::write(site.file(bar::PROMOTE), "").unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
         fs::remove_file(site.file(bar::PROMOTE)).unwrap();
         fs::remove_file(site.file("standby.signal")).unwrap();
         tokio::time::sleep(Duration::from_millis(700)).await;
@@ -196,11 +206,112 @@ async fn a_standby_that_is_not_to_act_any_more_gives_the_lease_of_managers_back(
         }
         let open = Site::standby_instance(three(cluster(), "pg-3", "pg-2")).await;
         let _postmaster = running(&open).await;
-        open.shared.part.open();
+        assert!(open.shared.part.open(open.shared.part.turn()));
         "pg-1".clone_into(&mut open.api.world().holder);
         let data = open.shared.part.data();
         keeper::tend(&open.shared, data, &mut keeper::Watches::default()).await.unwrap();
         assert_eq!(open.api.world().holder, "pg-1", "it may be promoted at any time");
+    })
+    .await;
+}
+
+/// The answer that an opening waits for may come after the fence that was to end it.
+#[tokio::test]
+async fn what_began_before_a_fence_opens_nothing_after_it() {
+    within(async {
+        for several in [false, true] {
+            let site = match several {
+                true => Site::standby_instance(three(cluster(), "pg-2", "pg-1")).await,
+                false => Site::standby(replica()).await,
+            };
+            site.api.world().gets = [Say::Late(Duration::from_millis(250))].into();
+            let cancel = CancellationToken::new();
+            let opens = perform(&site.shared, &Action::Promote, &cancel);
+            let fences = async {
+                until("it has asked", || !site.api.world().calls.is_empty()).await;
+                // As if the cancellation had not been heard.
+                site.shared.part.fence(Want::Shut);
+                site.keep();
+            };
+            let (opened, ()) = tokio::join!(opens, fences);
+            assert!(matches!(opened, Err(Failure::Refused(_))), "{opened:?}");
+            assert_eq!(site.shared.part.want(), Want::Shut);
+            assert!(!site.is_port_free());
+            assert_eq!(site.api.world().sent, Vec::<Value>::new());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_cancelled_while_it_reads_changes_nothing() {
+    within(async {
+        let site = Site::standby(replica()).await;
+        site.api.world().gets = [Say::Late(Duration::from_millis(250))].into();
+        let limit = Duration::from_millis(50);
+        assert!(site.act_for(Action::Promote, limit).await.is_err());
+        assert_eq!(site.shared.part.want(), Want::Held);
+        assert_eq!(site.api.world().sent, Vec::<Value>::new());
+        let turn = site.shared.part.turn();
+        assert!(site.shared.part.open(turn));
+        site.shared.part.fence(Want::Fenced);
+        assert!(!site.shared.part.open(turn), "that was before");
+        assert_eq!(site.shared.part.want(), Want::Fenced);
+    })
+    .await;
+}
+
+/// A promotion that was cut short, and nobody is there to follow.
+#[tokio::test]
+async fn a_standby_that_is_left_alone_comes_up_whatever_its_cluster_wants() {
+    within(async {
+        let limit = Duration::from_millis(600);
+        let alone = Action::Follow { upstream: None };
+        let mut told = replica();
+        told["spec"]["replica"]["primary"] = told["spec"]["replica"]["self"].clone();
+        let site = Site::standby(told).await;
+        site.shared.part.fence(Want::Fenced);
+        site.read().await;
+        assert!(!site.is_port_free(), "CloudNativePG would promote it");
+        assert!(site.act_for(alone.clone(), limit).await.is_err(), "nobody starts it here");
+        let of = |field: &str| site.api.field(&format!("/spec/replica/{field}"));
+        assert_eq!(of("primary"), of("source"));
+        site.read().await;
+        assert!(site.is_port_free());
+        assert_eq!(site.shared.part.want(), Want::Held);
+
+        let site = Site::standby_instance(three(cluster(), "pg-1", "pg-1")).await;
+        let mut object = site.api.world().cluster.clone();
+        object["spec"].as_object_mut().unwrap().remove("replica");
+        site.api.world().cluster = object;
+        site.shared.part.fence(Want::Shut);
+        site.read().await;
+        assert!(!site.is_port_free());
+        assert!(site.act_for(alone, limit).await.is_err(), "nobody starts it here");
+        site.keep();
+        assert!(site.is_port_free());
+        assert!(site.shared.part.is_stray(), "and it is killed when it is promoted");
+        let _postmaster = running(&site).await;
+        site.keep();
+        assert_eq!(site.shared.part.want(), Want::Held);
+        assert!(site.shared.part.is_barred());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_primary_that_became_a_standby_is_free_no_more() {
+    within(async {
+        let site = Site::standby(replica()).await;
+        site.read().await;
+        site.shared.part.wants(Want::Free);
+        site.keep();
+        assert_eq!(site.shared.part.want(), Want::Held);
+        site.shared.part.wants(Want::Open);
+        let limit = Duration::from_millis(300);
+        let followed = site.act_for(Action::Follow { upstream: None }, limit).await;
+        assert!(followed.is_err(), "nobody starts it here");
+        assert_eq!(site.shared.part.want(), Want::Held);
     })
     .await;
 }

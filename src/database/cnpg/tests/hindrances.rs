@@ -44,6 +44,18 @@ async fn a_cluster_that_is_not_read_hinders_until_it_is() {
             site.shared.read().await.unwrap_err();
             assert_eq!(hindered(&site).await, None);
         }
+        // Nor does it take back what was said before.
+        for say in [Say::code(403, "no"), Say::Nothing, Say::code(503, "x")] {
+            site.api.world().always = vec![("get", say)];
+            site.shared.read().await.unwrap_err();
+            assert!(hindered(&site).await.unwrap().contains("not allowed to get clusters"));
+        }
+        site.api.world().always.clear();
+        let cluster = site.shared.read().await.unwrap();
+        assert_eq!(hindered(&site).await, None);
+        site.api.world().patches = [Say::code(422, "not by this policy")].into();
+        site.shared.rehearse(&cluster).await.unwrap_err();
+        assert!(hindered(&site).await.unwrap().contains("not by this policy"));
     })
     .await;
 }
