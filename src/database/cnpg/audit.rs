@@ -49,7 +49,7 @@ pub(super) fn audit(cluster: &Cluster, us: &Us, probe: &Probe) -> Vec<Finding> {
     let mut findings = topology(cluster, us);
     findings.extend(versions(probe));
     findings.extend(settings(cluster));
-    findings.extend(of_instances(cluster, us));
+    findings.extend(of_instances(cluster, us, probe));
     if Fence::of(cluster, us).unreadable {
         findings.push(Finding::warn(
             "annotation cnpg.io/fencedInstances is no list of names: CloudNativePG takes it for no fence, and \
@@ -240,15 +240,33 @@ fn settings(cluster: &Cluster) -> Vec<Finding> {
 }
 
 /// What CloudNativePG may do by itself among several instances.
-fn of_instances(cluster: &Cluster, us: &Us) -> Vec<Finding> {
-    let delay = cluster.spec.failover_delay.unwrap_or(FAILOVER_DELAY);
-    if us.instance.is_none() || cluster.spec.instances < 2 || delay >= SHORTEST_FAILOVER_DELAY {
-        return Vec::new();
+fn of_instances(cluster: &Cluster, us: &Us, probe: &Probe) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if us.instance.is_none() || cluster.spec.instances < 2 {
+        return findings;
     }
-    vec![Finding::warn(format!(
-        "spec.failoverDelay is {delay}: so long after the primary was last ready the operator makes another \
-         instance the primary by itself, whoever holds the lease; set 1000000"
-    ))]
+    let delay = cluster.spec.failover_delay.unwrap_or(FAILOVER_DELAY);
+    if delay < SHORTEST_FAILOVER_DELAY {
+        findings.push(Finding::warn(format!(
+            "spec.failoverDelay is {delay}: so long after the primary was last ready the operator makes another \
+             instance the primary by itself, whoever holds the lease; set 1000000"
+        )));
+    }
+    if cluster.spec.postgresql.synchronous.failover_quorum == Some(true) {
+        findings.push(Finding::warn(if probe.has_quorum() {
+            "spec.postgresql.synchronous.failoverQuorum is on: CloudNativePG asks for that quorum in its own \
+             failover only, not when the agent says who is the primary; the agents go by what each has received"
+        } else {
+            "spec.postgresql.synchronous.failoverQuorum is on, which this CloudNativePG does not know"
+        }));
+    }
+    if cluster.spec.probes.liveness.isolation_check.enabled == Some(false) {
+        findings.push(Finding::warn(
+            "spec.probes.liveness.isolationCheck is off: a primary whose agent and watchdog are both gone and \
+             that reaches nobody is ended by nothing; leave it on",
+        ));
+    }
+    findings
 }
 
 /// A duration of Kubernetes that is nothing: "", "0", "0s", "0h0m0s".

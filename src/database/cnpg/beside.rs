@@ -77,11 +77,12 @@ impl Api {
         self.call(PATCH_STATUS, Method::PATCH, &path, Some(&body), None).await.map(|_| ())
     }
 
-    /// Gives the instances' lease back for `instance`, if that holds it: its manager ended without doing so.
+    /// Passes the instances' lease on from `instance`, if that holds it, to the one that is to act: its manager ended
+    /// without giving it back, or was to act itself and could not.
     ///
     /// Only for an instance that cannot become the primary: its PostgreSQL is proven down and kept so, or it is a
     /// standby that is barred from promotion.
-    pub(super) async fn release_lease(&self, instance: &str) -> Result<(), Trouble> {
+    pub(super) async fn pass_lease(&self, instance: &str, to: &str) -> Result<(), Trouble> {
         let path = self.lease();
         let bytes = match self.call(GET_LEASE, Method::GET, &path, None, None).await {
             Ok(bytes) => bytes,
@@ -92,15 +93,15 @@ impl Api {
         if lease["spec"]["holderIdentity"] != instance {
             return Ok(());
         }
-        // As CloudNativePG's own managers do it when they end.
+        // One that has nobody's name is taken again by the manager that wanted it before, when it looks first.
         let body = json!({
             "metadata": { "resourceVersion": lease["metadata"]["resourceVersion"] },
-            "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 },
+            "spec": { "holderIdentity": to, "leaseDurationSeconds": 1 },
         });
         self.call(PATCH_LEASE, Method::PATCH, &path, Some(&body), None).await.map(|_| ())
     }
 
-    /// Whether that lease could be given back: the permission. There may be none yet.
+    /// Whether that lease could be passed on: the permission. There may be none yet.
     pub(super) async fn rehearse_release(&self) -> Result<(), Trouble> {
         let path = format!("{}?dryRun=All", self.lease());
         self.call(PATCH_LEASE, Method::PATCH, &path, Some(&json!({})), None).await.map(|_| ())

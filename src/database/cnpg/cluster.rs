@@ -85,6 +85,45 @@ pub(super) struct Spec {
     pub(super) switchover_delay: Option<i64>,
     pub(super) failover_delay: Option<i64>,
     pub(super) primary_update_method: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) postgresql: Postgresql,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) probes: Probes,
+}
+
+/// How PostgreSQL is to be run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Postgresql {
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) synchronous: Synchronous,
+}
+
+/// For whom commits wait, and what CloudNativePG makes of that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Synchronous {
+    pub(super) failover_quorum: Option<bool>,
+}
+
+/// How its instances are asked whether they live.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Probes {
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) liveness: Liveness,
+}
+
+/// The same, of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Liveness {
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) isolation_check: IsolationCheck,
+}
+
+/// A primary that reaches nobody ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct IsolationCheck {
+    pub(super) enabled: Option<bool>,
 }
 
 /// Its part in a topology of several sites.

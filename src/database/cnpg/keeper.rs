@@ -74,7 +74,8 @@ pub(super) async fn tend(shared: &Shared, data: Data, watches: &mut Watches) -> 
     if is_idle && shared.us.is_passed_over(&cluster) {
         // The next primary would wait for its end.
         if let Some(own) = &shared.us.instance {
-            released = shared.api.release_lease(own).await.map_err(|trouble| trouble.to_string());
+            let to = &cluster.status.target_primary;
+            released = shared.api.pass_lease(own, to).await.map_err(|trouble| trouble.to_string());
         }
     }
     let refusal = audit::refusal(&cluster, &shared.us);

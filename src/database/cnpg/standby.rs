@@ -220,11 +220,11 @@ async fn rejoin_beside(
             && shared.us.is_passed_over(&cluster)
             && shared.part.holds()
             // Its manager ended without giving it back, and the next primary would wait for its end.
-            && let Err(trouble) = shared.api.release_lease(own).await
+            && let Err(trouble) = shared.api.pass_lease(own, &cluster.status.target_primary).await
             && !named
         {
             named = true;
-            tracing::warn!(%trouble, "CloudNativePG's lease is not given back: it is waited for");
+            tracing::warn!(%trouble, "CloudNativePG's lease is not passed on: its end is waited for");
         }
         pause(SIGNAL, cancel).await?;
     }

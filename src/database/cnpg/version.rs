@@ -50,6 +50,16 @@ pub(super) struct Probe {
     pub(super) lease: Option<bool>,
 }
 
+/// The first one that fails over by quorum when it is told to.
+const QUORUM: Version = Version::new(1, 28, 0);
+
+impl Probe {
+    /// It can make a failover of its own depend on a quorum of synchronous standbys; unknown: it may.
+    pub(super) fn has_quorum(&self) -> bool {
+        self.version.is_none_or(|version| version >= QUORUM)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

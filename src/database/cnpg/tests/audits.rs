@@ -165,6 +165,37 @@ fn an_operator_that_would_fail_over_by_itself_is_warned_of() {
 }
 
 #[test]
+fn what_cloudnativepg_does_for_instances_by_itself_is_told_apart_from_what_the_agents_do() {
+    let quorum = |value: &mut Value| {
+        value["spec"]["postgresql"] = json!({ "synchronous": { "failoverQuorum": true } });
+    };
+    let isolated = |value: &mut Value| {
+        value["spec"]["probes"] =
+            json!({ "liveness": { "isolationCheck": { "enabled": false }, "periodSeconds": 5 } });
+    };
+    let changes: [(&dyn Fn(&mut Value), &str); 2] =
+        [(&quorum, "in its own failover only"), (&isolated, "isolationCheck is off")];
+    for (change, words) in changes {
+        let found = instances(|value, _| change(value));
+        let [Finding::Warning(what)] = found.as_slice() else { panic!("{words}: {found:#?}") };
+        assert!(what.contains(words), "{what}");
+        // Alone there is nobody to fail over to, and nobody to reach.
+        assert_eq!(
+            instances(|value, _| {
+                change(value);
+                value["spec"]["instances"] = json!(1);
+            }),
+            []
+        );
+    }
+    for (minor, has) in [(27, false), (28, true), (30, true)] {
+        let probe = Probe { version: Some(Version::new(1, minor, 0)), ..good() };
+        assert_eq!(probe.has_quorum(), has, "1.{minor}");
+    }
+    assert!(Probe::default().has_quorum(), "it may");
+}
+
+#[test]
 fn another_host_than_the_one_that_other_sites_know_is_warned_of() {
     let of = |change: fn(&mut Value), host: &str| {
         let mut value = cluster();

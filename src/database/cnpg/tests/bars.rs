@@ -191,10 +191,10 @@ async fn a_promotion_that_cloudnativepg_was_told_of_already_is_asked_for_again()
 
 /// Its manager took the lease before it met the bar, and would keep it.
 #[tokio::test]
-async fn a_standby_that_is_not_to_act_any_more_gives_the_lease_of_managers_back() {
+async fn a_standby_that_is_not_to_act_any_more_passes_the_lease_of_managers_on() {
     within(async {
         for (current, target, left) in
-            [("pg-3", "pg-2", ""), ("pg-2", "pg-2", "pg-1"), ("pg-3", "pg-1", "pg-1")]
+            [("pg-3", "pg-2", "pg-2"), ("pg-2", "pg-2", "pg-1"), ("pg-3", "pg-1", "pg-1")]
         {
             let site = Site::standby_instance(three(cluster(), current, target)).await;
             let _postmaster = running(&site).await;

@@ -123,17 +123,17 @@ async fn the_lease_is_given_back_as_a_manager_does_it() {
     within(async {
         let site = site().await;
         "pg-1".clone_into(&mut site.api.world().holder);
-        site.shared.api.release_lease("pg-1").await.unwrap();
+        site.shared.api.pass_lease("pg-1", "pg-2").await.unwrap();
         let asked = site.api.world().asked.clone();
         assert_eq!(asked, [format!("get {LEASE}"), format!("patch {LEASE}")]);
-        let spec = json!({ "holderIdentity": "", "leaseDurationSeconds": 1 });
+        let spec = json!({ "holderIdentity": "pg-2", "leaseDurationSeconds": 1 });
         let expected = json!({ "metadata": { "resourceVersion": "7" }, "spec": spec });
         assert_eq!(site.api.world().sent, [expected]);
         // That of another one, and one that is not there, are left alone.
         "pg-2".clone_into(&mut site.api.world().holder);
-        site.shared.api.release_lease("pg-1").await.unwrap();
+        site.shared.api.pass_lease("pg-1", "pg-2").await.unwrap();
         site.api.world().lease = false;
-        site.shared.api.release_lease("pg-1").await.unwrap();
+        site.shared.api.pass_lease("pg-1", "pg-2").await.unwrap();
         assert_eq!(site.api.world().sent.len(), 1);
     })
     .await;
@@ -150,7 +150,7 @@ async fn who_took_the_lease_meanwhile_keeps_it() {
             ("get", Say::code(403, "no"), "not allowed to get leases.coordination.k8s.io"),
         ] {
             site.api.world().always = vec![(verb, say)];
-            let trouble = site.shared.api.release_lease("pg-1").await.unwrap_err().to_string();
+            let trouble = site.shared.api.pass_lease("pg-1", "pg-2").await.unwrap_err().to_string();
             assert!(trouble.contains(words), "{trouble}");
         }
         assert_eq!(site.api.world().holder, "pg-1");

@@ -119,12 +119,12 @@ async fn a_fence_of_one_of_several_is_the_port_without_the_annotation() {
 }
 
 #[tokio::test]
-async fn the_lease_of_managers_is_given_back_for_oneself_only() {
+async fn the_lease_of_managers_is_passed_on_for_oneself_only() {
     within(async {
         let site = Site::instance(three(cluster(), "pg-1", "pg-2")).await;
-        for (holder, left) in [("pg-1", ""), ("pg-2", "pg-2"), ("", "")] {
+        for (holder, left) in [("pg-1", "pg-2"), ("pg-3", "pg-3"), ("", "")] {
             holder.clone_into(&mut site.api.world().holder);
-            site.shared.api.release_lease("pg-1").await.unwrap();
+            site.shared.api.pass_lease("pg-1", "pg-2").await.unwrap();
             assert_eq!(site.api.world().holder, left);
         }
     })
