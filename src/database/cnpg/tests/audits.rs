@@ -173,9 +173,10 @@ fn what_cloudnativepg_does_for_instances_by_itself_is_told_apart_from_what_the_a
         value["spec"]["probes"] =
             json!({ "liveness": { "isolationCheck": { "enabled": false }, "periodSeconds": 5 } });
     };
-    let changes: [(&dyn Fn(&mut Value), &str); 2] =
-        [(&quorum, "in its own failover only"), (&isolated, "isolationCheck is off")];
-    for (change, words) in changes {
+    for (change, words) in [
+        (&quorum as &dyn Fn(&mut Value), "in its own failover only"),
+        (&isolated, "isolationCheck is off"),
+    ] {
         let found = instances(|value, _| change(value));
         let [Finding::Warning(what)] = found.as_slice() else { panic!("{words}: {found:#?}") };
         assert!(what.contains(words), "{what}");
