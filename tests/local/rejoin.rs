@@ -15,7 +15,9 @@ use crate::support::postgres::{Member, Scene, pair, timed};
 async fn after_a_clean_hand_over_a_start_is_enough() {
     let scene = Scene::new();
     let (a, b) = pair(&scene).await;
-    a.fence(5_000, 5_000).await;
+    b.until_has_all_of(&a).await;
+    // However busy the machine is: a stop that is cut short is another story.
+    assert!(a.fence(20_000, 20_000).await.clean);
     b.done(Action::Promote).await;
     b.query("insert into t values (1)").await;
     let done = timed("rejoin by start", a.done(Action::Rejoin { upstream: b.upstream() })).await;
