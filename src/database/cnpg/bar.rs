@@ -16,15 +16,23 @@ pub(super) const PROMOTE: &str = "promote";
 /// Where the bar leads: nowhere, and it says whose it is.
 const NOWHERE: &str = "harmony-agent.no-lease/promote";
 
-/// Puts the bar, unless something is there already; whether it was put.
+/// Its name before it is put: it is moved to its place, so that whoever watches the directory can tell it from the
+/// file, which is made there.
+const ASIDE: &str = "promote.harmony-agent";
+
+/// Puts the bar, also in the place of a file that PostgreSQL has not seen yet; whether it was put.
 ///
 /// # Errors
 /// The data directory cannot be written.
 pub(super) fn put(data_dir: &Path) -> io::Result<bool> {
-    match symlink(NOWHERE, data_dir.join(PROMOTE)) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
+    if is_put(data_dir) {
+        return Ok(false);
+    }
+    let aside = data_dir.join(ASIDE);
+    match symlink(NOWHERE, &aside) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        // One that could not be moved before is used.
+        Ok(()) | Err(_) => fs::rename(aside, data_dir.join(PROMOTE)).map(|()| true),
     }
 }
 
@@ -66,13 +74,16 @@ mod tests {
     }
 
     #[test]
-    fn a_promotion_that_is_under_way_is_not_hidden() {
+    fn a_promotion_that_nobody_has_seen_yet_is_barred_and_none_is_lifted() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join(PROMOTE);
         fs::write(&place, "").unwrap();
-        assert!(!put(dir.path()).unwrap());
         assert!(!lift(dir.path()).unwrap());
         assert!(place.is_file());
+        symlink(NOWHERE, dir.path().join(ASIDE)).unwrap();
+        assert!(put(dir.path()).unwrap());
+        assert!(is_put(dir.path()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
