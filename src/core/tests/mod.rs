@@ -22,6 +22,7 @@ mod promised;
 mod promises;
 mod promoting;
 mod reasons;
+mod rejoining;
 mod settings;
 mod shutdown;
 mod store;

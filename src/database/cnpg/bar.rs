@@ -29,11 +29,11 @@ pub(super) fn put(data_dir: &Path) -> io::Result<bool> {
         return Ok(false);
     }
     let aside = data_dir.join(ASIDE);
-    match symlink(NOWHERE, &aside) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        // One that could not be moved before is used.
-        Ok(()) | Err(_) => fs::rename(aside, data_dir.join(PROMOTE)).map(|()| true),
+    // One that could not be moved before is used.
+    if !is_bar(&aside) {
+        symlink(NOWHERE, &aside)?;
     }
+    fs::rename(aside, data_dir.join(PROMOTE)).map(|()| true)
 }
 
 /// Takes the bar away; whether it was there. What else has its name stays.
@@ -50,7 +50,11 @@ pub(super) fn lift(data_dir: &Path) -> io::Result<bool> {
 
 /// The bar is there.
 pub(super) fn is_put(data_dir: &Path) -> bool {
-    fs::read_link(data_dir.join(PROMOTE)).is_ok_and(|leads| leads == Path::new(NOWHERE))
+    is_bar(&data_dir.join(PROMOTE))
+}
+
+fn is_bar(place: &Path) -> bool {
+    fs::read_link(place).is_ok_and(|leads| leads == Path::new(NOWHERE))
 }
 
 #[cfg(test)]
@@ -84,6 +88,15 @@ mod tests {
         assert!(put(dir.path()).unwrap());
         assert!(is_put(dir.path()));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_not_the_bar_is_not_moved_to_where_it_would_promote() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(ASIDE), "").unwrap();
+        assert_eq!(put(dir.path()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(!is_put(dir.path()));
+        assert!(!dir.path().join(PROMOTE).exists());
     }
 
     #[test]

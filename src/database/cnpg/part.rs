@@ -125,9 +125,6 @@ impl Part {
     }
 
     pub(super) fn wants(&self, want: Want) {
-        if want == Want::Open {
-            self.was_standby.store(false, Ordering::Relaxed);
-        }
         self.want.send_replace(want);
     }
 

@@ -95,9 +95,8 @@ async fn paced(shared: &Shared, upstream: &Upstream) {
             return;
         }
         sleep(POLL).await;
-        if let Ok(Ok(cluster)) = tokio::time::timeout_at(end, shared.api.read()).await {
-            shared.note(cluster);
-        }
+        // What cannot be read now is looked at again, until the end.
+        let _read = tokio::time::timeout_at(end, shared.read()).await;
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) async fn serve(shared: Arc<Shared>) -> End {
         let pause = sleep(if watched.is_ok() { LOOK } else { OFTEN });
         tokio::select! {
             ready = signs.readable() => if let Ok(mut ready) = ready {
-                asked |= tells_of_promotion(signs.get_ref()) && !shared.part.is_barred();
+                asked |= tells_of_promotion(signs.get_ref());
                 ready.clear_ready();
             },
             () = pause => {}
@@ -79,7 +79,7 @@ fn signs() -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(inotify::init(flags)?, Interest::READABLE)
 }
 
-/// Somebody has asked PostgreSQL to promote itself, or it is the bar that was put: the file is there for a moment only.
+/// Somebody has asked PostgreSQL to promote itself: the file was made, which the bar is not (it is moved).
 fn tells_of_promotion(signs: &OwnedFd) -> bool {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut reader = inotify::Reader::new(signs, &mut buffer);

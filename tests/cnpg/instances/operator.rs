@@ -71,6 +71,13 @@ fn until_barred(field: &Field, name: &str) {
     });
 }
 
+/// The agent of the acting instance is frozen, and another instance is promoted, in vain.
+fn promote_beside_a_frozen_holder(field: &Field) {
+    field.at("pg-a-1").member.signal(Signal::STOP);
+    promote(&field.sites[0], "pg-a-2");
+    until_barred(field, "pg-a-2");
+}
+
 #[test]
 fn who_is_promoted_without_the_agents_writes_beside_nobody_and_one_leads_in_the_end() {
     let field = Field::one();
@@ -86,9 +93,7 @@ fn a_promotion_beside_an_agent_that_is_frozen_waits_for_the_end_of_its_lease() {
     let field = patient(Some("pg-a-3"));
     let clients = field.clients();
     clients.until_acknowledges(0);
-    field.at("pg-a-1").member.signal(Signal::STOP);
-    promote(&field.sites[0], "pg-a-2");
-    until_barred(&field, "pg-a-2");
+    promote_beside_a_frozen_holder(&field);
     assert_eq!(until_one_leads(&field, 1), 1, "{}", field.logs());
     field.at("pg-a-1").member.signal(Signal::CONT);
     assert_eq!(until_one_leads(&field, 0), 1, "{}", field.logs());
@@ -115,9 +120,7 @@ fn a_promotion_comes_to_nothing_when_the_lease_goes_to_another_one() {
     let field = patient(Some("pg-a-2"));
     let clients = field.clients();
     clients.until_acknowledges(0);
-    field.at("pg-a-1").member.signal(Signal::STOP);
-    promote(&field.sites[0], "pg-a-2");
-    until_barred(&field, "pg-a-2");
+    promote_beside_a_frozen_holder(&field);
     assert_eq!(until_one_leads(&field, 1), 2, "{}", field.logs());
     assert_eq!(clients.count(1), 0, "{}", field.logs());
     field.at("pg-a-1").member.signal(Signal::CONT);
@@ -130,9 +133,7 @@ fn a_promotion_fails_while_its_agent_is_gone_and_until_the_next_one_has_the_leas
     let mut field = patient(None);
     let clients = field.clients();
     clients.until_acknowledges(0);
-    field.at("pg-a-1").member.signal(Signal::STOP);
-    promote(&field.sites[0], "pg-a-2");
-    until_barred(&field, "pg-a-2");
+    promote_beside_a_frozen_holder(&field);
     field.at_mut("pg-a-2").member.kill();
     // By then nobody has the lease.
     let end = Instant::now() + Duration::from_secs(4);

@@ -161,13 +161,17 @@ async fn only_what_was_not_asked_for_is_stray() {
             let part = &site.shared.part;
             site.keep();
             assert!(part.is_stray(), "if it ran as a primary now");
-            part.wants(Want::Open);
-            assert!(!part.is_stray());
-            site.keep();
-            part.wants(Want::Held);
-            assert!(!part.is_stray(), "it was opened, and is to be stopped as a primary is");
-            site.keep();
-            assert!(part.is_stray(), "it is a standby again");
+            for is_looked_at in [false, true] {
+                assert!(part.open(part.turn()));
+                assert!(!part.is_stray());
+                if is_looked_at {
+                    site.keep();
+                }
+                part.wants(Want::Held);
+                assert!(!part.is_stray(), "it was opened, and is to be stopped as a primary is");
+                site.keep();
+                assert!(part.is_stray(), "it is a standby again");
+            }
         }
     })
     .await;
@@ -313,7 +317,7 @@ async fn a_primary_that_became_a_standby_is_free_no_more() {
         site.shared.part.wants(Want::Free);
         site.keep();
         assert_eq!(site.shared.part.want(), Want::Held);
-        site.shared.part.wants(Want::Open);
+        assert!(site.shared.part.open(site.shared.part.turn()));
         let limit = Duration::from_millis(300);
         let followed = site.act_for(Action::Follow { upstream: None }, limit).await;
         assert!(followed.is_err(), "nobody starts it here");
