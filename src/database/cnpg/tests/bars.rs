@@ -229,14 +229,16 @@ async fn a_standby_that_is_not_to_act_any_more_passes_the_lease_of_managers_on()
 #[tokio::test]
 async fn what_began_before_a_fence_opens_nothing_after_it() {
     within(async {
-        for several in [false, true] {
-            let site = match several {
-                true => Site::standby_instance(three(cluster(), "pg-2", "pg-1")).await,
-                false => Site::standby(replica()).await,
-            };
+        for (site, action) in [
+            (Site::standby(replica()).await, Action::Promote),
+            (Site::standby_instance(three(cluster(), "pg-2", "pg-1")).await, Action::Promote),
+            (Site::standby_instance(three(replica(), "pg-1", "pg-1")).await, Action::Promote),
+            // Here it would be appointed first.
+            (Site::instance(three(cluster(), "pg-2", "pg-2")).await, Action::StartPrimary),
+        ] {
             site.api.world().gets = [Say::Late(Duration::from_millis(250))].into();
             let cancel = CancellationToken::new();
-            let opens = perform(&site.shared, &Action::Promote, &cancel);
+            let opens = perform(&site.shared, &action, &cancel);
             let fences = async {
                 until("it has asked", || !site.api.world().calls.is_empty()).await;
                 // As if the cancellation had not been heard.
