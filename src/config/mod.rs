@@ -142,11 +142,11 @@ impl Database {
         }
     }
 
-    /// Something else than the agent starts PostgreSQL.
-    pub fn is_started_by_others(&self) -> bool {
+    /// PostgreSQL's port, where something else than the agent starts it.
+    pub fn port_to_hold(&self) -> Option<u16> {
         match self {
-            Self::Local(_) => false,
-            Self::Cnpg(_) => true,
+            Self::Local(_) => None,
+            Self::Cnpg(cnpg) => Some(cnpg.port),
         }
     }
 }

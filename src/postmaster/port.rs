@@ -2,7 +2,8 @@
 //!
 //! A socket that is bound and does not listen refuses clients, which then try another host, and keeps a
 //! server from starting: PostgreSQL ends when it can bind none of its addresses. This needs nothing but
-//! the kernel, so it holds where whoever starts servers here cannot be told to stop it.
+//! the kernel, so it holds where whoever starts servers here cannot be told to stop it. Two programs of one user may
+//! hold it at the same time, so that one can take it over from the other without a gap.
 
 use std::ffi::CStr;
 use std::io;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 use super::table::read_whole;
@@ -68,13 +69,13 @@ impl Listening {
     /// Holds the port at each of the addresses.
     ///
     /// # Errors
-    /// `EADDRINUSE`: somebody else has it.
+    /// `EADDRINUSE`: somebody else has it, who does not hold it as we do.
     pub fn hold(&self) -> Result<Hold, Errno> {
         let [first, second] = self.addresses;
         Ok(Hold { _sockets: [first.map_or(Ok(None), take)?, second.map_or(Ok(None), take)?] })
     }
 
-    /// Somebody has it, and lets nobody in: another one who holds it.
+    /// Somebody has it, and lets nobody in: another user's agent or watchdog, who holds it.
     pub fn is_held_elsewhere(&self) -> bool {
         let refuses = |address: &SocketAddr| match TcpStream::connect_timeout(address, ASK) {
             Ok(_) => false,
@@ -97,6 +98,8 @@ fn take(address: SocketAddr) -> Result<Option<OwnedFd>, Errno> {
     }
     // Past the remains of connections that have ended; afterwards nobody gets past us.
     set_socket_reuseaddr(&socket, true)?;
+    // Beside another hold of ours. PostgreSQL does not set it, and has to for that.
+    set_socket_reuseport(&socket, true)?;
     match bind(&socket, &address) {
         Ok(()) => {}
         Err(Errno::ADDRNOTAVAIL) if address.is_ipv6() => return Ok(None),
@@ -128,13 +131,37 @@ mod tests {
         let hold = listening.hold().unwrap();
         // As PostgreSQL does; so does the standard library.
         assert!(TcpListener::bind(address(&listening)).is_err());
-        assert_eq!(listening.hold().unwrap_err(), Errno::ADDRINUSE);
         let refused = TcpStream::connect_timeout(&address(&listening), ASK).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        assert!(listening.is_held_elsewhere());
         drop(hold);
-        assert!(!listening.is_held_elsewhere(), "nobody has it now");
         TcpListener::bind(address(&listening)).unwrap();
+    }
+
+    #[test]
+    fn one_holds_beside_another_and_takes_it_over_without_a_gap() {
+        let one = free();
+        let first = one.hold().unwrap();
+        let second = Listening::everywhere(address(&one).port()).hold().unwrap();
+        drop(first);
+        assert!(TcpListener::bind(address(&one)).is_err());
+        let third = one.hold().unwrap();
+        drop(second);
+        assert!(TcpListener::bind(address(&one)).is_err());
+        drop(third);
+        TcpListener::bind(address(&one)).unwrap();
+    }
+
+    #[test]
+    fn what_somebody_holds_in_another_way_is_held_elsewhere() {
+        let listening = free();
+        let other =
+            socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let other = other.unwrap();
+        bind(&other, &address(&listening)).unwrap();
+        assert_eq!(listening.hold().unwrap_err(), Errno::ADDRINUSE);
+        assert!(listening.is_held_elsewhere());
+        drop(other);
+        assert!(!listening.is_held_elsewhere(), "nobody has it now");
     }
 
     #[test]

@@ -228,7 +228,7 @@ async fn start_watchdog(inputs: &Inputs, state_dir: &StateDir) -> Option<Handle>
     let socket = state_dir.watchdog_socket();
     let database = &inputs.config.database;
     let data_dir = database.data_dir().to_path_buf();
-    let hold_port = database.is_started_by_others();
+    let hold_port = database.port_to_hold();
     let client = client::Client::start(client::Settings { exe, socket, data_dir, hold_port });
     let mut status = client.status();
     let answered = status.wait_for(|status| *status != WatchdogStatus::Down);

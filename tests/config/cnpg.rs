@@ -29,7 +29,8 @@ fn the_name_of_the_cluster_is_enough() {
     assert_eq!(cnpg.access.timeout, Duration::from_secs(2));
     assert_eq!((cnpg.access.url.as_ref(), cnpg.port), (None, 5432));
     assert_eq!(loaded.config.address.host, "pg-rw");
-    assert!(loaded.config.policy.demotes && loaded.config.database.is_started_by_others());
+    assert!(loaded.config.policy.demotes);
+    assert_eq!(loaded.config.database.port_to_hold(), Some(5432));
     assert_eq!(cnpg.member, loaded.config.member);
 }
 
@@ -37,7 +38,8 @@ fn the_name_of_the_cluster_is_enough() {
 fn a_local_database_is_neither_asked_for_nor_demoted() {
     let place = Place::new();
     let loaded = place.load("", "").unwrap();
-    assert!(!loaded.config.policy.demotes && !loaded.config.database.is_started_by_others());
+    assert!(!loaded.config.policy.demotes);
+    assert_eq!(loaded.config.database.port_to_hold(), None);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The pod of an instance after the agent was put into it, in both ways.
 
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -227,11 +228,14 @@ fn the_watchdog_serves_where_the_agent_looks() {
     std::fs::create_dir_all(data.join("pgdata")).unwrap();
     let pod = patched("1.30.0");
     // It is not the agent that kept PostgreSQL down: what was killed would be started again.
-    assert!(ours(&pod)[1]["args"].as_array().unwrap().contains(&json!("--hold-port")));
+    let said = ours(&pod)[1]["args"].as_array().unwrap();
+    assert!(said.windows(2).any(|two| two == [json!("--hold-port"), json!("5432")]));
+    let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
     let arguments = ours(&pod)[1]["args"].as_array().unwrap().iter().map(|one| {
         let one = one.as_str().unwrap();
         let one = one.replace("/var/lib/harmony-agent", &state.display().to_string());
-        one.replace("/var/lib/postgresql/data", &data.display().to_string())
+        let one = one.replace("/var/lib/postgresql/data", &data.display().to_string());
+        if one == "5432" { port.to_string() } else { one }
     });
     let mut watchdog = Command::new(env!("CARGO_BIN_EXE_harmony-agent"))
         .args(arguments)
@@ -239,16 +243,18 @@ fn the_watchdog_serves_where_the_agent_looks() {
         .spawn()
         .unwrap();
     let socket = state.join("watchdog.sock");
-    let mut served = false;
+    let (mut served, mut held) = (false, false);
     for _ in 0..500 {
-        if served {
+        if served && held {
             break;
         }
         assert_eq!(watchdog.try_wait().unwrap(), None, "the watchdog ended");
-        served = std::os::unix::net::UnixStream::connect(&socket).is_ok() || socket.exists();
+        served |= std::os::unix::net::UnixStream::connect(&socket).is_ok() || socket.exists();
+        held |= TcpListener::bind(("0.0.0.0", port)).is_err();
         std::thread::sleep(Duration::from_millis(20));
     }
     watchdog.kill().unwrap();
     watchdog.wait().unwrap();
     assert!(served, "nothing serves {}", socket.display());
+    assert!(held, "nobody keeps what has no agent from starting");
 }

@@ -260,7 +260,7 @@ impl Member {
     }
 
     /// The agent's program; for another account a copy, which it reaches wherever this tree is.
-    fn program(&self) -> String {
+    pub(crate) fn program(&self) -> String {
         let built = env!("CARGO_BIN_EXE_harmony-agent").to_owned();
         if self.agent_as.is_none() {
             return built;

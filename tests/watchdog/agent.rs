@@ -23,7 +23,7 @@ fn settings(postgres: &Postgres) -> Settings {
         exe: env!("CARGO_BIN_EXE_harmony-agent").into(),
         socket: postgres.dir().join("dog.sock"),
         data_dir: postgres.data_dir(),
-        hold_port: false,
+        hold_port: None,
     }
 }
 
@@ -210,7 +210,7 @@ fn agent_process() {
             exe,
             socket: socket.into(),
             data_dir: data_dir.into(),
-            hold_port: false,
+            hold_port: None,
         });
         let status = client.status();
         let end: Instant = now() + LATER;

@@ -21,6 +21,15 @@ fn exe() -> Command {
     Command::new(env!("CARGO_BIN_EXE_harmony-agent"))
 }
 
+/// One that keeps down by its port, too.
+fn holding(port: u16) -> Command {
+    // The name of the subcommand comes first; a wrapper puts the flag behind it.
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("exec \"$0\" \"$@\" --hold-port {port}"));
+    command.arg(env!("CARGO_BIN_EXE_harmony-agent"));
+    command
+}
+
 fn guarding(postgres: &Postgres) -> Dog {
     Dog::start(exe(), postgres.dir(), &postgres.data_dir(), LINGER)
 }
@@ -49,13 +58,7 @@ fn what_others_would_start_again_is_kept_down_by_its_port_until_it_is_released()
     let is_free = || TcpListener::bind(("127.0.0.1", port)).is_ok();
     for holds in [true, false] {
         let mut postgres = Postgres::listening(port);
-        let mut command = exe();
-        // The name of the subcommand comes first; a wrapper puts the flag behind it.
-        if holds {
-            command = Command::new("sh");
-            command.args(["-c", "exec \"$0\" \"$@\" --hold-port"]);
-            command.arg(env!("CARGO_BIN_EXE_harmony-agent"));
-        }
+        let command = if holds { holding(port) } else { exe() };
         let dog = Dog::start(command, postgres.dir(), &postgres.data_dir(), LINGER);
         let (agent, _) = dog.connect();
         assert_eq!(agent.arm(now() + SOON, 4).phase, Phase::Armed);
@@ -70,6 +73,35 @@ fn what_others_would_start_again_is_kept_down_by_its_port_until_it_is_released()
         assert_eq!(released.answer, Answer::Done);
         eventually("the port is free", is_free);
     }
+}
+
+/// Whoever could say that it may start is not there.
+#[test]
+fn what_others_would_start_is_kept_down_while_there_is_no_agent() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let is_free = || TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let mut postgres = Postgres::listening(port);
+    let dog = Dog::start(holding(port), postgres.dir(), &postgres.data_dir(), LINGER);
+    let (agent, _) = dog.connect();
+    signal(postgres.pid(), Signal::INT);
+    eventually("it has stopped", || postgres.has_ended());
+    assert!(is_free(), "its agent says what may start");
+    drop(agent);
+    eventually("the port is held", || !is_free());
+    postgres.launch();
+    eventually("it does not come up", || postgres.has_ended());
+    let (agent, _) = dog.connect();
+    eventually("the next agent has it", is_free);
+    postgres.start();
+    // What runs goes on without one, and is held back when it is down again.
+    drop(agent);
+    let end = now() + 2 * SOON;
+    while now() < end {
+        assert!(postgres.answers());
+    }
+    signal(postgres.pid(), Signal::INT);
+    eventually("it has stopped", || postgres.has_ended());
+    eventually("the port is held", || !is_free());
 }
 
 #[test]

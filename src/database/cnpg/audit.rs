@@ -30,11 +30,15 @@ const OLDEST: Version = Version::new(1, 24, 0);
 /// Starts a primary's data before it has its own lease.
 const STARTS_TOO_EARLY: Version = Version::new(1, 30, 0);
 
-/// The oldest one that keeps the demotion token through a transition.
+/// The oldest ones that keep the demotion token through a transition: of this line, and of the one before it.
 const KEEPS_TOKENS: Version = Version::new(1, 29, 2);
+const KEPT_TOKENS: Version = Version::new(1, 28, 4);
 
 /// A stop that takes longer is ended by the agent anyway.
 const LONGEST_SWITCHOVER_DELAY: i64 = 30;
+
+/// A stop of a busy server takes that long, and one that is cut short is no clean end.
+const SHORTEST_SWITCHOVER_DELAY: i64 = 10;
 
 /// The agents have taken over by then, or cannot for a reason that the operator does not see.
 const SHORTEST_FAILOVER_DELAY: i64 = 3600;
@@ -162,8 +166,11 @@ fn names(cluster: &Cluster, replica: &Replica, us: &Us) -> Vec<Finding> {
     findings
 }
 
-/// Whether other members are told of the host that other sites know.
-pub(super) fn advertised(cluster: &Cluster, host: &str) -> Option<Finding> {
+/// Whether other members are told of the host that other sites know. An instance has its own, inside its site.
+pub(super) fn advertised(cluster: &Cluster, us: &Us, host: &str) -> Option<Finding> {
+    if us.instance.is_some() {
+        return None;
+    }
     let (known, _) = cluster.external(cluster.site())?.place()?;
     (known != host).then(|| {
         Finding::warn(format!(
@@ -185,7 +192,7 @@ fn versions(probe: &Probe) -> Vec<Finding> {
         findings.push(Finding::refuse(format!(
             "CloudNativePG is {version}: promotion and demotion tokens need {OLDEST} or later"
         )));
-    } else if version < KEEPS_TOKENS {
+    } else if !keeps_tokens(version) {
         findings.push(Finding::warn(format!(
             "CloudNativePG is {version}: before {KEEPS_TOKENS} a demotion may lose its token, and the other \
              site is promoted as after a failure; upgrade it"
@@ -203,6 +210,11 @@ fn versions(probe: &Probe) -> Vec<Finding> {
     findings
 }
 
+fn keeps_tokens(version: Version) -> bool {
+    let of_line_before = (version.major, version.minor) == (KEPT_TOKENS.major, KEPT_TOKENS.minor);
+    version >= KEEPS_TOKENS || of_line_before && version >= KEPT_TOKENS
+}
+
 fn settings(cluster: &Cluster) -> Vec<Finding> {
     let mut findings = Vec::new();
     let spec = &cluster.spec;
@@ -218,6 +230,12 @@ fn settings(cluster: &Cluster) -> Vec<Finding> {
         findings.push(Finding::warn(format!(
             "spec.switchoverDelay is {delay}: CloudNativePG waits so long for a stop before it goes on; set \
              {LONGEST_SWITCHOVER_DELAY}"
+        )));
+    }
+    if delay < SHORTEST_SWITCHOVER_DELAY {
+        findings.push(Finding::warn(format!(
+            "spec.switchoverDelay is {delay}: a stop that takes longer is cut short, and a former primary that did \
+             not end cleanly cannot follow another site; set {LONGEST_SWITCHOVER_DELAY}"
         )));
     }
     let method = spec.primary_update_method.as_deref().unwrap_or("restart");

@@ -77,28 +77,27 @@ impl Api {
         self.call(PATCH_STATUS, Method::PATCH, &path, Some(&body), None).await.map(|_| ())
     }
 
-    /// Passes the instances' lease on from `instance`, if that holds it, to the one that is to act: its manager ended
-    /// without giving it back, or was to act itself and could not.
+    /// Passes the instances' lease on from `instance`, if that holds it, to the one that is to act; whether it did.
     ///
     /// Only for an instance that cannot become the primary: its PostgreSQL is proven down and kept so, or it is a
     /// standby that is barred from promotion.
-    pub(super) async fn pass_lease(&self, instance: &str, to: &str) -> Result<(), Trouble> {
+    pub(super) async fn pass_lease(&self, instance: &str, to: &str) -> Result<bool, Trouble> {
         let path = self.lease();
         let bytes = match self.call(GET_LEASE, Method::GET, &path, None, None).await {
             Ok(bytes) => bytes,
-            Err(Trouble::Absent(_)) => return Ok(()),
+            Err(Trouble::Absent(_)) => return Ok(false),
             Err(trouble) => return Err(trouble),
         };
         let lease: Value = decode(&bytes)?;
         if lease["spec"]["holderIdentity"] != instance {
-            return Ok(());
+            return Ok(false);
         }
         // One that has nobody's name is taken again by the manager that wanted it before, when it looks first.
         let body = json!({
             "metadata": { "resourceVersion": lease["metadata"]["resourceVersion"] },
             "spec": { "holderIdentity": to, "leaseDurationSeconds": 1 },
         });
-        self.call(PATCH_LEASE, Method::PATCH, &path, Some(&body), None).await.map(|_| ())
+        self.call(PATCH_LEASE, Method::PATCH, &path, Some(&body), None).await.map(|_| true)
     }
 
     /// Whether that lease could be passed on: the permission. There may be none yet.

@@ -64,11 +64,11 @@ impl Watch {
         tracing::warn!(acting, "whoever stands for the site is gone: taking its place");
         let decide = |cluster: &Cluster| Ok(may_be_replaced(cluster, &shared.us, acting));
         let cancel = CancellationToken::new();
-        let asked = shared.api.appoint(own, decide, &cancel);
-        let asked = tokio::time::timeout(LIMIT, asked).await;
-        let asked = asked.map_err(|_| format!("{own} was not appointed in {LIMIT:?}"))?;
-        asked
-            .map(|cluster| _ = shared.note(cluster))
+        let asked = Instant::now();
+        let appointed = tokio::time::timeout(LIMIT, shared.api.appoint(own, decide, &cancel)).await;
+        let appointed = appointed.map_err(|_| format!("{own} was not appointed in {LIMIT:?}"))?;
+        appointed
+            .map(|cluster| _ = shared.note(cluster, asked))
             .map_err(|failure: Failure| failure.text().to_owned())
     }
 }

@@ -11,7 +11,7 @@ use super::cluster::Cluster;
 use super::mark::Fence;
 use super::part::{Data, Want, stays_standby};
 use super::us::Us;
-use super::{Shared, audit, deputy, hindrance, role};
+use super::{Shared, audit, deputy, hindrance, passing, role};
 use crate::database::server::outcome::blocking;
 use crate::supervise::End;
 
@@ -29,6 +29,7 @@ const CHANGE: Duration = Duration::from_secs(10);
 pub(super) struct Watches {
     deputy: deputy::Watch,
     rehearsal: hindrance::Rehearsal,
+    lease: passing::Watch,
 }
 
 /// Looks after the Cluster for as long as the agent runs.
@@ -64,20 +65,7 @@ pub(super) async fn serve(shared: Arc<Shared>) -> End {
 /// Reads the Cluster, and does what is due.
 pub(super) async fn tend(shared: &Shared, data: Data, watches: &mut Watches) -> Result<(), String> {
     let cluster = shared.read().await.map_err(|trouble| trouble.to_string())?;
-    let mut released = Ok(());
-    // Its manager ended without giving it back, or was to promote it, and could not.
-    let is_idle = match data {
-        Data::Primary => shared.part.holds(),
-        Data::RunningStandby => is_passing(&cluster) && shared.part.is_barred(),
-        Data::None | Data::Running | Data::Standby => false,
-    };
-    if is_idle && shared.us.is_passed_over(&cluster) {
-        // The next primary would wait for its end.
-        if let Some(own) = &shared.us.instance {
-            let to = &cluster.status.target_primary;
-            released = shared.api.pass_lease(own, to).await.map_err(|trouble| trouble.to_string());
-        }
-    }
+    let passed = watches.lease.look(shared, &cluster, data).await;
     let refusal = audit::refusal(&cluster, &shared.us);
     if due(shared.part.want(), data, &cluster, &shared.us).is_some() {
         let cancel = CancellationToken::new();
@@ -91,12 +79,7 @@ pub(super) async fn tend(shared: &Shared, data: Data, watches: &mut Watches) -> 
     }
     watches.deputy.look(shared, &cluster, data).await?;
     watches.rehearsal.look(shared, &cluster, data).await?;
-    released.and(refusal.map_or(Ok(()), Err))
-}
-
-/// Another instance is to act than the one that does.
-fn is_passing(cluster: &Cluster) -> bool {
-    cluster.status.current_primary != cluster.status.target_primary
+    passed.and(refusal.map_or(Ok(()), Err))
 }
 
 /// What has to be changed in the Cluster, if anything.

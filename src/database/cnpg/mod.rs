@@ -35,6 +35,7 @@ mod keeper;
 mod mark;
 mod observe;
 mod part;
+mod passing;
 mod promote;
 mod revive;
 mod role;
@@ -71,7 +72,7 @@ pub use api::{Access, CALLS, CALLS_OF_INSTANCES};
 use audit::Finding;
 use cluster::Cluster;
 use hindrance::Hindrance;
-use part::Part;
+use part::{Data, Part};
 use trouble::Trouble;
 use us::Us;
 use version::Probe;
@@ -162,15 +163,24 @@ impl Cnpg {
     /// Looks at the Cluster before anything rests on it: warns, or refuses.
     ///
     /// # Errors
-    /// The site cannot be led as it is, or the agent may not do what it has to. Without an answer
-    /// nothing is refused: what an action needs is looked at again before it, the version and the settings are not.
+    /// The site cannot be led as it is, or the agent may not do what it has to. Without an answer, or beside a
+    /// PostgreSQL that runs, nothing is refused: what an action needs is looked at again before it, the version and
+    /// the settings are not.
     pub async fn check(&self) -> Result<(), SetupError> {
         // A primary may be running beside us, whose lease wants to be renewed soon.
         let limit = self.shared.api.limit() * 2;
-        tokio::time::timeout(limit, self.look()).await.unwrap_or_else(|_| {
+        let looked = tokio::time::timeout(limit, self.look()).await.unwrap_or_else(|_| {
             tracing::warn!(?limit, "the Cluster could not be looked at in time; going on");
             Ok(())
-        })
+        });
+        let Err(why) = looked else { return Ok(()) };
+        // Nobody else renews its lease, or stops it when it has none.
+        let runs = promote::data(&self.shared).await;
+        if matches!(runs, Ok(Data::Running | Data::RunningStandby)) {
+            tracing::error!(%why, "the Cluster cannot be led; going on for the PostgreSQL that runs");
+            return Ok(());
+        }
+        Err(why)
     }
 
     async fn look(&self) -> Result<(), SetupError> {
@@ -202,7 +212,7 @@ impl Cnpg {
         let probe = shared.probe.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut refusals = Vec::new();
         let mut findings = audit::audit(&cluster, &shared.us, &probe);
-        findings.extend(audit::advertised(&cluster, &shared.host));
+        findings.extend(audit::advertised(&cluster, &shared.us, &shared.host));
         for finding in findings {
             match finding {
                 Finding::Refusal(why) => refusals.push(why),
@@ -249,12 +259,13 @@ impl Shared {
 
     /// Reads the Cluster, and keeps it. One that is not there any more says nothing about what may run.
     async fn read(&self) -> Result<Arc<Cluster>, Trouble> {
+        let asked = Instant::now();
         let read = self.api.read().await;
         self.hindrance.heard(&read);
         if matches!(read, Err(Trouble::Absent(_))) {
             *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
-        read.map(|cluster| self.note(cluster))
+        read.map(|cluster| self.note(cluster, asked))
     }
 
     /// Tries without effect what a promotion needs, and keeps what stands against it.
@@ -267,10 +278,10 @@ impl Shared {
         tried
     }
 
-    /// Keeps what was read for whoever asks next.
-    fn note(&self, cluster: Cluster) -> Arc<Cluster> {
+    /// Keeps what was read for whoever asks next; it was `asked` for then.
+    fn note(&self, cluster: Cluster, asked: Instant) -> Arc<Cluster> {
         let cluster = Arc::new(cluster);
-        let read = Read { cluster: Arc::clone(&cluster), at: Instant::now() };
+        let read = Read { cluster: Arc::clone(&cluster), at: asked };
         *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
         cluster
     }
@@ -286,7 +297,8 @@ impl Shared {
         decide: impl FnMut(&Cluster) -> role::Patch,
         cancel: &CancellationToken,
     ) -> Step<Arc<Cluster>> {
-        Ok(self.note(self.api.change(decide, cancel).await?))
+        let asked = Instant::now();
+        Ok(self.note(self.api.change(decide, cancel).await?, asked))
     }
 
     /// From `when` on a primary that ended cleanly may be on its way up again.

@@ -146,6 +146,18 @@ impl Part {
         self.turn() == turn
     }
 
+    /// It is to come up as the standby that it is, whatever its Cluster wants. Not when somebody has fenced since
+    /// `turn`.
+    pub(super) fn stand_by(&self, turn: Turn) {
+        self.want.send_if_modified(|now| {
+            let is_meant = self.is_still(turn) && matches!(*now, Want::Held | Want::Shut);
+            if is_meant {
+                *now = Want::Standby;
+            }
+            is_meant
+        });
+    }
+
     /// Changes what we want, unless somebody wants something else meanwhile.
     pub(super) fn wants_instead(&self, of: Want, want: Want) {
         self.want.send_if_modified(|now| {
@@ -224,6 +236,10 @@ impl Part {
         if data.is_standby() {
             // It was a primary once, and what has to be said of it is open again.
             self.wants_instead(Want::Free, Want::Held);
+        }
+        if data == Data::Primary {
+            // What was to come up as a standby is none any more.
+            self.wants_instead(Want::Standby, Want::Held);
         }
         // While we hold its port nothing runs: what lives starts in vain, and ends.
         let there = if hold.is_some() { data.when_down() } else { data };

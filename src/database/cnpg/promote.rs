@@ -57,7 +57,7 @@ pub(super) async fn start_primary(shared: &Arc<Shared>, cancel: &CancellationTok
 }
 
 /// What opens begins now, and opens nothing once somebody has fenced.
-fn begun(shared: &Shared, cancel: &CancellationToken) -> Step<Turn> {
+pub(super) fn begun(shared: &Shared, cancel: &CancellationToken) -> Step<Turn> {
     let turn = shared.part.turn();
     // Whoever fences cancels first: one of the two is seen, in this order.
     if cancel.is_cancelled() {
@@ -192,8 +192,9 @@ async fn appointed(
         }
         Ok(true)
     };
+    let asked = Instant::now();
     shared.api.appoint(own, decide, cancel).await.map(|cluster| {
-        shared.note(cluster);
+        shared.note(cluster, asked);
     })
 }
 

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Cluster, External};
 use super::mark::Fence;
-use super::part::{Data, Want, stays_standby};
-use super::promote::{asked, data, watched};
+use super::part::{Data, Turn, Want, stays_standby};
+use super::promote::{asked, begun, data, watched};
 use super::revive::revived;
 use super::role::Demotion;
 use super::streams::until_it_streams;
@@ -44,6 +44,7 @@ pub(super) async fn follow(
     upstream: Option<&Upstream>,
     cancel: &CancellationToken,
 ) -> Step<Done> {
+    let turn = begun(shared, cancel)?;
     match data(shared).await? {
         Data::None => {
             return Err(Failure::Refused(
@@ -66,7 +67,7 @@ pub(super) async fn follow(
         Data::Standby | Data::RunningStandby => {
             shared.part.wants_instead(Want::Open, Want::Held);
             if upstream.is_none() {
-                left_alone(shared, cancel).await?;
+                left_alone(shared, turn, cancel).await?;
             }
         }
     }
@@ -102,7 +103,7 @@ async fn paced(shared: &Shared, upstream: &Upstream) {
 
 /// Nobody leads that it could follow, and it is to come up as the standby that it is: also where CloudNativePG was
 /// told to promote it, and did not in time.
-async fn left_alone(shared: &Arc<Shared>, cancel: &CancellationToken) -> Step<()> {
+async fn left_alone(shared: &Arc<Shared>, turn: Turn, cancel: &CancellationToken) -> Step<()> {
     let read = shared.read().await;
     let cluster = read.map_err(|trouble| Failure::Refused(trouble.to_string()))?;
     if stays_standby(&cluster, &shared.us) {
@@ -114,8 +115,7 @@ async fn left_alone(shared: &Arc<Shared>, cancel: &CancellationToken) -> Step<()
             shared.change(decide, cancel).await.map(|_| ())
         }
         None => {
-            shared.part.wants_instead(Want::Held, Want::Standby);
-            shared.part.wants_instead(Want::Shut, Want::Standby);
+            shared.part.stand_by(turn);
             Ok(())
         }
     }

@@ -7,6 +7,9 @@ use serde::Deserialize;
 /// Longest part of a foreign text that is repeated.
 const LONGEST: usize = 400;
 
+/// No word of this length in base64 is anything else than a token.
+const SHORTEST_TOKEN: usize = 40;
+
 /// Why a call to the API server gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Trouble {
@@ -64,8 +67,22 @@ struct Status {
     message: String,
 }
 
+/// CloudNativePG repeats the token that it has when it refuses any change of a Cluster.
+fn without_tokens(text: &str) -> String {
+    let is_between = |c: char| c.is_whitespace() || "\"'`,;:()[]{}<>\\".contains(c);
+    let is_token = |word: &str| {
+        let is_base64 = |c: u8| c.is_ascii_alphanumeric() || b"+/=".contains(&c);
+        word.len() >= SHORTEST_TOKEN && word.bytes().all(is_base64)
+    };
+    let words = text.split_inclusive(is_between).map(|word| {
+        let bare = word.trim_end_matches(is_between);
+        if is_token(bare) { word.replace(bare, "(token)") } else { word.to_owned() }
+    });
+    words.collect()
+}
+
 impl Trouble {
-    /// What an answer with this status means; `secret` is not repeated.
+    /// What an answer with this status means; neither `secret` nor another token is repeated.
     pub(super) fn of(
         call: Call,
         what: &str,
@@ -79,7 +96,7 @@ impl Trouble {
             Some(secret) => status.message.replace(secret, "(token)"),
             None => status.message,
         };
-        let mut said: String = hidden.chars().take(LONGEST).collect();
+        let mut said: String = without_tokens(&hidden).chars().take(LONGEST).collect();
         if said.is_empty() {
             said = format!("HTTP status {code}");
         }

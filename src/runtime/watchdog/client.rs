@@ -47,8 +47,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// The instance's data directory.
     pub data_dir: PathBuf,
-    /// Something else than the agent starts PostgreSQL: what is killed is kept down by its port, too.
-    pub hold_port: bool,
+    /// Where something else than the agent starts PostgreSQL: its port, by which what is down is kept so, too.
+    pub hold_port: Option<u16>,
 }
 
 /// Firings of the watchdog that was last spoken to.
@@ -321,13 +321,16 @@ impl Keeper {
 
     /// Starts one. With no pipe or directory of ours, so that it neither hangs nor dies with us.
     fn spawn(&self) -> io::Result<()> {
-        let mut child = tokio::process::Command::new(&self.settings.exe)
-            .arg("watchdog")
+        let mut command = tokio::process::Command::new(&self.settings.exe);
+        command.arg("watchdog");
+        if let Some(port) = self.settings.hold_port {
+            command.args(["--hold-port", &port.to_string()]);
+        }
+        let mut child = command
             .arg("--socket")
             .arg(&self.settings.socket)
             .arg("--data-dir")
             .arg(&self.settings.data_dir)
-            .args(self.settings.hold_port.then_some("--hold-port"))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -25,7 +25,7 @@ use rustix::time::{
 use super::frame::{Answer, Order, Reply, Request, SIZE};
 use super::warden::{Phase, Warden};
 use crate::core::time::Instant;
-use crate::postmaster::port::Hold;
+use crate::postmaster::port::{Hold, Listening};
 use crate::postmaster::{Instance, Killed, now};
 
 /// How long a watchdog without an agent and without a deadline waits for the next agent.
@@ -52,19 +52,20 @@ struct Args {
     socket: PathBuf,
     data_dir: PathBuf,
     linger: Duration,
-    hold_port: bool,
+    hold_port: Option<u16>,
 }
 
 /// Runs the watchdog and gives its exit code: 0 when it was told to quit or had nothing to do,
 /// [`ALREADY_RUNNING`], [`USAGE`], or 1 when it could not start.
 ///
-/// `args` follow the subcommand: `--socket PATH --data-dir PATH [--linger-ms N] [--hold-port]`. With
-/// `--hold-port` what was killed is kept from coming up again by its port, too, for as long as it is
-/// kept down: where something else than the agent starts PostgreSQL. Beside the socket it keeps `.lock` (one watchdog per socket) and `.log` (a line for each start, firing and end).
+/// `args` follow the subcommand: `--socket PATH --data-dir PATH [--linger-ms N] [--hold-port PORT]`. With
+/// `--hold-port`, for where something else than the agent starts PostgreSQL, what is down is kept so by its port:
+/// what was killed, for as long as it is kept down, and whatever there is while there is no agent. Beside the socket
+/// it keeps `.lock` (one watchdog per socket) and `.log` (a line for each start, firing and end).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     let Some(args) = Args::parse(args) else {
         complain(format_args!(
-            "usage: watchdog --socket PATH --data-dir PATH [--linger-ms N] [--hold-port]"
+            "usage: watchdog --socket PATH --data-dir PATH [--linger-ms N] [--hold-port PORT]"
         ));
         return USAGE;
     };
@@ -84,13 +85,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
 impl Args {
     fn parse(args: impl IntoIterator<Item = OsString>) -> Option<Self> {
         let (mut socket, mut data_dir, mut linger) = (None, None, LINGER);
-        let mut hold_port = false;
+        let mut hold_port = None;
         let mut args = args.into_iter();
         while let Some(name) = args.next() {
-            if name == "--hold-port" {
-                hold_port = true;
-                continue;
-            }
             let value = args.next()?;
             match name.to_str()? {
                 "--socket" => socket = Some(PathBuf::from(value)),
@@ -98,6 +95,7 @@ impl Args {
                 "--linger-ms" => {
                     linger = Duration::from_millis(value.to_str()?.parse().ok()?);
                 }
+                "--hold-port" => hold_port = Some(value.to_str()?.parse().ok()?),
                 _ => return None,
             }
         }
@@ -133,6 +131,7 @@ fn start(args: &Args) -> io::Result<Option<Watchdog>> {
         attempts: 0,
         socket: args.socket.clone(),
         hold_port: args.hold_port,
+        listening: None,
         held: None,
         _lock: lock,
     };
@@ -218,8 +217,10 @@ struct Watchdog {
     fired_at: Instant,
     attempts: u32,
     socket: PathBuf,
-    /// Whether it is to be kept down by its port, too.
-    hold_port: bool,
+    /// The port by which it is to be kept down, too.
+    hold_port: Option<u16>,
+    /// Where it last listened.
+    listening: Option<Listening>,
     held: Option<Hold>,
     _lock: OwnedFd,
 }
@@ -252,7 +253,9 @@ impl Watchdog {
     fn set_timer(&self) {
         let status = self.warden.status();
         let linger = self.agent.is_none().then_some(self.alone_since + self.linger);
+        let is_free = self.hold_port.is_some() && self.held.is_none();
         let wake = match status.phase {
+            Phase::Idle if is_free => linger.map(|at| at.min(now() + SWEEP)),
             Phase::Idle => linger,
             Phase::Armed => Some(status.deadline),
             Phase::Firing => Some(now() + RETRY),
@@ -352,6 +355,8 @@ impl Watchdog {
             self.attempts = 0;
         }
         match self.warden.status().phase {
+            // Whoever could say that it may start is not there.
+            Phase::Idle if self.agent.is_none() => self.hold(),
             Phase::Idle | Phase::Armed => self.held = None,
             Phase::Firing => self.fire(),
             Phase::Fired => {
@@ -385,12 +390,14 @@ impl Watchdog {
         }
     }
 
-    /// Keeps the port of what was killed. Its file is read only now that it is dead: the disk may hang.
+    /// Keeps its port, if it is down. Its file is read only while there is nothing to kill: the disk may hang.
     fn hold(&mut self) {
-        if self.hold_port && self.held.is_none() {
-            let listening = self.instance.listening().ok().flatten();
-            self.held = listening.and_then(|listening| listening.hold().ok());
+        let Some(port) = self.hold_port.filter(|_| self.held.is_none()) else { return };
+        if let Ok(Some(listening)) = self.instance.listening() {
+            self.listening = Some(listening);
         }
+        let listening = self.listening.unwrap_or_else(|| Listening::everywhere(port));
+        self.held = listening.hold().ok();
     }
 
     /// What comes up again without a guard, because somebody was slow to stop starting it, is killed
@@ -430,9 +437,10 @@ mod tests {
     #[test]
     fn the_command_line_is_exact() {
         let args = parse(&["--socket", "/s", "--data-dir", "/d", "--linger-ms", "5"]).unwrap();
-        assert_eq!((args.linger, args.hold_port), (Duration::from_millis(5), false));
-        let args = parse(&["--socket", "/s", "--hold-port", "--data-dir", "/d"]).unwrap();
-        assert_eq!((args.linger, args.hold_port), (LINGER, true));
+        assert_eq!((args.linger, args.hold_port), (Duration::from_millis(5), None));
+        let args = parse(&["--socket", "/s", "--hold-port", "5432", "--data-dir", "/d"]).unwrap();
+        assert_eq!((args.linger, args.hold_port), (LINGER, Some(5432)));
+        assert_eq!(parse(&["--socket", "/s", "--data-dir", "/d", "--hold-port"]), None);
         assert_eq!(parse(&["--socket", "/s", "--data-dir", "/d"]).unwrap().linger, LINGER);
         for bad in [&["--socket", "/s"][..], &["--socket"], &["--data-dir", "/d", "--sock", "/s"]] {
             assert_eq!(parse(bad), None, "{bad:?}");

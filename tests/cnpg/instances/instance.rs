@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,17 @@ use super::super::sites::site::TOKEN;
 use super::cluster::settings;
 use crate::live::cluster::{Member, Place, free_ports, postgres_ids};
 use crate::support::postgres::is_root;
+
+/// A watchdog of ours; it ends when it is dropped.
+pub(super) struct Watchdog(Child);
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        // It may have been told to quit.
+        let _ended = self.0.kill();
+        self.0.wait().unwrap();
+    }
+}
 
 /// An instance.
 pub(super) struct Instance {
@@ -69,6 +82,19 @@ impl Instance {
     pub(super) fn node_comes_back(&mut self) {
         self.member.start();
         self.pod.knobs().node_down = false;
+    }
+
+    /// The watchdog as a pod has it: it goes with its container, not when no agent is left.
+    pub(super) fn watchdog_in_a_container(&self) -> Watchdog {
+        let mut command = Command::new(self.member.program());
+        command.arg("watchdog").arg("--socket").arg(self.member.dir.join("state/watchdog.sock"));
+        command.arg("--data-dir").arg(&self.pod.postgres.data);
+        command.args(["--linger-ms", "600000"]);
+        command.arg("--hold-port").arg(self.pod.postgres.port.to_string());
+        if let Some((uid, gid)) = self.member.agent_as {
+            command.uid(uid).gid(gid);
+        }
+        Watchdog(command.spawn().unwrap())
     }
 
     /// For so long PostgreSQL takes nobody's writes.

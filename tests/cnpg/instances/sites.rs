@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::double::cluster::{Cluster, FENCE};
 use super::cluster::Field;
+use super::operator::promote;
 use crate::live::checks::{assert_fails, count};
 use crate::live::cluster::until;
 use crate::live::orders::ask;
@@ -81,6 +82,34 @@ fn when_who_stands_for_a_site_is_gone_another_one_does_and_takes_over_when_the_a
         field.at(silent).assert_silent(Duration::from_secs(2));
     }
     clients.assert_one_after_the_other(&[0, 3]);
+    field.assert_sound();
+}
+
+/// What stood for the site before goes on renewing CloudNativePG's lease, which it took as the primary.
+#[test]
+fn who_stands_for_a_site_now_takes_over_from_who_did_when_the_acting_site_dies() {
+    let mut field = Field::two();
+    let clients = field.clients();
+    clients.until_acknowledges(0);
+    field.done("pg-a-1", &["switchover", "--to", "pg-b-1", "--yes"]);
+    clients.until_acknowledges(2);
+    field.at("pg-a-1").member.until_follows();
+    promote(&field.sites[0], "pg-a-2");
+    field.sites[0].until_acts("pg-a-2");
+    field.at("pg-b-1").member.until("pg-a-2 could take over", |status| {
+        status["line"].as_array().is_some_and(|line| line.contains(&"pg-a-2".into()))
+    });
+    assert_eq!(field.sites[0].double.lease("pg-a")["spec"]["holderIdentity"], "pg-a-1");
+    for gone in ["pg-b-1", "pg-b-2"] {
+        field.at_mut(gone).node_dies();
+    }
+    clients.until_acknowledges(1);
+    field.at("pg-a-1").member.until_follows();
+    for back in ["pg-b-1", "pg-b-2"] {
+        field.at_mut(back).node_comes_back();
+    }
+    field.at("pg-b-1").assert_silent(Duration::from_secs(2));
+    clients.assert_one_after_the_other(&[0, 2, 1]);
     field.assert_sound();
 }
 

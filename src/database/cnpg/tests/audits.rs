@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::super::audit::{Finding, advertised, audit};
+use super::super::part::Data;
 use super::super::us::Us;
 use super::super::version::{Probe, Version};
 use super::super::{Access, Cnpg, Settings};
 use super::api::Say;
 use super::site::{Site, cluster, replica, us};
-use super::{Broken, within};
+use super::{Broken, until, within};
 
 fn good() -> Probe {
     Probe { version: Some(Version::new(1, 30, 1)), lease: Some(true) }
@@ -59,7 +60,7 @@ fn what_safety_rests_on_is_refused() {
 
 #[test]
 fn what_costs_time_is_warned_of() {
-    let table: [Broken; 9] = [
+    let table: [Broken; 10] = [
         ("is no list of names", |it| {
             it["metadata"]["annotations"]["cnpg.io/fencedInstances"] = json!("pg-1");
         }),
@@ -70,6 +71,7 @@ fn what_costs_time_is_warned_of() {
             it["spec"].as_object_mut().unwrap().remove("switchoverDelay");
         }),
         ("switchoverDelay is 31", |it| it["spec"]["switchoverDelay"] = json!(31)),
+        ("switchoverDelay is 9", |it| it["spec"]["switchoverDelay"] = json!(9)),
         ("primaryUpdateMethod", |it| it["spec"]["primaryUpdateMethod"] = json!("switchover")),
         ("hibernated", |it| {
             it["metadata"]["annotations"]["cnpg.io/hibernation"] = json!("on");
@@ -90,13 +92,17 @@ fn what_costs_time_is_warned_of() {
     }
     for (probe, words) in [
         (Probe { version: Some(Version::new(1, 30, 0)), ..good() }, "1.30.0"),
-        (Probe { version: Some(Version::new(1, 28, 0)), ..good() }, "lose its token"),
+        (Probe { version: Some(Version::new(1, 28, 3)), ..good() }, "lose its token"),
+        (Probe { version: Some(Version::new(1, 29, 1)), ..good() }, "lose its token"),
         (Probe { version: None, ..good() }, "not known"),
         (Probe { lease: Some(false), ..good() }, "lease"),
     ] {
         let found = findings(|_| (), &probe);
         let [Finding::Warning(what)] = found.as_slice() else { panic!("{probe:?}: {found:#?}") };
         assert!(what.contains(words), "{what}");
+    }
+    for version in [Version::new(1, 28, 4), Version::new(1, 29, 2)] {
+        assert_eq!(findings(|_| (), &Probe { version: Some(version), ..good() }), []);
     }
 }
 
@@ -267,6 +273,29 @@ async fn the_start_is_refused_where_nothing_could_be_done() {
         site.api.world().always.clear();
         site.api.change(|cluster| cluster["spec"]["replica"]["self"] = json!("pg-b"));
         assert!(checked(&site).await.unwrap_err().contains("make them equal"));
+    })
+    .await;
+}
+
+/// Nobody else renews its lease, or stops it when it has none.
+#[tokio::test]
+async fn beside_a_postgresql_that_runs_the_start_is_not_refused() {
+    within(async {
+        for (site, runs) in [
+            (Site::primary(cluster()).await, Data::Running),
+            (Site::standby(replica()).await, Data::RunningStandby),
+        ] {
+            site.api.world().operator = Some("1.30.1".to_owned());
+            site.api.change(|cluster| cluster["spec"]["replica"]["enabled"] = json!(true));
+            assert!(checked(&site).await.unwrap_err().contains("spec.replica.enabled is set"));
+            let postmaster = site.start_postmaster();
+            until("its process is seen", || site.shared.part.data() == runs).await;
+            assert_eq!(checked(&site).await, Ok(()));
+            site.api.world().always = vec![("get", Say::code(403, "no"))];
+            assert_eq!(checked(&site).await, Ok(()));
+            drop(postmaster);
+            assert!(checked(&site).await.is_err());
+        }
     })
     .await;
 }

@@ -203,16 +203,34 @@ async fn a_promotion_that_cloudnativepg_was_told_of_already_is_asked_for_again()
 #[tokio::test]
 async fn a_standby_that_is_not_to_act_any_more_passes_the_lease_of_managers_on() {
     within(async {
-        for (current, target, left) in
-            [("pg-3", "pg-2", "pg-2"), ("pg-2", "pg-2", "pg-1"), ("pg-3", "pg-1", "pg-1")]
-        {
-            let site = Site::standby_instance(three(cluster(), current, target)).await;
+        for (made, current, target, left) in [
+            (cluster(), "pg-3", "pg-2", "pg-2"),
+            // It kept renewing what it had when its site became a replica, which is to lead again.
+            (cluster(), "pg-2", "pg-2", "pg-2"),
+            (replica(), "pg-2", "pg-2", "pg-1"),
+            (replica(), "pg-3", "pg-2", "pg-2"),
+            (cluster(), "pg-3", "pg-1", "pg-1"),
+        ] {
+            let site = Site::standby_instance(three(made, current, target)).await;
             let _postmaster = running(&site).await;
             site.keep();
-            "pg-1".clone_into(&mut site.api.world().holder);
             let data = site.shared.part.data();
-            keeper::tend(&site.shared, data, &mut keeper::Watches::default()).await.unwrap();
-            assert_eq!(site.api.world().holder, left, "{current} acts, {target} is to");
+            let mut watches = keeper::Watches::default();
+            for _ in 0..2 {
+                "pg-1".clone_into(&mut site.api.world().holder);
+                keeper::tend(&site.shared, data, &mut watches).await.unwrap();
+                assert_eq!(site.api.world().holder, left, "{current} acts, {target} is to");
+            }
+            // What somebody else has is not asked for again.
+            let asked = || {
+                let asked = site.api.world().asked.clone();
+                asked.iter().filter(|it| it.contains("/leases/") && it.starts_with("get")).count()
+            };
+            "pg-2".clone_into(&mut site.api.world().holder);
+            keeper::tend(&site.shared, data, &mut watches).await.unwrap();
+            let before = asked();
+            keeper::tend(&site.shared, data, &mut watches).await.unwrap();
+            assert_eq!(asked(), before);
         }
         let open = Site::standby_instance(three(cluster(), "pg-3", "pg-2")).await;
         let _postmaster = running(&open).await;
@@ -307,6 +325,48 @@ async fn a_standby_that_is_left_alone_comes_up_whatever_its_cluster_wants() {
         site.keep();
         assert_eq!(site.shared.part.want(), Want::Held);
         assert!(site.shared.part.is_barred());
+    })
+    .await;
+}
+
+/// As `what_began_before_a_fence_opens_nothing_after_it`, where nothing is opened, and the port is given back.
+#[tokio::test]
+async fn who_is_left_alone_before_a_fence_does_not_come_up_after_it() {
+    within(async {
+        let mut made = three(cluster(), "pg-1", "pg-1");
+        made["spec"].as_object_mut().unwrap().remove("replica");
+        let site = Site::standby_instance(made).await;
+        site.api.world().gets = [Say::Late(Duration::from_millis(250))].into();
+        let cancel = CancellationToken::new();
+        let follows = perform(&site.shared, &Action::Follow { upstream: None }, &cancel);
+        let fences = async {
+            until("it has asked", || !site.api.world().calls.is_empty()).await;
+            // As if the cancellation had not been heard.
+            site.shared.part.fence(Want::Shut);
+            site.keep();
+            tokio::time::sleep(Duration::from_millis(350)).await;
+            site.keep();
+            assert_eq!(site.shared.part.want(), Want::Shut);
+            assert!(!site.is_port_free());
+            cancel.cancel();
+        };
+        let (followed, ()) = tokio::join!(follows, fences);
+        assert!(followed.is_err(), "nobody starts it here");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_left_alone_and_became_a_primary_is_held() {
+    within(async {
+        let site = Site::standby_instance(three(cluster(), "pg-1", "pg-1")).await;
+        site.read().await;
+        site.shared.part.stand_by(site.shared.part.turn());
+        site.keep();
+        assert!(site.is_port_free());
+        fs::remove_file(site.file("standby.signal")).unwrap();
+        site.keep();
+        assert!(!site.is_port_free());
     })
     .await;
 }

@@ -1,6 +1,6 @@
 //! What only matters when something else goes wrong at the same time.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,15 +57,34 @@ async fn a_port_that_the_watchdog_holds_is_proof_enough() {
     within(async {
         let site = Site::primary(cluster()).await;
         site.shared.part.give_back();
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, site.port));
         let mut watchdog = None;
-        until("the port is held by another one", || {
-            watchdog = Listening::everywhere(site.port).hold().ok();
-            watchdog.is_some()
+        until("the port is held by another user", || {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_reuseaddr(false).unwrap();
+            let is_bound = socket.bind(address).is_ok();
+            watchdog = Some(socket);
+            is_bound
         })
         .await;
         site.api.world().always = vec![("patch", Say::code(500, "failed calling webhook"))];
         assert!(matches!(site.act(ladder()).await, Ok(Done::Fenced(_))));
         assert!(!site.shared.part.holds());
+    })
+    .await;
+}
+
+/// One goes, or lets go, and the other one has it.
+#[tokio::test]
+async fn the_port_is_held_beside_our_watchdog_that_holds_it() {
+    within(async {
+        let site = Site::primary(cluster()).await;
+        let watchdog = Listening::everywhere(site.port).hold().unwrap();
+        site.shared.part.give_back();
+        assert!(matches!(site.act(ladder()).await, Ok(Done::Fenced(_))));
+        assert!(site.shared.part.holds());
+        drop(watchdog);
+        assert!(!site.is_port_free());
     })
     .await;
 }

@@ -175,8 +175,7 @@ impl Site {
 
     /// Reads the Cluster as the keeper does.
     pub(super) async fn read(&self) {
-        let cluster = self.shared.api.read().await.unwrap();
-        self.shared.note(cluster);
+        self.shared.read().await.unwrap();
         self.keep();
     }
 

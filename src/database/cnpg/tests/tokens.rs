@@ -37,6 +37,25 @@ fn a_token_that_is_another_one_s_is_not_even_sent() {
     }
 }
 
+/// CloudNativePG looks at the whole object, and repeats the token that it had before.
+#[tokio::test]
+async fn a_token_that_is_not_ours_is_not_repeated_either() {
+    within(async {
+        let token = "eyJkYXRhYmFzZVN5c3RlbUlkZW50aWZpZXIiOiI3NDExMTExMTExMTExMTExMTExIn0=";
+        let site = Site::standby(replica()).await;
+        let said = format!(
+            "admission webhook \"vcluster.cnpg.io\" denied the request: Cluster.cluster.cnpg.io \"pg\" is invalid: \
+             spec.replica.promotionToken: Invalid value: \"{token}\": token, {token}) at {}",
+            "/apis/postgresql.cnpg.io/v1/namespaces/a-name-of-some-length/clusters/pg"
+        );
+        site.api.world().always = vec![("patch", Say::code(422, &said))];
+        let cluster = site.shared.api.read().await.unwrap();
+        let trouble = site.shared.api.rehearse(&cluster).await.unwrap_err().to_string();
+        assert_eq!(trouble, format!("refused: {}", said.replace(token, "(token)")));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn without_the_data_s_word_no_token_is_sent() {
     within(async {
