@@ -103,6 +103,7 @@ impl Place {
             streaming: true,
             lag: 0,
             ineligible: None,
+            doubtful: None,
         };
         change(&mut heartbeat);
         self.put(Key::Heartbeat(name(member)), Record::Heartbeat(heartbeat)).await;
