@@ -68,7 +68,8 @@ fn a_hand_over_of_who_may_not_read_its_cluster_leaves_one_primary() {
     let clients = two.clients();
     clients.until_acknowledges(0);
     allow(&two.a, "get", "clusters");
-    let _whatever = ask(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
+    // A switchover is refused as soon as it knows.
+    let _whatever = ask(&two.a.member, &["failover", "--to", "pg-b", "--yes"]);
     clients.until_acknowledges(leader(&two));
     allow_all(&two.a);
     until_healed(&two.a.member, &two.b.member);

@@ -235,9 +235,9 @@ async fn only_failures_in_a_row_are_a_doubt() {
     .await;
 }
 
-/// A Cluster that cannot be read cannot be changed, and one that is not put right is looked at all the same.
+/// A Cluster that cannot be read cannot be changed.
 #[tokio::test]
-async fn what_stands_against_other_calls_is_a_doubt_too() {
+async fn an_api_server_that_cannot_be_read_is_a_doubt_too() {
     within(async {
         let site = Site::standby(replica()).await;
         let tend = async |data: Data| {
@@ -266,6 +266,25 @@ async fn what_stands_against_other_calls_is_a_doubt_too() {
             tend(Data::RunningStandby).await.unwrap_err();
         }
         assert_eq!(site.shared.hindrance.doubt(), None, "it is known to last");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_that_is_due_and_fails_is_in_no_rehearsal_s_way() {
+    within(async {
+        let mut used = cluster();
+        used["spec"]["replica"]["promotionToken"] = json!("used");
+        used["status"]["lastPromotionToken"] = json!("used");
+        let site = Site::primary(used).await;
+        site.api.world().always = vec![("patch", webhook())];
+        for _ in 1..DOUBTED {
+            rehearse(&site, Data::Running).await.unwrap();
+        }
+        let mut watches = keeper::Watches::default();
+        let tended = keeper::tend(&site.shared, Data::Running, &mut watches);
+        assert!(tended.await.unwrap_err().contains("not changed"));
+        assert!(site.shared.hindrance.doubt().is_some());
     })
     .await;
 }
