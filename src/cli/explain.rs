@@ -55,6 +55,9 @@ pub struct Heir {
     pub after_seconds: f64,
     /// Bytes behind the primary when it last compared: what may be lost, at least.
     pub behind_bytes: Option<u64>,
+    /// What keeps the primary from handing over to it now, but for a failover.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubtful: Option<String>,
 }
 
 /// A member that would not take over.
@@ -174,7 +177,7 @@ fn kept(view: &SynchronousView) -> String {
 
 /// Who would take over if the primary died.
 fn line(view: &View) -> Vec<Heir> {
-    let lag = |name: &MemberId| view.members.iter().find(|it| it.member == *name)?.lag;
+    let of = |name: &MemberId| view.members.iter().find(|it| it.member == *name);
     let after = |place: usize| {
         let place = u32::try_from(place).unwrap_or(u32::MAX);
         view.failover_seconds + view.takeover_step_seconds * f64::from(place)
@@ -182,7 +185,8 @@ fn line(view: &View) -> Vec<Heir> {
     let heir = |(place, name): (usize, &MemberId)| Heir {
         member: name.clone(),
         after_seconds: after(place),
-        behind_bytes: lag(name),
+        behind_bytes: of(name).and_then(|it| it.lag),
+        doubtful: of(name).and_then(|it| it.doubtful.clone()),
     };
     view.line.iter().enumerate().map(heir).collect()
 }
@@ -211,13 +215,16 @@ fn why_not(member: &MemberView) -> String {
 fn then(said: &Explanation) -> Vec<String> {
     let primary = said.primary.as_ref().map_or("the primary", |holder| holder.as_str());
     let mut lines = vec![format!("If {primary} died now:")];
-    for (place, Heir { member, after_seconds: after, behind_bytes }) in said.line.iter().enumerate()
-    {
+    for (place, heir) in said.line.iter().enumerate() {
+        let Heir { member, after_seconds: after, behind_bytes, doubtful } = heir;
         let behind = behind_bytes
             .map_or_else(String::new, |lag| format!(", {} behind when last compared", bytes(lag)));
+        let but = output::but(doubtful.as_deref());
         lines.push(match place {
-            0 => format!("  {member} would take over {after:.2} s after its last sign{behind}"),
-            _ => format!("  then {member}, after {after:.2} s{behind}"),
+            0 => {
+                format!("  {member} would take over {after:.2} s after its last sign{behind}{but}")
+            }
+            _ => format!("  then {member}, after {after:.2} s{behind}{but}"),
         });
     }
     if said.line.is_empty() {

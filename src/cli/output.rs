@@ -56,6 +56,11 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// What is said besides of a member that would take over.
+pub(super) fn but(doubtful: Option<&str>) -> String {
+    doubtful.map_or_else(String::new, |why| format!("; for now by a failover only: {why}"))
+}
+
 /// A number of bytes, short.
 pub(super) fn bytes(count: u64) -> String {
     match count {

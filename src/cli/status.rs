@@ -228,7 +228,10 @@ fn row(member: &MemberView, sites: bool) -> Vec<String> {
     let candidate = match (member.role, &member.ineligible) {
         (Role::Primary, _) if member.drained => "drained".to_owned(),
         (Role::Primary, _) => "-".to_owned(),
-        (Role::Replica | Role::Unknown, None) => format!("yes, priority {}", member.priority),
+        (Role::Replica | Role::Unknown, None) => {
+            let but = output::but(member.doubtful.as_deref());
+            format!("yes, priority {}{but}", member.priority)
+        }
         (Role::Replica | Role::Unknown, Some(why)) => format!("no: {why}"),
     };
     let site = sites.then(|| or_dash(member.site.as_ref().map(ToString::to_string)));

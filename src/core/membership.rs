@@ -197,9 +197,13 @@ fn replace(
     if let Some(open) = cluster.order.as_ref().filter(|open| open.epoch == lease.epoch) {
         return Err(Refused::OrderOpen(open.by.clone()));
     }
-    let best = candidates(snapshot, cluster, policy).into_iter().next();
+    let line = candidates(snapshot, cluster, policy);
+    let heartbeat = |member: &MemberId| snapshot.heartbeats.get(member).and_then(Slot::record);
+    let doubtful = |it: &Candidate| heartbeat(&it.member).is_some_and(|it| it.doubtful.is_some());
+    let best = line.iter().find(|it| !doubtful(it)).or(line.first());
     let best = best.ok_or_else(|| Refused::NobodyElse(lease.holder.clone()))?;
-    Ok(Order { wish: Wish::Switchover, epoch: lease.epoch, to: Some(best.member), ..order.clone() })
+    let to = Some(best.member.clone());
+    Ok(Order { wish: Wish::Switchover, epoch: lease.epoch, to, ..order.clone() })
 }
 
 /// Members that could be handed over to, the best first, by what the store shows.

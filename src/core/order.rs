@@ -123,6 +123,10 @@ pub enum Refusal {
     NotWatching(MemberId, State),
     /// It says itself that it would not take over.
     Ineligible(MemberId, String),
+    /// Its promotion would fail now, as it says.
+    Doubtful(MemberId, String),
+    /// The primary itself could not be made a standby now.
+    NotDemotable(MemberId, String),
     /// It does not stream.
     NotStreaming(MemberId),
     /// It is further behind than allowed.
@@ -146,6 +150,8 @@ impl Refusal {
         match self {
             Self::NotWatching(..)
             | Self::Ineligible(..)
+            | Self::Doubtful(..)
+            | Self::NotDemotable(..)
             | Self::NotStreaming(_)
             | Self::LagsBehind { .. }
             | Self::Nobody
@@ -179,6 +185,14 @@ impl fmt::Display for Refusal {
             }
             Self::NotWatching(member, state) => write!(f, "{member} is in state {state}"),
             Self::Ineligible(member, why) => write!(f, "{member} would not take over: {why}"),
+            Self::Doubtful(member, why) => write!(
+                f,
+                "{member} could not be promoted now (only a failover tries it all the same): {why}"
+            ),
+            Self::NotDemotable(member, why) => write!(
+                f,
+                "{member}, the primary, could not be demoted now (only a failover tries it all the same): {why}"
+            ),
             Self::NotStreaming(member) => {
                 write!(f, "{member} does not stream from the primary; see to its database")
             }

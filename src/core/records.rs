@@ -207,6 +207,10 @@ pub struct Heartbeat {
     pub lag: u64,
     /// Why it would not take over, or `None` when it would.
     pub ineligible: Option<String>,
+    /// What its promotion would fail at now, and may not in a while: it takes over, but nobody hands over to it as
+    /// planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubtful: Option<String>,
 }
 
 /// What the primary admitted of a member.

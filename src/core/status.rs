@@ -124,6 +124,8 @@ pub struct MemberStatus {
     pub drained: bool,
     /// Why it would not take over; `None` when it is in line, or is the primary.
     pub ineligible: Option<String>,
+    /// What keeps the primary from handing over to it now, but for a failover.
+    pub doubtful: Option<String>,
     /// How long its record has not changed.
     pub age: Option<Duration>,
     /// Where it is reached.
@@ -230,6 +232,7 @@ impl Agent {
                 site: settings.and_then(|settings| settings.site.clone()),
                 drained: drained(&lease.holder),
                 ineligible: None,
+                doubtful: None,
                 age: cx.view.staleness(cx.now),
                 address: lease.address.clone(),
             });
@@ -257,6 +260,7 @@ impl Agent {
                 site: heartbeat.site.clone(),
                 drained: drained(member),
                 ineligible: if in_line(member) { paused.clone() } else { why() },
+                doubtful: heartbeat.doubtful.clone(),
                 age,
                 address: heartbeat.address.clone(),
             });
@@ -317,6 +321,7 @@ fn unheard(cx: &Shared, shown: &[MemberStatus]) -> Vec<MemberStatus> {
             site: settings.site.clone(),
             drained: cluster.drained.contains(member),
             ineligible: candidate::why_not(member, None, Some(cluster), true),
+            doubtful: None,
             age: None,
             address: settings.address.clone(),
         })

@@ -211,6 +211,9 @@ pub struct MemberView {
     pub lsn: Option<Lsn>,
     /// Why it would not take over; `null` when it would, or is the primary.
     pub ineligible: Option<String>,
+    /// What keeps the primary from handing over to it now, but for a failover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubtful: Option<String>,
     /// Seconds since it was last heard of.
     pub age_seconds: Option<f64>,
     /// Where it is reached.

@@ -124,6 +124,7 @@ fn member(status: &MemberStatus) -> MemberView {
         timeline: status.state.map(|_| status.database.timeline),
         lsn: status.state.map(|_| status.database.lsn),
         ineligible: status.ineligible.clone(),
+        doubtful: status.doubtful.clone(),
         age_seconds: status.age.map(|age| age.as_secs_f64()),
         address: Some(status.address.clone()),
     }

@@ -103,6 +103,7 @@ impl Place {
             streaming: true,
             lag: 0,
             ineligible: None,
+            doubtful: None,
         };
         change(&mut heartbeat);
         self.put(Key::Heartbeat(name(member)), Record::Heartbeat(heartbeat)).await;
@@ -177,11 +178,15 @@ async fn members_are_shown_as_the_store_has_them() {
     let mut place = Place::new().await;
     // What others write is not ours to trust.
     place.reports("c", |c| c.ineligible = Some("\u{1b}[2Jbehind".to_owned())).await;
+    place.reports("b", |b| b.doubtful = Some("its webhook is away".to_owned())).await;
     let said = place.done(&["list"]);
     let line = |member: &str| said.lines().find(|line| line.trim().starts_with(member)).unwrap();
     for (member, words) in [
         ("a", &["primary", "primary_healthy", "a.example:5432"][..]),
-        ("b", &["replica", "replica_watching", "north", "yes", "0 B"]),
+        (
+            "b",
+            &["replica", "replica_watching", "north", "yes; for now by", "webhook is away", "0 B"],
+        ),
         ("c", &["no: \u{fffd}[2Jbehind"]),
         ("d", &["unknown", "no: has not reported"]),
     ] {

@@ -114,6 +114,7 @@ fn database(process: Process) -> Observation {
         required: false,
         deputy_of: None,
         hindered: None,
+        doubtful: None,
         standbys: Vec::new(),
     }
 }
@@ -134,6 +135,7 @@ fn member(name: &str, role: Role, ineligible: Option<&str>) -> MemberView {
         timeline: Some(TimelineId(3)),
         lsn: Some(Lsn(0x0300_0060)),
         ineligible: ineligible.map(str::to_owned),
+        doubtful: None,
         age_seconds: Some(0.5),
         address: Some(Address { host: "10.0.0.1".to_owned(), port: 5432, http: None }),
     }

@@ -60,12 +60,21 @@ async fn an_explanation_says_who_would_take_over_when_and_why_not_the_others() {
     view.line = vec!["b".parse().unwrap()];
     view.members[1].ineligible = None;
     (view.alarms, view.not_obeyed) = (Vec::new(), Vec::new());
+    let mut doubted = view.clone();
     let pair = Agent::start(view).await;
     let said = output(&["--http-listen", &pair.address, "explain"]).await;
     let said = text(&said.stdout);
-    for part in ["b would take over 1.10 s after its last sign, 2 KiB behind", "Nothing is missing"]
-    {
+    for part in [
+        "b would take over 1.10 s after its last sign, 2 KiB behind when last compared\n",
+        "Nothing is missing",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
+    }
+    doubted.members[1].doubtful = Some("its webhook is away".to_owned());
+    let pair = Agent::start(doubted).await;
+    for command in ["explain", "status"] {
+        let said = text(&output(&["--http-listen", &pair.address, command]).await.stdout);
+        assert!(said.contains("; for now by a failover only: its webhook is away"), "{said}");
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Row {
     pub streaming: Option<bool>,
     /// Why it would not take over; `null` when it would, or is the primary.
     pub ineligible: Option<String>,
+    /// What keeps the primary from handing over to it now, but for a failover.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubtful: Option<String>,
     /// Seconds since its last sign, by the store's clock; `null` when there is none, or when that clock
     /// was set back since.
     pub age_seconds: Option<f64>,
@@ -126,6 +129,7 @@ fn row(
         lag: heartbeat.map(|it| it.lag),
         streaming: heartbeat.map(|it| it.streaming),
         ineligible: if lease.is_some() { None } else { why() },
+        doubtful: heartbeat.and_then(|it| it.doubtful.clone()),
         age_seconds: age.map(|age| age.as_secs_f64()),
         drained,
         instance: lease.map(|it| &it.instance).or(heartbeat.map(|it| &it.instance)).cloned(),
@@ -203,7 +207,7 @@ fn words(row: &Row) -> [String; 10] {
     let candidate = match (row.primary, &row.ineligible) {
         (true, _) if row.drained => "drained".to_owned(),
         (true, _) => dash(),
-        (false, None) => "yes".to_owned(),
+        (false, None) => format!("yes{}", output::but(row.doubtful.as_deref())),
         (false, Some(why)) => format!("no: {why}"),
     };
     [

@@ -204,7 +204,8 @@ impl Seen {
     fn hint(&self, order: &Order) -> String {
         let named = order.to.as_ref().and_then(|to| Some((to, self.heartbeats.get(to)?)));
         let Some((to, heartbeat)) = named else { return String::new() };
-        let why = heartbeat.ineligible.as_ref().map(|why| format!("\n{to} says: {why}"));
+        let why = heartbeat.ineligible.as_ref().or(heartbeat.doubtful.as_ref());
+        let why = why.map(|why| format!("\n{to} says: {why}"));
         let lost = match order.wish {
             Wish::Failover { accept_loss: false } if heartbeat.lag > 0 => format!(
                 "\n{to} lacks at least {} bytes of what the last primary wrote; with --accept-loss they are lost",

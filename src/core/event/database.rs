@@ -40,6 +40,10 @@ pub struct Observation {
     /// meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hindered: Option<String>,
+    /// What a promotion, or on a primary a demotion, has been failing at for a while, and may not any more when one
+    /// comes: the adapter's words. Nothing that can wait is begun meanwhile; a failover is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubtful: Option<String>,
     /// Primary: standbys attached, by `application_name` (the member name), with the flushed position.
     pub standbys: Vec<(String, Lsn)>,
 }

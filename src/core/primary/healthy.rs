@@ -148,7 +148,7 @@ impl Healthy {
     /// policy wants.
     fn preferred_for_long(&mut self, cx: &Shared) -> Option<MemberId> {
         let wait = cx.failback_wait()?;
-        let fit = |member: &MemberId| cx.could_succeed(member).is_ok();
+        let fit = |member: &MemberId| cx.could_hand_over(self.held.epoch, member).is_ok();
         let now = cx.preferred().filter(|it| cx.view.paused().is_none() && fit(it));
         if self.preferred.as_ref().map(|(member, _)| member) != now.as_ref() {
             self.preferred = now.map(|member| (member, cx.now));

@@ -185,9 +185,8 @@ impl Yielding {
     /// As long as the database works for its clients, a hand-over that has lost its sense is called off.
     fn called_off(held: &Held, heir: &Heir, cx: &Shared) -> bool {
         let withdrawn = heir.order.as_ref().is_some_and(|id| cx.withdrawn(held.epoch, id));
-        let senseless =
-            withdrawn || cx.paused_for(held.epoch) || cx.could_succeed(&heir.member).is_err();
-        cx.shutdown.is_none() && senseless
+        let fit = cx.could_hand_over(held.epoch, &heir.member).is_ok();
+        cx.shutdown.is_none() && (withdrawn || cx.paused_for(held.epoch) || !fit)
     }
 
     fn stopping(mut held: Held, heir: Option<Heir>, cx: &mut Shared, signal: Signal) -> Next {

@@ -96,6 +96,7 @@ impl Shared {
             streaming: self.database.as_ref().is_some_and(|database| database.streaming),
             lag,
             ineligible: eligible.err().map(|why| why.to_string()),
+            doubtful: self.database.as_ref().and_then(|database| database.doubtful.clone()),
         }
     }
 }

@@ -50,27 +50,33 @@ impl Shared {
     /// The other member that would take over first, or else the one that CloudNativePG has act already; nobody
     /// while transitions are paused.
     pub(in crate::core) fn best_other(&self) -> Option<MemberId> {
+        self.others().into_iter().next()
+    }
+
+    /// The other members that would take over, that one first.
+    pub(super) fn others(&self) -> Vec<MemberId> {
         if self.view.paused().is_some() {
-            return None;
+            return Vec::new();
         }
-        let mut others = self.line();
-        others.retain(|candidate| candidate.member != self.id.member);
+        let mut others: Vec<_> = self.line().into_iter().map(|it| it.member).collect();
+        others.retain(|member| *member != self.id.member);
         let acting = self.database.as_ref().and_then(|seen| seen.deputy_of.as_deref());
-        let named = others.iter().position(|it| Some(it.member.as_str()) == acting);
-        others.into_iter().nth(named.unwrap_or(0)).map(|candidate| candidate.member)
+        if let Some(named) = others.iter().position(|it| Some(it.as_str()) == acting) {
+            others[..=named].rotate_right(1);
+        }
+        others
     }
 
     /// The other member that would take over first, of those that do not stand where this one does: that site was
     /// made a standby as a whole.
     pub(in crate::core) fn best_elsewhere(&self) -> Option<MemberId> {
-        let other = self.best_other()?;
-        let Some(own) = &self.policy.site else { return Some(other) };
-        let is_beside = |member: &MemberId| self.site_of(member).as_ref() == Some(own);
-        if !is_beside(&other) {
-            return Some(other);
-        }
-        let mut line = self.line().into_iter().map(|candidate| candidate.member);
-        line.find(|member| *member != self.id.member && !is_beside(member))
+        self.others().into_iter().find(|member| !self.is_beside(member))
+    }
+
+    /// It stands where this one does, as far as both say.
+    pub(super) fn is_beside(&self, member: &MemberId) -> bool {
+        let own = self.policy.site.as_ref();
+        own.is_some() && self.site_of(member).as_ref() == own
     }
 
     /// A member as somebody to follow, at the address it reports.

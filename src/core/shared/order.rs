@@ -84,19 +84,20 @@ impl Shared {
 
     /// Whom to hand over to.
     fn successor(&self, order: &Order) -> Result<MemberId, Refusal> {
-        if let Some(why) =
-            self.view.paused().filter(|_| !matches!(order.wish, Wish::Failover { .. }))
-        {
+        let planned = !matches!(order.wish, Wish::Failover { .. });
+        if let Some(why) = self.view.paused().filter(|_| planned) {
             return Err(Refusal::Paused(why.to_owned()));
         }
         let to = match (&order.to, order.wish) {
             (Some(to), _) => to.clone(),
             (None, Wish::Failback) => self.preferred().ok_or(Refusal::NobodyPreferred)?,
-            (None, Wish::Switchover | Wish::Failover { .. }) => {
-                self.best_other().ok_or(Refusal::Nobody)?
-            }
+            (None, Wish::Switchover) => self.best_heir().ok_or(Refusal::Nobody)?,
+            (None, Wish::Failover { .. }) => self.best_other().ok_or(Refusal::Nobody)?,
         };
         self.could_succeed(&to)?;
+        if planned {
+            self.undoubted(&to)?;
+        }
         Ok(to)
     }
 
@@ -141,6 +142,32 @@ impl Shared {
             return Err(Refusal::NotStreaming(to.clone()));
         }
         self.not_far_behind(to)
+    }
+
+    /// The same of a change that the holder of `epoch` is about to make: one that can wait does.
+    pub(in crate::core) fn could_hand_over(
+        &self,
+        epoch: Epoch,
+        to: &MemberId,
+    ) -> Result<(), Refusal> {
+        self.could_succeed(to)?;
+        if self.failover(epoch).is_some() { Ok(()) } else { self.undoubted(to) }
+    }
+
+    /// Nothing is known that a hand-over to a member would fail at now, there or here. It may pass, so it stands
+    /// against planned changes only.
+    fn undoubted(&self, to: &MemberId) -> Result<(), Refusal> {
+        let seen = self.database.as_ref();
+        let own = seen.and_then(|seen| seen.hindered.as_ref().or(seen.doubtful.as_ref()));
+        // For who stands beside it nothing is demoted as a whole.
+        if let Some(why) = own.filter(|_| !self.is_beside(to)) {
+            return Err(Refusal::NotDemotable(self.id.member.clone(), why.clone()));
+        }
+        let reported = self.view.heartbeats().find(|(member, _)| *member == to);
+        match reported.and_then(|(_, heartbeat)| heartbeat.doubtful.clone()) {
+            Some(why) => Err(Refusal::Doubtful(to.clone(), why)),
+            None => Ok(()),
+        }
     }
 
     /// The same when our database was stopped for it: nobody streams any more.
@@ -213,14 +240,23 @@ impl Shared {
         attached.unwrap_or_else(said)
     }
 
-    /// The member in line with the highest priority above ours.
+    /// Whom a planned change goes to that names nobody: who could be handed over to now comes before who could not.
+    fn best_heir(&self) -> Option<MemberId> {
+        let others = self.others();
+        let fit = others.iter().find(|member| self.undoubted(member).is_ok());
+        fit.or(others.first()).cloned()
+    }
+
+    /// The member in line with the highest priority above ours, of those that could be handed over to now if there
+    /// are any.
     pub(in crate::core) fn preferred(&self) -> Option<MemberId> {
         let above = |candidate: &Candidate| {
             candidate.member != self.id.member && candidate.priority > self.policy.priority
         };
         // The first of equals is the better one.
         let line = self.line().into_iter().rev().filter(above);
-        line.max_by_key(|candidate| candidate.priority).map(|candidate| candidate.member)
+        let rank = |it: &Candidate| (self.undoubted(&it.member).is_ok(), it.priority);
+        line.max_by_key(rank).map(|candidate| candidate.member)
     }
 
     /// A person wants this member to take over from the holder of `lease`.

@@ -7,7 +7,7 @@ use crate::core::order::Wish;
 use crate::core::policy::Policy;
 use crate::core::records::{Heartbeat, Key};
 
-fn preferring(after: u64) -> Bench {
+pub(super) fn preferring(after: u64) -> Bench {
     let mut bench =
         Bench::healthy_with(Policy { failback_after: Some(seconds(after)), ..policy() });
     bench.store.put_heartbeat(&identity("b", 1), |b| b.priority = 5);
@@ -22,7 +22,7 @@ fn renew(bench: &mut Bench) {
     }
 }
 
-fn live(bench: &mut Bench, for_seconds: u64, b: impl Fn(&mut Heartbeat)) {
+pub(super) fn live(bench: &mut Bench, for_seconds: u64, b: impl Fn(&mut Heartbeat)) {
     for _ in 0..for_seconds {
         bench.advance_ms(1_000);
         renew(bench);

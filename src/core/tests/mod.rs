@@ -7,6 +7,7 @@ mod bench;
 mod candidate;
 mod cluster;
 mod demoting;
+mod doubtful;
 mod failback;
 mod failed;
 mod healthy;

@@ -50,7 +50,7 @@ impl Read {
     /// Everything there is to say about it.
     pub fn findings(&self, member: &MemberId, host: &str) -> Vec<String> {
         let found = audit::audit(&self.0, &site(member), &Probe::default()).into_iter();
-        let found = found.chain(audit::advertised(&self.0, host));
+        let found = found.chain(audit::advertised(&self.0, &site(member), host));
         found.map(|finding| format!("{finding:?}")).collect()
     }
 

@@ -64,22 +64,37 @@ pub(super) async fn serve(shared: Arc<Shared>) -> End {
 
 /// Reads the Cluster, and does what is due.
 pub(super) async fn tend(shared: &Shared, data: Data, watches: &mut Watches) -> Result<(), String> {
-    let cluster = shared.read().await.map_err(|trouble| trouble.to_string())?;
+    let cluster = match shared.read().await {
+        Ok(cluster) => cluster,
+        Err(trouble) => {
+            watches.rehearsal.prevented(shared, data, &trouble);
+            return Err(trouble.to_string());
+        }
+    };
     let passed = watches.lease.look(shared, &cluster, data).await;
     let refusal = audit::refusal(&cluster, &shared.us);
-    if due(shared.part.want(), data, &cluster, &shared.us).is_some() {
-        let cancel = CancellationToken::new();
-        // Decided anew by each try: what we want may have changed since.
-        let decide = |cluster: &Cluster| -> role::Patch {
-            Ok(due(shared.part.want(), data, cluster, &shared.us))
-        };
-        let changed = tokio::time::timeout(CHANGE, shared.change(decide, &cancel)).await;
-        let changed = changed.map_err(|_| format!("not changed in {CHANGE:?}"))?;
-        changed.map_err(|failure| failure.text().to_owned())?;
+    let mut tended = put_right(shared, data, &cluster).await;
+    if tended.is_ok() {
+        tended = watches.deputy.look(shared, &cluster, data).await;
     }
-    watches.deputy.look(shared, &cluster, data).await?;
-    watches.rehearsal.look(shared, &cluster, data).await?;
-    passed.and(refusal.map_or(Ok(()), Err))
+    // Also when that failed: most of what it fails at stands against other changes, too.
+    let rehearsed = watches.rehearsal.look(shared, &cluster, data).await;
+    tended.and(rehearsed).and(passed).and(refusal.map_or(Ok(()), Err))
+}
+
+/// Changes in the Cluster what is due.
+async fn put_right(shared: &Shared, data: Data, cluster: &Cluster) -> Result<(), String> {
+    if due(shared.part.want(), data, cluster, &shared.us).is_none() {
+        return Ok(());
+    }
+    let cancel = CancellationToken::new();
+    // Decided anew by each try: what we want may have changed since.
+    let decide = |cluster: &Cluster| -> role::Patch {
+        Ok(due(shared.part.want(), data, cluster, &shared.us))
+    };
+    let changed = tokio::time::timeout(CHANGE, shared.change(decide, &cancel)).await;
+    let changed = changed.map_err(|_| format!("not changed in {CHANGE:?}"))?;
+    changed.map(|_| ()).map_err(|failure| failure.text().to_owned())
 }
 
 /// What has to be changed in the Cluster, if anything.

@@ -64,6 +64,7 @@ pub(super) async fn observe(shared: &Arc<Shared>, limit: Duration) -> Observatio
         acting.map(str::to_owned)
     });
     seen.hindered = hindrance::of(shared);
+    seen.doubtful = shared.hindrance.doubt();
     seen
 }
 

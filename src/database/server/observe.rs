@@ -110,6 +110,7 @@ fn blank(process: Process, condition: Condition) -> Observation {
         required: false,
         deputy_of: None,
         hindered: None,
+        doubtful: None,
         standbys: Vec::new(),
     }
 }

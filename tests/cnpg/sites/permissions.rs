@@ -1,7 +1,7 @@
 //! Permissions that are taken away from an agent, at its start and while it runs: what runs goes on, what is
 //! missing is named, and with it back everything works again.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::double::api::access::{Rule, rules};
 use super::super::manifest::manifest;
@@ -68,7 +68,8 @@ fn a_hand_over_of_who_may_not_read_its_cluster_leaves_one_primary() {
     let clients = two.clients();
     clients.until_acknowledges(0);
     allow(&two.a, "get", "clusters");
-    let _whatever = ask(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
+    // A switchover is refused as soon as it knows.
+    let _whatever = ask(&two.a.member, &["failover", "--to", "pg-b", "--yes"]);
     clients.until_acknowledges(leader(&two));
     allow_all(&two.a);
     until_healed(&two.a.member, &two.b.member);
@@ -163,4 +164,48 @@ fn what_is_read_only_to_warn_holds_nothing_up_and_is_named() {
         two.a.member.until_says(&format!("not allowed to get {named}"));
         assert!(two.a.member.runs());
     }
+}
+
+/// Before anything is stopped; and again as soon as it is there.
+#[test]
+fn a_webhook_that_is_away_at_either_end_keeps_a_switchover_from_being_begun() {
+    let two = Two::start();
+    let clients = two.clients();
+    clients.until_acknowledges(0);
+    let server = two.a.postmaster();
+    let refused = |arguments: &[&str], words: &str| {
+        let asked = ask(&two.a.member, &[arguments, &["--yes"]].concat());
+        let complaint = String::from_utf8_lossy(&asked.stderr);
+        assert!(!asked.status.success() && complaint.contains(words), "{complaint}");
+        assert!(complaint.contains("failed calling webhook"), "{complaint}");
+        assert_eq!(two.a.postmaster(), server, "it was stopped\n{}", two.a.member.log());
+        let before = clients.count(0);
+        until("it goes on writing", || {
+            let goes_on = clients.count(0) > before + 10;
+            goes_on.then_some(()).ok_or_else(|| told(&two))
+        });
+    };
+    let of_b = |status: &Value| {
+        let members = status["members"].as_array().cloned().unwrap_or_default();
+        let b = members.into_iter().find(|it| it["member"] == "pg-b").unwrap_or_default();
+        (b["doubtful"].clone(), b["ineligible"].clone())
+    };
+
+    two.b.double.server().set_webhook_down(true);
+    two.a.member.until("pg-b says what stands against it, and is in line", |status| {
+        let (doubtful, ineligible) = of_b(status);
+        doubtful != Value::Null && ineligible.is_null() && status["line"] == json!(["pg-b"])
+    });
+    refused(&["switchover", "--to", "pg-b"], "pg-b could not be promoted now");
+    refused(&["switchover"], "pg-b could not be promoted now");
+    two.b.double.server().set_webhook_down(false);
+    two.a.member.until("pg-b says nothing any more", |status| of_b(status).0.is_null());
+
+    two.a.double.server().set_webhook_down(true);
+    let of_a = |status: &Value| status["database"]["doubtful"].clone();
+    two.a.member.until("pg-a knows it of itself", |status| !of_a(status).is_null());
+    refused(&["switchover", "--to", "pg-b"], "pg-a, the primary, could not be demoted now");
+    two.a.double.server().set_webhook_down(false);
+    two.a.member.until("pg-a could be demoted", |status| of_a(status).is_null());
+    assert_works(two, clients);
 }

@@ -194,6 +194,7 @@ fn standby() -> Observation {
         required: false,
         deputy_of: None,
         hindered: None,
+        doubtful: None,
         standbys: Vec::new(),
     }
 }

@@ -25,6 +25,7 @@ fn blank(process: Process, condition: Condition) -> Observation {
         required: false,
         deputy_of: None,
         hindered: None,
+        doubtful: None,
         standbys: Vec::new(),
     }
 }
@@ -127,6 +128,7 @@ impl World {
             upstream: data.upstream.filter(|_| standby).map(|up| (self.name(up), 5432)),
             deputy_of: None,
             hindered: None,
+            doubtful: None,
             standbys: if standby { Vec::new() } else { self.attached(m) },
             ..blank(process, condition)
         }

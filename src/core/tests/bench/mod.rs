@@ -90,6 +90,7 @@ pub(super) fn seen(process: Process) -> Observation {
         required: false,
         deputy_of: None,
         hindered: None,
+        doubtful: None,
         standbys: match process {
             Process::RunningPrimary => ["b", "c"].map(|it| (it.to_owned(), Lsn(5_000))).into(),
             _ => Vec::new(),

@@ -211,6 +211,7 @@ impl Store {
             streaming: true,
             lag: 0,
             ineligible: None,
+            doubtful: None,
         };
         change(&mut heartbeat);
         let header = header(by, &self.incarnation, self.revision + 1_000);

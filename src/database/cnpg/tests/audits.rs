@@ -207,7 +207,7 @@ fn another_host_than_the_one_that_other_sites_know_is_warned_of() {
     let of = |change: fn(&mut Value), host: &str| {
         let mut value = cluster();
         change(&mut value);
-        advertised(&serde_json::from_value(value).unwrap(), host)
+        advertised(&serde_json::from_value(value).unwrap(), &us(), host)
     };
     assert_eq!(of(|_| (), "a.example"), None);
     for host in ["pg-rw", "b.example"] {
@@ -220,6 +220,10 @@ fn another_host_than_the_one_that_other_sites_know_is_warned_of() {
     let without =
         |it: &mut Value| it["spec"]["externalClusters"][0]["connectionParameters"] = json!({});
     assert_eq!(of(without, "x"), None);
+    // An instance has an address of its own, inside its site.
+    let instance = Us { instance: Some("pg-1".to_owned()), ..us() };
+    let read = serde_json::from_value(cluster()).unwrap();
+    assert_eq!(advertised(&read, &instance, "pod.example"), None);
 }
 
 /// What the start says of a site.
