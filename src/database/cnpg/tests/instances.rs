@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::super::cluster::Cluster;
 use super::super::deputy::{may_be_replaced, place};
 use super::super::gate::held_back;
-use super::super::part::{Comes, Data, comes_up};
+use super::super::part::{Comes, Data, Want, comes_up};
 use super::super::us::Us;
+use super::api::Say;
 use super::site::{Site, cluster, ladder, replica, upstream, us};
 use super::{Broken, within};
 use crate::core::event::{Action, Done, Upstream};
@@ -215,6 +216,33 @@ async fn a_pod_that_is_gone_or_going_is_not_ready() {
         let never = site.shared.api.appoint("pg-1", |_| Ok(false), &cancel).await.unwrap();
         assert_eq!(never.status.target_primary, "pg-2", "nobody wants it any more");
         assert_eq!(site.api.world().sent, Vec::<Value>::new());
+    })
+    .await;
+}
+
+/// Two agents of one site that both believe that theirs is the instance that acts: one has read that before it changed.
+#[tokio::test]
+async fn of_two_that_believe_that_they_stand_for_the_site_one_changes_it() {
+    within(async {
+        let limit = Duration::from_millis(700);
+        let before = three(replica(), "pg-2", "pg-2");
+        let first = Site::standby_instance(before.clone()).await;
+        let second = first.beside();
+        first.api.change(|it| {
+            it["status"]["currentPrimary"] = json!("pg-1");
+            it["status"]["targetPrimary"] = json!("pg-1");
+        });
+        // What it looks at before it changes anything, and what it decides on.
+        first.api.world().gets = [before.to_string(), before.to_string()].map(Say::Text).into();
+        let why = second.act_for(Action::Promote, limit).await.unwrap_err();
+        assert!(why.text().contains("pg-1 stands for the site"), "{why:?}");
+        let sent = first.api.world().sent.clone();
+        assert_eq!(sent.len(), 1, "it did decide on what was not so any more: {sent:?}");
+        assert_eq!(first.api.field("/spec/replica/primary"), "pg-b");
+        assert_eq!(second.shared.part.want(), Want::Held);
+
+        assert!(first.act_for(Action::Promote, limit).await.is_err(), "nobody promotes it here");
+        assert_eq!(first.api.field("/spec/replica/primary"), "pg-a");
     })
     .await;
 }

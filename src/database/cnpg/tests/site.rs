@@ -91,7 +91,17 @@ impl Site {
     }
 
     async fn of(us: Us, cluster: Value, state: &str, standby: bool) -> Self {
-        let api = FakeApi::start(cluster).await;
+        Self::at(us, FakeApi::start(cluster).await, state, standby)
+    }
+
+    /// The instance pg-2 of the same Cluster, with the data of a standby.
+    pub(super) fn beside(&self) -> Self {
+        let us =
+            Us { member: "pg-2".parse().unwrap(), instance: Some("pg-2".to_owned()), site: None };
+        Self::at(us, self.api.clone(), "shut down in recovery", true)
+    }
+
+    fn at(us: Us, api: FakeApi, state: &str, standby: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         Parts { dir: &dir }.make(state, standby);
         // What another test has just started may have the sockets of ours until it is another program.
