@@ -15,7 +15,8 @@ fn until_candidate(beside: &Member, name: &str) {
         let shown = done(beside, &["member", "show", name, "--json"]);
         let shown: Value = serde_json::from_str(&shown).map_err(|error| error.to_string())?;
         let fit = shown["admitted"] != Value::Null && shown["ineligible"] == Value::Null;
-        fit.then_some(()).ok_or_else(|| shown.to_string())
+        // Who does not stream by its last word is nobody to hand over to.
+        (fit && shown["streaming"] == true).then_some(()).ok_or_else(|| shown.to_string())
     });
 }
 
