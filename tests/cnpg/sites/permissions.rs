@@ -32,6 +32,11 @@ fn allow_all(site: &Site) {
 fn assert_works(mut two: Two, clients: crate::live::client::Pinned) {
     two.b.member.until_follows();
     two.a.member.until_has_candidate();
+    two.a.member.until("it knows of nothing against it any more", |status| {
+        let against = |of: &Value| !of["hindered"].is_null() || !of["doubtful"].is_null();
+        let members = status["members"].as_array().unwrap();
+        !against(&status["database"]) && !members.iter().any(against)
+    });
     done(&two.a.member, &["switchover", "--to", "pg-b", "--yes"]);
     clients.until_acknowledges(1);
     two.a.member.until_follows();
